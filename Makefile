@@ -1,0 +1,56 @@
+# Two commands do all the set-up: `make run` starts a broker, `make test` runs every test. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# The environments are rebuilt when the pinned requirements change, and only then.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: run
+run: $(VENV)/.installed  ## start a broker on localhost:9092 (ARGS="--listen host:port ..." to change it)
+	@$(BIN)/kpy start $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed-dev  ## run all tests, with every client whose toolchain is here
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m protocol.generate --check
+
+.PHONY: generate
+generate: $(VENV)/.installed-dev  ## write kpy/wire/ anew from protocol/
+	$(BIN)/python -m protocol.generate
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev  ## measure kpy beside Apache Kafka (needs a JDK, Maven and a C compiler)
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock:  ## pin the newest versions of all dependencies, with hashes
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
+		pyproject.toml requirements-build.in -o requirements.lock
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
+		--group dev -c requirements.lock -o requirements-dev.lock

@@ -1,0 +1,169 @@
+"""A connection's socket: reads into a `Connection`, sends what it has to say, closes when either end is done.
+
+All methods are synchronous and non-blocking; the poller calls them when the socket is ready. File regions of a Fetch go
+out by sendfile, straight from the page cache, unless they are so small that copying them is cheaper than a system call.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from kpy.errors import WireError
+from kpy.net.connection import Buffers, Connection, Dispatch
+from kpy.storage.fs import FileRegion
+
+log = logging.getLogger("kpy.net")
+
+COPY_LIMIT_BYTES = 64 * 1024
+"""File regions up to this size are read and sent together with what is around them: one system call less."""
+
+READS_IN_A_ROW = 4
+"""A busy connection is read this often before the others get their turn."""
+
+
+class Channel:
+    """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for."""
+
+    __slots__ = (
+        "_on_change",
+        "closed",
+        "connection",
+        "fd",
+        "last_active",
+        "name",
+        "peer_host",
+        "sock",
+        "wants_writable",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer_host: str,
+        dispatch: Dispatch,
+        max_request_bytes: int,
+        shared: memoryview,
+        on_change: "Callable[[Channel], None]",
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer_host = peer_host
+        self.wants_writable = False
+        self.closed = False
+        self.last_active = 0.0
+        self._on_change = on_change
+        self.connection = Connection(dispatch, max_request_bytes, shared, self._answer_has_come)
+
+    def on_readable(self, now: float) -> None:
+        """Reads and answers until the socket is empty, the connection waits, or others deserve a turn."""
+        self.last_active = now
+        connection = self.connection
+        for _ in range(READS_IN_A_ROW):
+            buffer = connection.buffer()
+            try:
+                count = self.sock.recv_into(buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close()
+                return
+            if count == 0:
+                self.close()
+                return
+            self._guarded(connection.received, count)
+            if connection.outgoing:
+                self.send()
+            if self.closed or self.wants_writable or connection.waiting_for is not None or count < len(buffer):
+                return
+
+    def on_writable(self) -> None:
+        self.wants_writable = False
+        self.send()
+        if not self.wants_writable:
+            self._on_change(self)
+
+    def send(self) -> None:
+        """Sends what is outgoing, takes up what waited behind it, and so on until the socket is full or all is said."""
+        connection = self.connection
+        while connection.outgoing and not self.closed:
+            try:
+                connection.outgoing = self._send_some(connection.outgoing)
+            except OSError as error:
+                log.debug("connection of %s broke while sending: %s", self.peer_host, error)
+                self.close()
+                return
+            if connection.outgoing:
+                self.wants_writable = True
+                self._on_change(self)
+                return
+            self._guarded(connection.resume)
+
+    def close(self) -> None:
+        """Closes the socket; a wait for an answer is given up."""
+        if not self.closed:
+            self.closed = True
+            self.connection.abandon()
+            self._on_change(self)
+            self.sock.close()
+
+    def _answer_has_come(self) -> None:
+        if self.connection.broken:
+            self.close()
+        elif not self.closed and not self.wants_writable:
+            self.send()
+            self._on_change(self)
+
+    def _guarded(self, step: Callable[..., None], *arguments: int) -> None:
+        """Malformed bytes end this connection and no other; what was answered before them still goes out."""
+        try:
+            step(*arguments)
+            return
+        except WireError as error:
+            log.warning("closing the connection of %s: %s", self.peer_host, error)
+        except Exception:  # A fault in one request's handler must not take the other clients down.
+            log.exception("closing the connection of %s: its request met a fault in kpy", self.peer_host)
+        answered, self.connection.outgoing = self.connection.outgoing, []
+        if answered:
+            with contextlib.suppress(OSError):
+                self._send_some(answered)
+        self.close()
+
+    def _send_some(self, items: Buffers) -> Buffers:
+        """Sends until done or the socket is full. Returns what is left."""
+        if len(items) == 1 and type(items[0]) is bytes:
+            return self._send_bytes(items[0])
+        plain: Buffers = []
+        for index, item in enumerate(items):
+            if type(item) is not FileRegion:
+                plain.append(item)
+                continue
+            if len(item) <= COPY_LIMIT_BYTES:
+                plain.append(item.read())
+                continue
+            left = self._send_bytes(b"".join(plain), socket.MSG_MORE) if plain else []
+            plain = []
+            left = [*left, item] if left else self._send_region(item)
+            if left:
+                return left + items[index + 1 :]
+        return self._send_bytes(plain[0] if len(plain) == 1 else b"".join(plain)) if plain else []
+
+    def _send_bytes(self, data: bytes, flags: int = 0) -> Buffers:
+        try:
+            sent = self.sock.send(data, flags)
+        except BlockingIOError:
+            return [data]
+        return [] if sent == len(data) else [memoryview(data)[sent:]]
+
+    def _send_region(self, region: FileRegion) -> Buffers:
+        position, end = region.position, region.position + region.size
+        while position < end:
+            try:
+                sent = os.sendfile(self.fd, region.file.fileno(), position, end - position)
+            except BlockingIOError:
+                return [FileRegion(region.file, position, end - position)]
+            if sent == 0:
+                raise OSError("a segment file is shorter than its index says")
+            position += sent
+        return []

@@ -1,0 +1,45 @@
+"""An answer that comes later.
+
+A request that must wait (a fetch without data, a join in a rebalance) is answered with a `Pending`. Its owner
+completes it once, its connection abandons it once if the client goes away first; whichever comes second does nothing.
+It is a plain object and not a task, because one parks per waiting consumer and one completes per record batch of a
+tailing one.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Pending(Generic[T]):
+    """Completed with a value by `complete`, or given up by `abandon`. The receiver is set before either happens."""
+
+    __slots__ = ("_deliver", "done", "on_abandon")
+
+    def __init__(self, on_abandon: Callable[[], None] | None = None) -> None:
+        self.done = False
+        self.on_abandon = on_abandon
+        self._deliver: Callable[[T], None] | None = None
+
+    def deliver_to(self, receiver: Callable[[T], None]) -> None:
+        """Says who gets the value. Called by whoever got this object as an answer, before anything else can run."""
+        self._deliver = receiver
+
+    def complete(self, value: T) -> None:
+        """Hands the value over. After `abandon`, or a second time, it does nothing."""
+        deliver = self._deliver
+        if self._finish() and deliver is not None:
+            deliver(value)
+
+    def abandon(self) -> None:
+        """The client is gone: the owner is told, so that it can forget the wait."""
+        told = self.on_abandon
+        if self._finish() and told is not None:
+            told()
+
+    def _finish(self) -> bool:
+        was_open = not self.done
+        self.done = True
+        self.on_abandon = self._deliver = None
+        return was_open

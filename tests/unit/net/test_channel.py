@@ -1,0 +1,244 @@
+"""Channel and poller on real sockets: sending under back pressure, muting, and clients that go away."""
+
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from kpy.errors import WireError
+from kpy.net.connection import Buffers, Dispatch
+from kpy.net.listener import accept_connections, listen
+from kpy.net.poller import Poller
+from kpy.pending import Pending
+from kpy.storage.fs import File, FileRegion, OsFs
+
+MAX_REQUEST_BYTES = 10_000_000
+
+
+def frame(body: bytes) -> bytes:
+    return struct.pack(">i", len(body)) + body
+
+
+def run_with(dispatch: Dispatch, client: Callable[[socket.socket, Poller], Awaitable[None]]) -> None:
+    """Serves one end of a socket pair with `dispatch` while `client` uses the other."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        poller = Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
+        poller.add(ours, "test", dispatch)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
+                with theirs:
+                    await client(theirs, poller)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes, or fewer if the other end closes."""
+    stream = b""
+    while len(stream) < size:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(65536)
+        except ConnectionResetError:
+            break
+        if not data:
+            break
+        stream += data
+    return stream
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    while data:
+        await trio.lowlevel.wait_writable(sock)
+        data = data[sock.send(data) :]
+
+
+def echo(buf: memoryview, start: int, end: int) -> Buffers:
+    return [b"re:", bytes(buf[start:end])]
+
+
+def test_requests_are_answered() -> None:
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"request1") + frame(b"request2"))
+        assert await receive(sock, 22) == b"re:request1re:request2"
+
+    run_with(echo, client)
+
+
+def test_answers_that_do_not_fit_the_socket_are_sent_when_the_client_reads() -> None:
+    large = os.urandom(3_000_000)
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"request1") + frame(b"request2"))
+        assert await receive(sock, 2 * len(large)) == large + large
+
+    run_with(lambda buf, start, end: [large], client)
+
+
+@pytest.mark.parametrize("size", [10, 64 * 1024, 64 * 1024 + 1, 5_000_000])
+def test_file_regions_are_sent_between_other_bytes(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size + 200)
+    path = tmp_path / "segment"
+    path.write_bytes(content)
+    file = File(OsFs(), str(path))
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"request1"))
+        expected = b"head" + content[100 : 100 + size] + b"middle" + content[:size] + b"tail"
+        assert await receive(sock, len(expected)) == expected
+
+    run_with(
+        lambda buf, start, end: [b"head", FileRegion(file, 100, size), b"middle", FileRegion(file, 0, size), b"tail"],
+        client,
+    )
+
+
+def test_a_malformed_request_closes_its_connection_after_the_answers_before_it() -> None:
+    def dispatch(buf: memoryview, start: int, end: int) -> Buffers:
+        if bytes(buf[start:end]) == b"garbage!":
+            raise WireError("garbage")
+        return echo(buf, start, end)
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"request1") + frame(b"garbage!") + frame(b"request3"))
+        assert await receive(sock, 1000) == b"re:request1"
+        assert len(poller) == 0
+
+    run_with(dispatch, client)
+
+
+def test_a_fault_in_a_handler_closes_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    def dispatch(buf: memoryview, start: int, end: int) -> Buffers:
+        raise ZeroDivisionError
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"request1"))
+        assert await receive(sock, 1000) == b""
+        assert len(poller) == 0
+
+    run_with(dispatch, client)
+    assert "fault" in caplog.text
+
+
+def test_a_waiting_connection_is_muted_until_its_answer_comes() -> None:
+    seen: list[bytes] = []
+    parked: list[Pending[Buffers | None]] = []
+
+    def dispatch(buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None]:
+        seen.append(bytes(buf[start:end]))
+        if seen[-1] == b"parked!!":
+            parked.append(Pending())
+            return parked[-1]
+        return echo(buf, start, end)
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"parked!!"))
+        while not parked:
+            await trio.lowlevel.checkpoint()
+        await send(sock, frame(b"request2"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [b"parked!!"]
+        parked[0].complete([b"late"])
+        assert await receive(sock, 15) == b"latere:request2"
+
+    run_with(dispatch, client)
+
+
+def test_a_client_that_closes_while_it_waits_abandons_the_answer() -> None:
+    abandoned = False
+    parked: list[Pending[Buffers | None]] = []
+
+    def tell() -> None:
+        nonlocal abandoned
+        abandoned = True
+
+    def dispatch(buf: memoryview, start: int, end: int) -> Pending[Buffers | None]:
+        parked.append(Pending(tell))
+        return parked[-1]
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        await send(sock, frame(b"parked!!"))
+        while not parked:
+            await trio.lowlevel.checkpoint()
+        sock.close()
+        while len(poller):
+            await trio.lowlevel.checkpoint()
+        assert abandoned
+
+    run_with(dispatch, client)
+
+
+def test_idle_connections_are_closed_and_waiting_ones_are_not() -> None:
+    parked: list[Pending[Buffers | None]] = []
+
+    def dispatch(buf: memoryview, start: int, end: int) -> Pending[Buffers | None]:
+        parked.append(Pending())
+        return parked[-1]
+
+    async def client(sock: socket.socket, poller: Poller) -> None:
+        idle, other_end = socket.socketpair()
+        idle.setblocking(False)
+        with other_end:
+            poller.add(idle, "idle", dispatch)
+            await send(sock, frame(b"parked!!"))
+            while not parked:
+                await trio.lowlevel.checkpoint()
+            poller.close_idle(-1)
+            assert len(poller) == 1
+            assert other_end.recv(1) == b""
+
+    run_with(dispatch, client)
+
+
+def test_connections_above_the_limit_are_closed_at_once() -> None:
+    async def main() -> None:
+        [listening] = listen("127.0.0.1", 0, 10)
+        poller = Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
+
+        def may_connect(host: str) -> bool:
+            return poller.connections_of(host) < 1
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
+                nursery.start_soon(accept_connections, listening, poller, lambda host: echo, may_connect)
+                port = listening.getsockname()[1]
+                first = await trio.open_tcp_stream("127.0.0.1", port)
+                await first.send_all(frame(b"request1"))
+                assert await first.receive_some(100) == b"re:request1"
+                second = await trio.open_tcp_stream("127.0.0.1", port)
+                assert await second.receive_some(100) == b""
+                await first.aclose()
+                await second.aclose()
+                nursery.cancel_scope.cancel()
+        listening.close()
+
+    trio.run(main)
+
+
+def test_localhost_listens_on_one_port_of_every_address_it_stands_for() -> None:
+    sockets = listen("localhost", 0, 10)
+    addresses = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    try:
+        assert {sock.getsockname()[0] for sock in sockets} <= addresses
+        assert len({sock.getsockname()[1] for sock in sockets}) == 1
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_a_port_in_use_is_refused() -> None:
+    [first] = listen("127.0.0.1", 0, 10)
+    with first, pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", first.getsockname()[1], 10)
