@@ -1,0 +1,38 @@
+"""ApiVersions (18), versions 0-4.
+
+The first request of nearly every client: it learns what it may send. A version that kpy does not know is answered in
+version 0 with UNSUPPORTED_VERSION and the range of this API, so that the client can ask again (KIP-511). Version 3
+brings the client's name and version, which must look like Kafka's pattern for them. KIP-35, KIP-511, KIP-584.
+"""
+
+import re
+
+from kpy.wire.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
+
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.errors import ErrorCode
+
+SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+"""What KIP-511 allows in client_software_name and client_software_version."""
+
+
+def api_versions(request: ApiVersionsRequest, client: Client, broker: Broker) -> ApiVersionsResponse:
+    if client.version >= 3:
+        name, version = request.client_software_name, request.client_software_version
+        if not (SOFTWARE_NAME.fullmatch(name) and SOFTWARE_NAME.fullmatch(version)):
+            return ApiVersionsResponse(ErrorCode.INVALID_REQUEST)
+        client.software_name, client.software_version = name, version
+    return ApiVersionsResponse(ErrorCode.NONE, _served())
+
+
+def unsupported_version() -> ApiVersionsResponse:
+    """The answer to a version that is not served: only this API's own range, in version 0."""
+    own = [entry for entry in _served() if entry.api_key == 18]
+    return ApiVersionsResponse(ErrorCode.UNSUPPORTED_VERSION, own)
+
+
+def _served() -> list[ApiVersion]:
+    from kpy.api.registry import APIS  # the registry imports the handlers, this one too
+
+    return [ApiVersion(key, lowest, highest) for key, _, lowest, highest in APIS]

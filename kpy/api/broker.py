@@ -1,0 +1,28 @@
+"""What handlers work with: the parts of a running broker, put together once by server.py."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kpy.api.fetch_sessions import FetchSessions
+from kpy.config import BrokerConfig
+from kpy.coordinator import GroupCoordinator
+from kpy.metadata.cluster import Cluster
+from kpy.replica.manager import ReplicaManager
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(slots=True)
+class Broker:
+    """`now_ms` is the wall clock in milliseconds since 1970."""
+
+    config: BrokerConfig
+    cluster: Cluster
+    replicas: ReplicaManager
+    groups: GroupCoordinator
+    fetch_sessions: FetchSessions
+    now_ms: Callable[[], int]
+    rng: random.Random

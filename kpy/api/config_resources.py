@@ -1,0 +1,78 @@
+"""What DescribeConfigs, AlterConfigs and IncrementalAlterConfigs talk about, and what both of the latter check and
+store.
+
+The texts are those of Apache Kafka's ConfigAdminManager and ZkAdminManager, which answers differ in.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from kpy.api.broker import Broker
+from kpy.config import ConfigError, validate_overrides
+from kpy.errors import ApiError, ErrorCode
+from kpy.topic_config import validate_topic_configs
+
+
+class ResourceType(IntEnum):
+    """The code of what has configs (ConfigResource.Type)."""
+
+    TOPIC = 2
+    BROKER = 4
+    """With an empty name: the defaults of all brokers."""
+    BROKER_LOGGER = 8
+    CLIENT_METRICS = 16
+
+
+def find_overrides(resource_type: int, name: str, broker: Broker) -> Mapping[str, str]:
+    """What a topic, this broker, or all brokers have been given so far. Raises ApiError for anything else."""
+    image = broker.cluster.image
+    match resource_type:
+        case ResourceType.TOPIC:
+            if not name:
+                raise ApiError(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
+            topic = image.topics.get(name)
+            if topic is None:
+                raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+            return topic.configs
+        case ResourceType.BROKER:
+            if name:
+                check_broker_id(name, broker.config.broker_id)
+            return image.broker_configs.get(name, {})
+        case ResourceType.CLIENT_METRICS:
+            raise ApiError(
+                ErrorCode.INVALID_REQUEST,
+                "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS",
+            )
+        case unknown:
+            raise ApiError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {unknown}")
+
+
+def replace_overrides(
+    resource_type: int, name: str, overrides: Mapping[str, str], broker: Broker, *, validate_only: bool
+) -> None:
+    """Validates the complete new overrides of what `find_overrides` found, and stores them. Raises ApiError."""
+    if resource_type == ResourceType.TOPIC:
+        try:
+            validate_topic_configs(overrides, broker.config)
+        except ApiError as error:
+            if isinstance(error.__cause__, ConfigError):
+                # Where a value is invalid by itself, and only there, Apache Kafka says of which topic.
+                where = f"Invalid config value for resource ConfigResource(type=TOPIC, name='{name}')"
+                raise ApiError(error.code, f"{where}: {error.message}") from error
+            raise
+        if not validate_only:
+            broker.cluster.alter_configs("topics", name, overrides)
+    else:
+        validate_overrides(broker.config, overrides, per_broker=name != "")
+        if not validate_only:
+            broker.cluster.alter_configs("brokers", name, overrides)
+
+
+def check_broker_id(name: str, broker_id: int) -> None:
+    """Raises ApiError unless `name` is this broker: each one changes and knows its own configs only."""
+    try:
+        named = int(name)
+    except ValueError:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Node id must be an integer, but it is: {name}") from None
+    if named != broker_id:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Unexpected broker id, expected {broker_id}, but received {name}")

@@ -1,0 +1,74 @@
+"""CreateTopics (19), versions 0-7.
+
+All topics of a request that can be created are, in one transaction, before this answers; each has its own answer.
+Counts of -1 mean the broker's defaults (KIP-464), version 5 answers with the topic's configs (KIP-525), version 7
+with its id.
+"""
+
+from collections import Counter
+
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.config_description import describe_topic
+from kpy.controller.topics import CLUSTER_METADATA, TopicDefaults, plan_topic
+from kpy.errors import ApiError, ErrorCode
+from kpy.metadata.image import TopicImage
+from kpy.topic_config import validate_topic_configs
+from kpy.wire.create_topics import (
+    CreatableTopicConfigs,
+    CreatableTopicResult,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
+
+FIRST_VERSION_WITH_CONFIGS = 5
+
+
+def create_topics(request: CreateTopicsRequest, client: Client, broker: Broker) -> CreateTopicsResponse:
+    times = Counter(topic.name for topic in request.topics)
+    defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
+    planned: dict[str, TopicImage] = {}
+    results: list[CreatableTopicResult] = []
+    for asked in request.topics:
+        try:
+            _check_allowed(asked.name, times[asked.name])
+            topic = plan_topic(asked, broker.cluster.image, planned, defaults, broker.rng)
+            validate_topic_configs(topic.configs, broker.config)
+            planned[topic.name] = topic
+            results.append(_created(topic, request, client, broker))
+        except ApiError as error:
+            results.append(CreatableTopicResult(name=asked.name, error_code=error.code, error_message=error.message))
+    if planned and not request.validate_only:
+        broker.cluster.create_topics(list(planned.values()))
+    return CreateTopicsResponse(topics=results)
+
+
+def _check_allowed(name: str, times: int) -> None:
+    if name == CLUSTER_METADATA:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Creation of internal topic {CLUSTER_METADATA} is prohibited.")
+    if times > 1:
+        raise ApiError(ErrorCode.INVALID_REQUEST, "Found multiple entries for this topic.")
+
+
+def _created(topic: TopicImage, request: CreateTopicsRequest, client: Client, broker: Broker) -> CreatableTopicResult:
+    result = CreatableTopicResult(name=topic.name, error_message=None)
+    if not request.validate_only:
+        result.topic_id = topic.topic_id
+        if request.timeout_ms <= 0:
+            # Who does not want to wait is told that it took too long, even though it did not: as in Apache Kafka.
+            result.error_code = ErrorCode.REQUEST_TIMED_OUT
+            return result
+    result.num_partitions = len(topic.partitions)
+    result.replication_factor = len(topic.partitions[0].replicas)
+    if client.version >= FIRST_VERSION_WITH_CONFIGS:
+        result.configs = [
+            CreatableTopicConfigs(
+                name=config.name,
+                value=config.value,
+                read_only=config.read_only,
+                config_source=config.source,
+                is_sensitive=config.sensitive,
+            )
+            for config in describe_topic(topic.configs, broker.config)
+        ]
+    return result

@@ -1,0 +1,111 @@
+"""IncrementalAlterConfigs (44), versions 0-1.
+
+Sets, unsets, appends to and subtracts from single configs of a topic, of this broker or of all brokers, and sets the
+levels of this broker's loggers. What is not named stays. KIP-339, KIP-412.
+
+Deviation: appending to an unknown config, and an unknown operation, say so; Apache Kafka answers UNKNOWN_SERVER_ERROR.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+
+from kpy.api.broker import Broker
+from kpy.api.broker_loggers import alter_levels
+from kpy.api.client import Client
+from kpy.api.config_resources import ResourceType, check_broker_id, find_overrides, replace_overrides
+from kpy.config_keys import find
+from kpy.config_types import Key, Type, to_text
+from kpy.errors import ApiError, ErrorCode
+from kpy.topic_config import TOPIC_KEYS
+from kpy.wire.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    AlterConfigsResourceResponse,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+)
+
+
+class Operation(IntEnum):
+    """What to do with a config (AlterConfigOp.OpType)."""
+
+    SET = 0
+    DELETE = 1
+    APPEND = 2
+    SUBTRACT = 3
+
+
+def incremental_alter_configs(
+    request: IncrementalAlterConfigsRequest, client: Client, broker: Broker
+) -> IncrementalAlterConfigsResponse:
+    times = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+    responses: list[AlterConfigsResourceResponse] = []
+    for resource in request.resources:
+        response = AlterConfigsResourceResponse(
+            error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
+        )
+        try:
+            if times[resource.resource_type, resource.resource_name] > 1:
+                raise ApiError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
+            _alter(resource, request.validate_only, broker)
+        except ApiError as error:
+            response.error_code, response.error_message = error.code, error.message
+        responses.append(response)
+    return IncrementalAlterConfigsResponse(responses=responses)
+
+
+def _alter(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
+    nulls = [
+        config.name
+        for config in resource.configs
+        if config.value is None and config.config_operation != Operation.DELETE
+    ]
+    if len({config.name for config in resource.configs}) < len(resource.configs):
+        raise ApiError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
+    if nulls:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Null value not supported for : {', '.join(nulls)}")
+    resource_type, name = resource.resource_type, resource.resource_name
+    if resource_type == ResourceType.BROKER_LOGGER:
+        check_broker_id(name, broker.config.broker_id)
+        alter_levels(resource.configs, validate_only=validate_only)
+        return
+    overrides = find_overrides(resource_type, name, broker)
+    altered = _apply(resource.configs, overrides, of_topic=resource_type == ResourceType.TOPIC)
+    replace_overrides(resource_type, name, altered, broker, validate_only=validate_only)
+
+
+def _apply(changes: Iterable[AlterableConfig], overrides: Mapping[str, str], *, of_topic: bool) -> dict[str, str]:
+    """The overrides after the changes. Values are not validated yet."""
+    altered = dict(overrides)
+    for change in changes:
+        value = change.value or ""
+        match change.config_operation:
+            case Operation.SET:
+                altered[change.name] = value
+            case Operation.DELETE:
+                altered.pop(change.name, None)
+            case Operation.APPEND | Operation.SUBTRACT as operation:
+                known = TOPIC_KEYS.get(change.name) if of_topic else find(change.name)
+                items = _list_items(change, known, altered.get(change.name))
+                if operation == Operation.APPEND:
+                    items += [item for item in value.split(",") if item not in items]
+                else:
+                    items = [item for item in items if item not in value.split(",")]
+                altered[change.name] = ",".join(items)
+            case unknown:
+                raise ApiError(ErrorCode.INVALID_REQUEST, f"Unknown operations type {unknown}")
+    return altered
+
+
+def _list_items(change: AlterableConfig, key: Key | None, override: str | None) -> list[str]:
+    """The items of a list before it is changed: its override's, or those of its default."""
+    if key is None:
+        raise ApiError(ErrorCode.INVALID_CONFIG, f"Unknown config name: {change.name}")
+    if key.type is not Type.LIST:
+        operation = Operation(change.config_operation).name.lower()
+        raise ApiError(
+            ErrorCode.INVALID_CONFIG, f"Config value {operation} is not allowed for config key: {change.name}"
+        )
+    text = to_text(key.default) if override is None else override
+    return text.split(",") if text else []

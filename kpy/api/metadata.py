@@ -1,0 +1,203 @@
+"""Metadata (3), versions 0-13.
+
+Who leads which partition, and how the brokers are reached by the listener that the client came in on. The API that
+clients ask first, and poll. A topic that is asked for by name and missing is created if both the client and
+auto.create.topics.enable allow it; versions below 4 always allow. Names are known to be null, and ids to count, from
+version 12 on (KIP-516).
+
+Deviation: a topic that was just created is answered complete. Apache Kafka answers LEADER_NOT_AVAILABLE and has the
+client ask again, because there the creation goes on in the background; here it is done.
+"""
+
+from collections.abc import Iterable
+
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.api.describe_cluster import CLUSTER_OPERATIONS
+from kpy.config import BrokerConfig
+from kpy.controller.topics import (
+    CONSUMER_OFFSETS,
+    TRANSACTION_STATE,
+    TopicDefaults,
+    is_internal,
+    name_error,
+    plan_topic,
+)
+from kpy.errors import ApiError, ErrorCode
+from kpy.ids import ZERO_ID
+from kpy.metadata.image import NO_LEADER, MetadataImage, PartitionImage, TopicImage
+from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
+from kpy.wire.metadata import (
+    MetadataRequest,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+
+FIRST_VERSION_WITH_TOPIC_IDS = 12
+FIRST_VERSION_WITH_LISTENER_NOT_FOUND = 6
+
+TOPIC_OPERATIONS = 0b1101_1111_1000
+"""Bits of the operations (AclOperation) that a topic knows: all are allowed while there is no authorizer."""
+
+
+def metadata(request: MetadataRequest, client: Client, broker: Broker) -> MetadataResponse:
+    asked = request.topics
+    if client.version < FIRST_VERSION_WITH_TOPIC_IDS and any(
+        topic.name is None or topic.topic_id != ZERO_ID for topic in asked or ()
+    ):
+        return _refused(request)
+    if asked is None or (client.version == 0 and not asked):
+        image = broker.cluster.image
+        topics = [_topic(topic, image, client) for topic in image.topics.values()]
+    else:
+        # Naming a topic twice brings it once, as in Apache Kafka.
+        names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked)
+        if request.allow_auto_topic_creation and broker.config.auto_create_topics_enable:
+            errors = create_missing((name for name, topic_id in names if name and topic_id == ZERO_ID), broker)
+        else:
+            errors = {}
+        image = broker.cluster.image
+        topics = [_asked_topic(name, topic_id, errors, image, client) for name, topic_id in names]
+    if request.include_topic_authorized_operations:
+        for topic in topics:
+            topic.topic_authorized_operations = TOPIC_OPERATIONS
+    response = MetadataResponse(
+        brokers=_brokers(image, client.listener),
+        cluster_id=image.cluster_id,
+        controller_id=image.controller_id,
+        topics=topics,
+    )
+    if request.include_cluster_authorized_operations:
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS
+    return response
+
+
+def create_missing(names: Iterable[str], broker: Broker) -> dict[str, ErrorCode]:
+    """Creates those of the topics that do not exist, as the broker's configuration says. Returns why some could not be.
+
+    Internal topics get what their coordinator needs of them (Kafka class AutoTopicCreationManager).
+    """
+    errors: dict[str, ErrorCode] = {}
+    planned: dict[str, TopicImage] = {}
+    config = broker.config
+    defaults = TopicDefaults(config.num_partitions, config.default_replication_factor)
+    image = broker.cluster.image
+    for name in names:
+        if name in image.topics:
+            continue
+        try:
+            planned[name] = plan_topic(_creatable_topic(name, config), image, planned, defaults, broker.rng)
+        except ApiError as error:
+            errors[name] = error.code
+    if planned:
+        broker.cluster.create_topics(list(planned.values()))
+    return errors
+
+
+def _creatable_topic(name: str, config: BrokerConfig) -> CreatableTopic:
+    """What CreateTopics would be asked for, had somebody asked."""
+    if name == CONSUMER_OFFSETS:
+        return CreatableTopic(
+            name=name,
+            num_partitions=config.offsets_topic_num_partitions,
+            replication_factor=config.offsets_topic_replication_factor,
+            configs=[
+                CreatableTopicConfig(name="cleanup.policy", value="compact"),
+                CreatableTopicConfig(name="compression.type", value="producer"),
+                CreatableTopicConfig(name="segment.bytes", value=str(config.offsets_topic_segment_bytes)),
+            ],
+        )
+    if name == TRANSACTION_STATE:
+        return CreatableTopic(
+            name=name,
+            num_partitions=config.transaction_state_log_num_partitions,
+            replication_factor=config.transaction_state_log_replication_factor,
+            configs=[
+                CreatableTopicConfig(name="cleanup.policy", value="compact"),
+                CreatableTopicConfig(name="compression.type", value="uncompressed"),
+                CreatableTopicConfig(name="min.insync.replicas", value=str(config.transaction_state_log_min_isr)),
+                CreatableTopicConfig(name="segment.bytes", value=str(config.transaction_state_log_segment_bytes)),
+                CreatableTopicConfig(name="unclean.leader.election.enable", value="false"),
+            ],
+        )
+    return CreatableTopic(
+        name=name, num_partitions=config.num_partitions, replication_factor=config.default_replication_factor
+    )
+
+
+def _asked_topic(
+    name: str | None, topic_id: bytes, errors: dict[str, ErrorCode], image: MetadataImage, client: Client
+) -> MetadataResponseTopic:
+    """One topic of the request, by id if it has one."""
+    if topic_id != ZERO_ID or name is None:
+        name = image.topic_names.get(topic_id)
+        if name is None:
+            return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic_id)
+    topic = image.topics.get(name)
+    if topic is not None:
+        return _topic(topic, image, client)
+    error = errors.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if name_error(name) is not None:
+        error = ErrorCode.INVALID_TOPIC_EXCEPTION
+    return MetadataResponseTopic(error_code=error, name=name, is_internal=is_internal(name))
+
+
+def _topic(topic: TopicImage, image: MetadataImage, client: Client) -> MetadataResponseTopic:
+    return MetadataResponseTopic(
+        error_code=ErrorCode.NONE,
+        name=topic.name,
+        topic_id=topic.topic_id,
+        is_internal=is_internal(topic.name),
+        partitions=[_partition(partition, image, client) for partition in topic.partitions],
+    )
+
+
+def _partition(partition: PartitionImage, image: MetadataImage, client: Client) -> MetadataResponsePartition:
+    replicas, isr = list(partition.replicas), list(partition.isr)
+    offline = [broker_id for broker_id in replicas if not _reachable(broker_id, image, client.listener)]
+    error = ErrorCode.NONE
+    leader = partition.leader
+    if client.version == 0 and offline:
+        # The oldest clients cannot do with replicas that are not among the brokers.
+        error = ErrorCode.REPLICA_NOT_AVAILABLE
+        replicas = [broker_id for broker_id in replicas if broker_id not in offline]
+        isr = [broker_id for broker_id in isr if broker_id not in offline]
+    if not _reachable(leader, image, client.listener):
+        without_listener = leader in image.brokers and client.version >= FIRST_VERSION_WITH_LISTENER_NOT_FOUND
+        error = ErrorCode.LISTENER_NOT_FOUND if without_listener else ErrorCode.LEADER_NOT_AVAILABLE
+        leader = NO_LEADER
+    return MetadataResponsePartition(
+        error_code=error,
+        partition_index=partition.partition,
+        leader_id=leader,
+        leader_epoch=partition.leader_epoch,
+        replica_nodes=replicas,
+        isr_nodes=isr,
+        offline_replicas=offline,
+    )
+
+
+def _reachable(broker_id: int, image: MetadataImage, listener: str) -> bool:
+    broker = image.brokers.get(broker_id)
+    return broker is not None and listener in broker.endpoints
+
+
+def _brokers(image: MetadataImage, listener: str) -> list[MetadataResponseBroker]:
+    return [
+        MetadataResponseBroker(broker.broker_id, *broker.endpoints[listener], broker.rack)
+        for broker in image.brokers.values()
+        if listener in broker.endpoints
+    ]
+
+
+def _refused(request: MetadataRequest) -> MetadataResponse:
+    """The whole request is invalid: each topic says so, and there are no brokers."""
+    return MetadataResponse(
+        topics=[
+            MetadataResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id)
+            for topic in request.topics or ()
+        ],
+        error_code=ErrorCode.INVALID_REQUEST,
+    )

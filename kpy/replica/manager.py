@@ -1,0 +1,96 @@
+"""The partitions of this broker, kept in step with the cluster's metadata (Kafka class ReplicaManager)."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from kpy.storage.log_dirs import LogDirs
+
+from kpy.errors import ApiError, ErrorCode
+from kpy.metadata.image import MetadataImage, TopicImage
+from kpy.replica.partition import Partition
+from kpy.replica.purgatory import Purgatory
+from kpy.storage.log_config import LogConfig
+
+log = logging.getLogger("kpy.replica")
+
+
+class ReplicaManager:
+    """`apply` follows the metadata; `partition` finds what a client names."""
+
+    def __init__(
+        self, log_dirs: LogDirs, broker_id: int, topic_config: Callable[[Mapping[str, str]], LogConfig]
+    ) -> None:
+        self._log_dirs = log_dirs
+        self._broker_id = broker_id
+        self._topic_config = topic_config
+        self._topics: dict[str, dict[int, Partition]] = {}
+        self._applied: Mapping[str, TopicImage] = {}
+        self.purgatory = Purgatory()
+
+    def __iter__(self) -> Iterator[Partition]:
+        for partitions in self._topics.values():
+            yield from partitions.values()
+
+    def partition(self, topic: str, index: int) -> Partition:
+        """The partition, led by this broker. Raises ApiError UNKNOWN_TOPIC_OR_PARTITION or NOT_LEADER_OR_FOLLOWER."""
+        partitions = self._topics.get(topic)
+        partition = partitions.get(index) if partitions else None
+        if partition is None:
+            raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if not partition.is_leader:
+            raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return partition
+
+    def apply(self, image: MetadataImage) -> None:
+        """Creates, configures and deletes logs until they are what `image` says. Topics that are the same object cost
+        a look.
+        """
+        for name, topic in image.topics.items():
+            before = self._applied.get(name)
+            if topic is before:
+                continue
+            if before is not None and before.topic_id != topic.topic_id:
+                self._delete(name)
+                before = None
+            self._create_or_change(topic, configs_changed=before is None or before.configs != topic.configs)
+        for name in [name for name in self._applied if name not in image.topics]:
+            self._delete(name)
+        self._applied = image.topics
+
+    def reconfigure(self) -> None:
+        """The broker's own defaults have changed: every log gets its configuration anew."""
+        for topic in self._applied.values():
+            config = self._topic_config(topic.configs)
+            for partition in self._topics[topic.name].values():
+                partition.log.config = config
+
+    def _create_or_change(self, topic: TopicImage, *, configs_changed: bool) -> None:
+        config = self._topic_config(topic.configs) if configs_changed else None
+        partitions = self._topics.setdefault(topic.name, {})
+        for image in topic.partitions:
+            partition = partitions.get(image.partition)
+            if partition is None:
+                if self._broker_id in image.replicas:
+                    known = self._log_dirs.logs.get((topic.name, image.partition))
+                    if known is not None and known.topic_id != topic.topic_id:
+                        log.warning("%s: its directory belongs to a deleted topic of that name; deleting it", known.dir)
+                        self._log_dirs.delete_log(topic.name, image.partition)
+                        known = None
+                    held = known or self._log_dirs.create_log(
+                        topic.name, image.partition, topic.topic_id, config or self._topic_config(topic.configs)
+                    )
+                    if config is not None:
+                        held.config = config
+                    partitions[image.partition] = Partition(topic.name, image, held, self._broker_id, self.purgatory)
+                continue
+            if config is not None:
+                partition.log.config = config
+            if image != partition.image:
+                partition.lead_or_follow(image)
+
+    def _delete(self, topic: str) -> None:
+        for partition in self._topics.pop(topic, {}).values():
+            partition.is_leader = False
+            for fetch in tuple(partition.waiting):
+                self.purgatory.release(fetch)
+            self._log_dirs.delete_log(topic, partition.partition)

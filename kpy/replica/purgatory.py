@@ -1,0 +1,107 @@
+"""Where fetches wait for data (Kafka's name for it, class DelayedOperationPurgatory).
+
+A parked fetch counts down the bytes it still misses. Each append to one of its partitions tells it how many came; at
+zero, or at its deadline, or when a partition changes hands, it is finished: `finish` reads once more and answers.
+Nothing is read while bytes are missing, so a fetch with a large min_bytes does not slow the appends that fill it.
+
+While the poller serves a round of connections, finished fetches are collected and answered after the round: so a
+producer's acknowledgement leaves first, and one answer carries all that a burst of requests has appended.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from kpy.replica.partition import Partition
+
+STALE_TIMERS = 64
+"""The timer heap is rebuilt when it holds this many entries of finished fetches beyond the live ones."""
+
+
+class ParkedFetch:
+    """One waiting fetch. `finish()` is called exactly once, unless it is forgotten first."""
+
+    __slots__ = ("finish", "missing_bytes", "partitions")
+
+    def __init__(self, partitions: "Iterable[Partition]", missing_bytes: int, finish: Callable[[], None]) -> None:
+        self.partitions: tuple[Partition, ...] | None = tuple(partitions)
+        self.missing_bytes = missing_bytes
+        self.finish = finish
+
+
+class Purgatory:
+    """All parked fetches of this broker and their deadlines."""
+
+    def __init__(self) -> None:
+        self._timers: list[tuple[float, int, ParkedFetch]] = []
+        self._parked_so_far = 0
+        self._live = 0
+        self._ready: list[ParkedFetch] = []
+        self._in_round = False
+        self._earlier_deadline = trio.Event()
+
+    def __len__(self) -> int:
+        return self._live
+
+    def park(self, fetch: ParkedFetch, max_wait_ms: int) -> None:
+        """Waits for `fetch.missing_bytes` in its partitions, `max_wait_ms` at most."""
+        for partition in fetch.partitions or ():
+            partition.waiting[fetch] = None
+        self._live += 1
+        self._parked_so_far += 1
+        deadline = trio.current_time() + max_wait_ms / 1000
+        earliest = self._timers[0][0] if self._timers else math.inf
+        heapq.heappush(self._timers, (deadline, self._parked_so_far, fetch))
+        if deadline < earliest:
+            self._earlier_deadline.set()
+        if len(self._timers) > 2 * self._live + STALE_TIMERS:
+            self._timers = [timer for timer in self._timers if timer[2].partitions is not None]
+            heapq.heapify(self._timers)
+
+    def forget(self, fetch: ParkedFetch) -> None:
+        """The client is gone; nothing is answered."""
+        if fetch.partitions is not None:
+            for partition in fetch.partitions:
+                del partition.waiting[fetch]
+            fetch.partitions = None
+            self._live -= 1
+
+    def appended(self, partition: "Partition", size_bytes: int) -> None:
+        """`size_bytes` have become readable in `partition`."""
+        for fetch in tuple(partition.waiting):
+            fetch.missing_bytes -= size_bytes
+            if fetch.missing_bytes <= 0:
+                self.release(fetch)
+
+    def release(self, fetch: ParkedFetch) -> None:
+        """Ends the wait: answers now, or after the poller's round."""
+        if fetch.partitions is None:
+            return
+        self.forget(fetch)
+        if self._in_round:
+            self._ready.append(fetch)
+        else:
+            fetch.finish()
+
+    def begin_round(self) -> None:
+        self._in_round = True
+
+    def end_round(self) -> None:
+        self._in_round = False
+        while self._ready:
+            ready, self._ready = self._ready, []
+            for fetch in ready:
+                fetch.finish()
+
+    async def run(self) -> None:
+        """Ends the waits whose time is over, until cancelled."""
+        while True:
+            while self._timers and (self._timers[0][2].partitions is None or self._timers[0][0] <= trio.current_time()):
+                self.release(heapq.heappop(self._timers)[2])
+            self._earlier_deadline = trio.Event()
+            with trio.move_on_at(self._timers[0][0] if self._timers else math.inf):
+                await self._earlier_deadline.wait()

@@ -1,0 +1,347 @@
+"""Log compaction: of the records with the same key only the last one stays (Kafka classes LogCleaner, Cleaner).
+
+A compacted log has a clean head, where every key occurs once, and a dirty tail behind the cleaner's checkpoint. A round reads
+the dirty part into a map from key to last offset, then copies all segments below the round's end without the records that the
+map shows to be superseded. Offsets never change, so gaps appear. Small neighbours are merged into one segment.
+
+Tombstones (records without value) and transaction markers must outlive the slowest reader. The first round that meets one
+stamps its batch with a delete horizon, now + delete.retention.ms, in the place of the base timestamp (KIP-534); a round after
+the horizon drops it. Records of aborted transactions are dropped; a marker only once its transaction has no data left. The
+last batch of each live producer stays, emptied if need be, because the producer's sequence number is in it.
+
+Crash safety: copies are written to `.cleaned` files and synced; the swap then renames them to `.swap`, the originals to
+`.deleted`, and the copies to their own names, with the directory synced between the steps. recovery.py finishes or undoes
+whatever a crash leaves.
+
+`plan` and `swap_in` run in the log's thread and are quick; `CleanTask.run` works on files and numbers only and belongs in a
+worker thread.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kpy.records.batch import DELETE_HORIZON, BatchHeader, Record, check_crc, iter_records, rebuild_batch
+from kpy.storage.fs import Fs
+from kpy.storage.index import AbortedTxn
+from kpy.storage.log import Log
+from kpy.storage.log_config import LogConfig
+from kpy.storage.producer_state import parse_marker
+from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, CorruptBatchError, Segment
+
+MAX_MAP_ENTRIES = 1_000_000
+"""Keys in one round's map, about 200 bytes each. A round stops where it is full, and the next goes on from there."""
+HASH_SIZE = 16
+WRITE_AT_ONCE_BYTES = 1 << 20
+MAX_RELATIVE_OFFSET = 0x7FFFFFFF
+
+
+class CleanedGroup(NamedTuple):
+    """One `.cleaned` segment and the base offsets of those it was made of; the first is its own."""
+
+    originals: list[int]
+
+
+class CleanResult(NamedTuple):
+    """What a round has prepared. The log is clean below `end_offset` once the groups are swapped in."""
+
+    groups: list[CleanedGroup]
+    end_offset: int
+
+
+class LastRecord(NamedTuple):
+    """Where a live producer's sequence number is kept: its last data offset, or -1 if only a marker is left."""
+
+    offset: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CleanTask:
+    """One round over one log. `ratio` says how dirty it is; `is_due` whether it is to be cleaned now."""
+
+    fs: Fs
+    directory: str
+    config: LogConfig
+    base_offsets: list[int]
+    first_dirty_offset: int
+    end_offset: int
+    last_records: dict[int, LastRecord]
+    aborted: list[AbortedTxn]
+    now_ms: int
+    ratio: float
+    is_due: bool
+    yield_to_others: Callable[[], None]
+    max_map_entries: int = MAX_MAP_ENTRIES
+
+    def run(self) -> CleanResult:
+        """Write the `.cleaned` files. Raises CorruptBatchError, ApiError for damaged records, and OSError."""
+        interval = self.config.index_interval_bytes
+        segments = [Segment.attach(self.fs, self.directory, base, interval) for base in self.base_offsets]
+        offsets = _OffsetMap(self.max_map_entries)
+        _map_dirty_part(self, segments, offsets)
+        end_offset = offsets.latest_offset + 1
+        groups: list[CleanedGroup] = []
+        transactions = _Transactions(self.aborted)
+        for group in _group_by_size(segments, self, end_offset):
+            _copy_group(self, group, offsets, transactions)
+            groups.append(CleanedGroup([segment.base_offset for segment in group]))
+        return CleanResult(groups, end_offset)
+
+
+def plan(
+    log: Log, fs: Fs, checkpoint: int | None, now_ms: int, yield_to_others: Callable[[], None]
+) -> CleanTask | None:
+    """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one ended.
+
+    The round calls `yield_to_others` between batches, so that it does not hold up other threads.
+
+    What can be cleaned ends at the active segment, at the last stable offset, and at the first segment with records
+    younger than min.compaction.lag.ms, whole segments only.
+    """
+    config, segments = log.config, log.segments()
+    first_dirty = log.log_start_offset if checkpoint is None else checkpoint
+    if not log.log_start_offset <= first_dirty <= log.log_end_offset:
+        first_dirty = log.log_start_offset
+    inactive = segments[:-1]
+    uncleanable = min(log.last_stable_offset, segments[-1].base_offset)
+    dirty = [each for each, end in _with_ends(inactive, segments[-1].base_offset) if end > first_dirty]
+    if config.min_compaction_lag_ms > 0:
+        newest = now_ms - config.min_compaction_lag_ms
+        uncleanable = min([uncleanable, *(each.base_offset for each in dirty if each.largest_timestamp() > newest)])
+    end_offset = max((each.base_offset for each in segments if each.base_offset <= uncleanable), default=0)
+    cleanable = [each for each in inactive if each.base_offset < end_offset]
+    dirty = [each for each in dirty if each.base_offset < end_offset]
+    total_bytes = sum(each.size for each in cleanable)
+    if not dirty or not total_bytes or end_offset <= first_dirty:
+        return None
+    ratio = sum(each.size for each in dirty) / total_bytes
+    timestamps = [each.first_timestamp for each in dirty if each.first_timestamp > 0]
+    is_overdue = bool(timestamps) and now_ms - min(timestamps) > config.max_compaction_lag_ms
+    producers = log.producer_state.producers.values()
+    return CleanTask(
+        fs=fs,
+        directory=str(log.dir),
+        config=config,
+        base_offsets=[each.base_offset for each in cleanable],
+        first_dirty_offset=first_dirty,
+        end_offset=end_offset,
+        aborted=log.aborted_transactions(log.log_start_offset, log.log_end_offset),
+        last_records={each.producer_id: LastRecord(each.last_data_offset, each.epoch) for each in producers},
+        now_ms=now_ms,
+        ratio=ratio,
+        is_due=ratio > config.min_cleanable_dirty_ratio or is_overdue,
+        yield_to_others=yield_to_others,
+    )
+
+
+def swap_in(log: Log, task: CleanTask, result: CleanResult) -> bool:
+    """Put the copies in the place of the originals; False, and no trace of the copies, if the log has changed meanwhile."""
+    interval = task.config.index_interval_bytes
+    is_unchanged = [each.base_offset for each in log.segments()][: len(task.base_offsets)] == task.base_offsets
+    for group in result.groups:
+        cleaned = Segment.attach(task.fs, task.directory, group.originals[0], interval, CLEANED_SUFFIX)
+        if not is_unchanged:
+            cleaned.remove()
+            continue
+        cleaned.rename(SWAP_SUFFIX)
+        task.fs.sync_dir(task.directory)
+        log.replace_segments(cleaned, group.originals, task.now_ms)
+    return is_unchanged
+
+
+class _OffsetMap:
+    """The last offset of each key in the dirty part. `latest_offset` is how far the log has been read."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._offsets: dict[bytes, int] = {}
+        self._max_entries = max_entries
+        self.latest_offset = -1
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._offsets) >= self._max_entries
+
+    def put(self, key: bytes, offset: int) -> None:
+        self._offsets[_digest(key)] = offset
+
+    def is_superseded(self, key: bytes, offset: int) -> bool:
+        return offset < self._offsets.get(_digest(key), -1)
+
+
+def _digest(key: bytes) -> bytes:
+    """What stands for a key in the map: short keys for themselves, others by a hash that is longer than any short key."""
+    return key if len(key) < HASH_SIZE else hashlib.blake2b(key, digest_size=HASH_SIZE).digest()
+
+
+class _Transactions:
+    """Which transactions on the way through the log are aborted, and which markers have lost all their data."""
+
+    def __init__(self, aborted: list[AbortedTxn]) -> None:
+        self._waiting = deque(sorted(aborted, key=lambda txn: txn.first_offset))
+        self._aborted: dict[int, AbortedTxn] = {}
+        self._aborted_with_data: set[int] = set()
+        self._committed_with_data: set[int] = set()
+
+    def _begin_up_to(self, offset: int) -> None:
+        while self._waiting and self._waiting[0].first_offset <= offset:
+            txn = self._waiting.popleft()
+            self._aborted.setdefault(txn.producer_id, txn)
+
+    def is_aborted(self, header: BatchHeader) -> bool:
+        """Whether a data batch belongs to an aborted transaction and is to go."""
+        self._begin_up_to(header.last_offset)
+        if not header.is_transactional:
+            return False
+        if header.producer_id in self._aborted:
+            self._aborted_with_data.add(header.producer_id)
+            return True
+        self._committed_with_data.add(header.producer_id)
+        return False
+
+    def ends_nothing(self, header: BatchHeader, batch: memoryview) -> tuple[bool, AbortedTxn | None]:
+        """Whether a marker's transaction had no data left before this round, and the aborted one if it must stay indexed."""
+        self._begin_up_to(header.last_offset)
+        marker = parse_marker(batch)
+        if marker is None:
+            return header.records_count == 0, None
+        producer_id = header.producer_id
+        if not marker.is_abort:
+            had_data = producer_id in self._committed_with_data
+            self._committed_with_data.discard(producer_id)
+            return not had_data, None
+        txn = self._aborted.pop(producer_id, None)
+        had_data = producer_id in self._aborted_with_data
+        self._aborted_with_data.discard(producer_id)
+        return not had_data, txn if had_data else None
+
+
+def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMap) -> None:
+    """Read keys from the first dirty offset on, until the end of the round or until the map is full."""
+    transactions = _Transactions(task.aborted)
+    for segment, segment_end in _with_ends(segments, task.end_offset):
+        if segment_end <= task.first_dirty_offset:
+            continue
+        for header, batch in segment.batches(segment.position_of(task.first_dirty_offset) or 0):
+            task.yield_to_others()
+            if header.is_control:
+                transactions.ends_nothing(header, batch)
+            elif not transactions.is_aborted(header):
+                if offsets.is_full and offsets.latest_offset >= task.first_dirty_offset:
+                    return
+                for record in iter_records(batch):
+                    if record.key is not None and record.offset >= task.first_dirty_offset:
+                        offsets.put(record.key, record.offset)
+            offsets.latest_offset = header.last_offset
+        offsets.latest_offset = segment_end - 1
+
+
+def _with_ends(segments: list[Segment], end_offset: int) -> list[tuple[Segment, int]]:
+    ends = [*(segment.base_offset for segment in segments[1:]), end_offset]
+    return list(zip(segments, ends, strict=True))
+
+
+def _group_by_size(segments: list[Segment], task: CleanTask, end_offset: int) -> list[list[Segment]]:
+    """Neighbours that together fit in one segment by bytes and by offsets, up to the end of what the map covers."""
+    groups: list[list[Segment]] = []
+    size = 0
+    for segment, segment_end in _with_ends(segments, task.end_offset):
+        if segment.base_offset >= end_offset:
+            break
+        fits = (
+            groups
+            and size + segment.size <= task.config.segment_bytes
+            and segment_end - 1 - groups[-1][0].base_offset <= MAX_RELATIVE_OFFSET
+        )
+        if fits:
+            groups[-1].append(segment)
+            size += segment.size
+        else:
+            groups.append([segment])
+            size = segment.size
+    return groups
+
+
+def _copy_group(task: CleanTask, group: list[Segment], offsets: _OffsetMap, transactions: _Transactions) -> None:
+    """Write what stays of the group to one `.cleaned` segment, durably."""
+    interval = task.config.index_interval_bytes
+    cleaned = Segment.create(task.fs, task.directory, group[0].base_offset, interval, CLEANED_SUFFIX)
+    unwritten = bytearray()
+    for segment in group:
+        for header, batch in segment.batches(0):
+            task.yield_to_others()
+            if not check_crc(batch):
+                raise CorruptBatchError(segment.path(), segment.position_of(header.base_offset) or 0, "bad CRC")
+            kept, aborted = _filter_batch(task, header, batch, offsets, transactions)
+            if aborted is not None:
+                cleaned.txn_index.append(aborted)
+            if kept is not None:
+                cleaned.index_copied(kept)
+                unwritten += kept
+            if len(unwritten) >= WRITE_AT_ONCE_BYTES:
+                cleaned.file.write(unwritten, cleaned.size - len(unwritten))
+                unwritten.clear()
+    cleaned.file.write(unwritten, cleaned.size - len(unwritten))
+    cleaned.become_inactive()
+    cleaned.flush()
+    task.fs.set_modified_ms(cleaned.path(), task.fs.modified_ms(group[-1].path()))
+
+
+def _filter_batch(
+    task: CleanTask, header: BatchHeader, batch: memoryview, offsets: _OffsetMap, transactions: _Transactions
+) -> tuple[bytes | memoryview | None, AbortedTxn | None]:
+    """What stays of a batch: all of it, a copy with fewer records, its empty header, or nothing."""
+    aborted: AbortedTxn | None = None
+    if header.is_control:
+        is_over, aborted = transactions.ends_nothing(header, batch)
+        drops_all = is_over and header.has_delete_horizon and header.base_timestamp <= task.now_ms
+        needs_horizon = is_over
+    else:
+        drops_all = transactions.is_aborted(header)
+        needs_horizon = False
+    kept: list[Record] = []
+    is_whole = not drops_all
+    if not drops_all:
+        horizon_passed = header.has_delete_horizon and header.base_timestamp <= task.now_ms
+        for record in iter_records(batch):
+            if header.is_control or _stays(record, offsets, horizon_passed):
+                kept.append(record)
+                needs_horizon = needs_horizon or record.value is None
+            else:
+                is_whole = False
+    if kept:
+        if needs_horizon and not header.has_delete_horizon:
+            horizon_ms = task.now_ms + task.config.delete_retention_ms
+            header = header._replace(attributes=header.attributes | DELETE_HORIZON, base_timestamp=horizon_ms)
+        elif is_whole:
+            return batch, aborted
+        if not header.is_log_append_time:
+            header = header._replace(max_timestamp=max(record.timestamp for record in kept))
+        return rebuild_batch(header, kept), aborted
+    if _must_stay(task, header):
+        return rebuild_batch(
+            header._replace(attributes=header.attributes & ~DELETE_HORIZON, base_timestamp=-1), []
+        ), aborted
+    return None, aborted
+
+
+def _stays(record: Record, offsets: _OffsetMap, horizon_passed: bool) -> bool:
+    if record.offset > offsets.latest_offset:
+        return True
+    if record.key is None or offsets.is_superseded(record.key, record.offset):
+        return False
+    return record.value is not None or not horizon_passed
+
+
+def _must_stay(task: CleanTask, header: BatchHeader) -> bool:
+    """Whether a batch stays even when it is empty: for its producer's sequence number, or to mark the end of the round."""
+    if header.last_offset + 1 == task.end_offset:
+        return True
+    last = task.last_records.get(header.producer_id)
+    if last is None:
+        return False
+    if last.offset >= 0:
+        return header.last_offset == last.offset
+    return header.is_control and header.producer_epoch == last.epoch

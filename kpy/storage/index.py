@@ -1,0 +1,247 @@
+"""A segment's indexes: from offsets to file positions, from timestamps to offsets, and the list of aborted transactions.
+
+Entries are fixed-size and sorted, so a lookup is a binary search (Kafka classes OffsetIndex, TimeIndex, TransactionIndex).
+
+While a segment is active its entries live in memory: the append path writes no index bytes. They reach the file when the
+segment is flushed, rolled or closed. Nothing is lost by that: after a crash every segment from the recovery point on is
+scanned and its indexes are rebuilt, and the recovery point moves only after a flush. An inactive segment keeps nothing in
+memory; a lookup opens the file and reads the log2(n) entries that the search touches, which the page cache holds.
+"""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kpy.storage.fs import File, Fs, read_file, remove_if_exists
+
+OFFSET_ENTRY = struct.Struct(">ii")
+TIME_ENTRY = struct.Struct(">qi")
+TXN_ENTRY = struct.Struct(">hqqqq")
+
+NO_TIMESTAMP = -1
+MAX_RELATIVE_OFFSET = 0x7FFFFFFF
+
+
+class CorruptIndexError(Exception):
+    """An index file whose bytes cannot be right; it is to be rebuilt from the log."""
+
+
+class _Entries:
+    """Sorted fixed-size entries of two integers, in memory while they grow, in their file otherwise."""
+
+    __slots__ = ("_fs", "_layout", "_memory", "_saved_count", "count", "path")
+
+    def __init__(self, fs: Fs, path: str, layout: struct.Struct) -> None:
+        self._fs = fs
+        self._layout = layout
+        self._memory: bytearray | None = None
+        self._saved_count = 0
+        self.count = 0
+        self.path = path
+
+    def create(self) -> None:
+        """Start an empty index with an empty file."""
+        self._memory = bytearray()
+        self.count = self._saved_count = 0
+        File(self._fs, self.path, create=True).truncate(0)
+
+    def attach(self) -> None:
+        """Take over an existing file without reading it. Raises CorruptIndexError when its size cannot be right."""
+        try:
+            size = self._fs.size(self.path)
+        except FileNotFoundError as error:
+            raise CorruptIndexError(f"{self.path} is missing") from error
+        if size % self._layout.size:
+            raise CorruptIndexError(f"{self.path} has {size} bytes, not a multiple of {self._layout.size}")
+        self._memory = None
+        self.count = self._saved_count = size // self._layout.size
+
+    def load(self) -> None:
+        """Bring the entries into memory, so that the index can grow."""
+        if self._memory is None:
+            self._memory = bytearray(read_file(self._fs, self.path))
+
+    @property
+    def in_memory(self) -> bool:
+        return self._memory is not None
+
+    def append(self, first: int, second: int) -> None:
+        memory = self._memory
+        assert memory is not None, "only the index of an active segment grows"
+        memory += self._layout.pack(first, second)
+        self.count += 1
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` entries, in memory and in the file."""
+        self.load()
+        assert self._memory is not None
+        del self._memory[count * self._layout.size :]
+        self.count = count
+        if self._saved_count > count:
+            File(self._fs, self.path).truncate(count * self._layout.size)
+            self._saved_count = count
+
+    def save(self, sync: bool) -> None:
+        """Bring the file up to the entries in memory."""
+        count = self.count
+        if self._memory is None or (count == self._saved_count and not sync):
+            return
+        file = File(self._fs, self.path, create=True)
+        size = self._layout.size
+        if count > self._saved_count:
+            file.write(bytes(self._memory[self._saved_count * size : count * size]), self._saved_count * size)
+            self._saved_count = count
+        if sync:
+            file.sync()
+
+    def release(self) -> None:
+        """Save, and leave the entries to the file."""
+        self.save(sync=False)
+        self._memory = None
+
+    def entry(self, slot: int) -> tuple[int, int]:
+        layout = self._layout
+        if self._memory is not None:
+            return layout.unpack_from(self._memory, slot * layout.size)
+        return layout.unpack(File(self._fs, self.path).read(layout.size, slot * layout.size))
+
+    def floor_slot(self, column: int, target: int) -> int:
+        """The last slot whose value in `column` is <= target; -1 when there is none."""
+        unpack_from, size, memory = self._layout.unpack_from, self._layout.size, self._memory
+        if memory is not None:
+            return (
+                bisect_right(range(self.count), target, key=lambda slot: unpack_from(memory, slot * size)[column]) - 1
+            )
+        file = File(self._fs, self.path)
+        return (
+            bisect_right(range(self.count), target, key=lambda slot: unpack_from(file.read(size, slot * size))[column])
+            - 1
+        )
+
+
+class OffsetIndex:
+    """Where in the segment an offset is found: (last offset of an append, position where that append starts)."""
+
+    __slots__ = ("_base_offset", "entries")
+
+    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
+        self._base_offset = base_offset
+        self.entries = _Entries(fs, path, OFFSET_ENTRY)
+
+    def append(self, offset: int, position: int) -> None:
+        self.entries.append(offset - self._base_offset, position)
+
+    def position_for(self, offset: int) -> int:
+        """A batch boundary at or before the batch that holds `offset`; 0 when no entry is that low."""
+        entries = self.entries
+        slot = entries.floor_slot(0, offset - self._base_offset)
+        return entries.entry(slot)[1] if slot >= 0 else 0
+
+    def boundary_before(self, position: int) -> int:
+        """The last indexed batch boundary <= position; 0 when there is none."""
+        entries = self.entries
+        slot = entries.floor_slot(1, position)
+        return entries.entry(slot)[1] if slot >= 0 else 0
+
+    def last(self) -> tuple[int, int]:
+        """(offset, position) of the last entry; (base offset, 0) when empty."""
+        if not self.entries.count:
+            return self._base_offset, 0
+        relative_offset, position = self.entries.entry(self.entries.count - 1)
+        return self._base_offset + relative_offset, position
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the entries at and above `offset`."""
+        self.entries.truncate(self.entries.floor_slot(0, offset - 1 - self._base_offset) + 1)
+
+    def is_full(self, max_bytes: int) -> bool:
+        return self.entries.count >= max_bytes // OFFSET_ENTRY.size
+
+
+class TimeIndex:
+    """From which offset on timestamps can be larger: (largest timestamp so far, last offset of its batch)."""
+
+    __slots__ = ("_base_offset", "entries")
+
+    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
+        self._base_offset = base_offset
+        self.entries = _Entries(fs, path, TIME_ENTRY)
+
+    def append_if_later(self, timestamp: int, offset: int) -> None:
+        if timestamp > self.last()[0]:
+            self.entries.append(timestamp, offset - self._base_offset)
+
+    def last(self) -> tuple[int, int]:
+        """(timestamp, offset) of the last entry; (NO_TIMESTAMP, base offset) when empty."""
+        count = self.entries.count
+        return self._entry(count - 1) if count else (NO_TIMESTAMP, self._base_offset)
+
+    def floor(self, timestamp: int) -> tuple[int, int]:
+        """The last entry whose timestamp is <= the given one; (NO_TIMESTAMP, base offset) when there is none."""
+        slot = self.entries.floor_slot(0, timestamp)
+        return self._entry(slot) if slot >= 0 else (NO_TIMESTAMP, self._base_offset)
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the entries at and above `offset`."""
+        self.entries.truncate(self.entries.floor_slot(1, offset - 1 - self._base_offset) + 1)
+
+    def is_full(self, max_bytes: int) -> bool:
+        """One slot short of full, since closing the segment adds a last entry."""
+        return self.entries.count >= max_bytes // TIME_ENTRY.size - 1
+
+    def _entry(self, slot: int) -> tuple[int, int]:
+        timestamp, relative_offset = self.entries.entry(slot)
+        return timestamp, self._base_offset + relative_offset
+
+
+class AbortedTxn(NamedTuple):
+    """One aborted transaction: what a read_committed consumer must filter."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    last_stable_offset: int
+
+
+class TransactionIndex:
+    """The aborted transactions whose marker lies in the segment, in the order of their markers.
+
+    Aborts are rare, so entries are written to the file at once and read from it when needed; without aborts there is no file.
+    """
+
+    __slots__ = ("_fs", "path")
+
+    def __init__(self, fs: Fs, path: str) -> None:
+        self._fs = fs
+        self.path = path
+
+    def append(self, txn: AbortedTxn) -> None:
+        file = File(self._fs, self.path, create=True)
+        file.write(TXN_ENTRY.pack(0, *txn), self._fs.size(self.path))
+
+    def __iter__(self) -> Iterator[AbortedTxn]:
+        """Every entry. Raises CorruptIndexError for bytes that are none."""
+        try:
+            data = read_file(self._fs, self.path)
+        except FileNotFoundError:
+            return
+        if len(data) % TXN_ENTRY.size:
+            raise CorruptIndexError(f"{self.path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")
+        for version, *fields in TXN_ENTRY.iter_unpack(data):
+            if version != 0:
+                raise CorruptIndexError(f"{self.path} has an entry of unknown version {version}")
+            yield AbortedTxn(*fields)
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the transactions whose marker is at or above `offset`."""
+        kept = sum(1 for txn in self if txn.last_offset < offset)
+        if self._fs.exists(self.path):
+            File(self._fs, self.path).truncate(kept * TXN_ENTRY.size)
+
+    def reset(self) -> None:
+        remove_if_exists(self._fs, self.path)
+
+    def sync(self) -> None:
+        if self._fs.exists(self.path):
+            File(self._fs, self.path).sync()

@@ -1,0 +1,117 @@
+"""Which leader epoch began at which offset: the history that lets replicas agree on where their logs diverge.
+
+Entries rise in both columns. The epoch of an entry ends where the next entry starts, or at the log end for the last one
+(KIP-101, KIP-279, Kafka class LeaderEpochFileCache). The file leader-epoch-checkpoint follows every change at once, but is
+only made durable by `sync`, which a flush calls before the recovery point may pass the entries' offsets: what a power cut
+takes away can then be read again from the batches above the recovery point.
+"""
+
+from bisect import bisect_right
+
+from kpy.storage.checkpoints import read_epochs, write_epochs
+from kpy.storage.fs import File, Fs
+
+UNDEFINED_EPOCH = -1
+UNDEFINED_OFFSET = -1
+
+
+class LeaderEpochs:
+    """The epochs of one log, backed by its leader-epoch-checkpoint file."""
+
+    __slots__ = ("_entries", "_fs", "_path", "_unsynced", "latest_epoch")
+
+    def __init__(self, fs: Fs, path: str) -> None:
+        self._fs = fs
+        self._path = path
+        self._entries: list[tuple[int, int]] = []
+        self._unsynced = False
+        self.latest_epoch = UNDEFINED_EPOCH
+
+    def load(self) -> None:
+        """Read the file. Raises StorageError when it is malformed."""
+        for epoch, start_offset in read_epochs(self._fs, self._path):
+            self._insert(epoch, start_offset)
+        self._unsynced = False
+
+    def save(self) -> None:
+        write_epochs(self._fs, self._path, self._entries)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Make the file durable if it has changed since the last time. May run in a worker thread."""
+        if self._unsynced:
+            self._unsynced = False
+            File(self._fs, self._path).sync()
+
+    def moved_to(self, path: str) -> None:
+        self._path = path
+
+    def entries(self) -> list[tuple[int, int]]:
+        """(epoch, start offset) pairs, oldest first."""
+        return list(self._entries)
+
+    def assign(self, epoch: int, start_offset: int) -> None:
+        """Say that `epoch` begins at `start_offset`; entries that contradict it go."""
+        if self._insert(epoch, start_offset):
+            self.save()
+
+    def note(self, epoch: int, start_offset: int) -> None:
+        """`assign` for recovery, which meets every batch: only a higher epoch counts, and the file is written at the end."""
+        if epoch > self.latest_epoch:
+            self._insert(epoch, start_offset)
+
+    def _insert(self, epoch: int, start_offset: int) -> bool:
+        entries = self._entries
+        if epoch < 0 or start_offset < 0:
+            raise ValueError(f"leader epoch {epoch} cannot start at offset {start_offset}")
+        if entries and entries[-1][0] == epoch and entries[-1][1] <= start_offset:
+            return False
+        while entries and (entries[-1][0] >= epoch or entries[-1][1] >= start_offset):
+            entries.pop()
+        entries.append((epoch, start_offset))
+        self.latest_epoch = epoch
+        return True
+
+    def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]:
+        """The largest known epoch <= `epoch` and where it ends, as OffsetForLeaderEpoch answers it (KIP-320).
+
+        (UNDEFINED_EPOCH, UNDEFINED_OFFSET) for an epoch above the latest; an epoch below the first ends where the first
+        one starts.
+        """
+        entries = self._entries
+        if epoch == UNDEFINED_EPOCH or not entries or epoch > entries[-1][0]:
+            return UNDEFINED_EPOCH, UNDEFINED_OFFSET
+        if epoch == entries[-1][0]:
+            return epoch, log_end_offset
+        higher = bisect_right(entries, epoch, key=lambda entry: entry[0])
+        floor_epoch = entries[higher - 1][0] if higher else epoch
+        return floor_epoch, entries[higher][1]
+
+    def epoch_for(self, offset: int) -> int:
+        """The epoch of the record at `offset`; UNDEFINED_EPOCH when it lies before the first entry."""
+        slot = bisect_right(self._entries, offset, key=lambda entry: entry[1]) - 1
+        return self._entries[slot][0] if slot >= 0 else UNDEFINED_EPOCH
+
+    def truncate_from_end(self, end_offset: int) -> None:
+        """Forget the epochs that start at or above `end_offset`."""
+        entries = self._entries
+        if not entries or entries[-1][1] < end_offset:
+            return
+        while entries and entries[-1][1] >= end_offset:
+            entries.pop()
+        self.latest_epoch = entries[-1][0] if entries else UNDEFINED_EPOCH
+        self.save()
+
+    def truncate_from_start(self, start_offset: int) -> None:
+        """Forget what lies below the new log start; the epoch that holds it begins there now."""
+        entries = self._entries
+        held = bisect_right(entries, start_offset, key=lambda entry: entry[1])
+        if held == 0 or (held == 1 and entries[0][1] == start_offset):
+            return
+        entries[:held] = [(entries[held - 1][0], start_offset)]
+        self.save()
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.latest_epoch = UNDEFINED_EPOCH
+        self.save()

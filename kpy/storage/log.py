@@ -1,0 +1,558 @@
+"""One partition on disk: an append-only sequence of record batches, cut into segments (Kafka's UnifiedLog and LocalLog).
+
+The appender stamps base offset and leader epoch into the batch's header, which its CRC does not cover, and hands stamp and
+rest to one pwritev: records are neither copied nor looked at. Everything derived (indexes, producer state) changes after the
+write, so a failed write leaves the log as it was. A disk error takes the whole log directory offline: the state of a disk
+that has failed once is unknown, and nothing more is acknowledged from it.
+
+A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction may run in another one.
+"""
+
+import random
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple, NoReturn
+
+from kpy.errors import ApiError, ErrorCode
+from kpy.records.batch import BatchHeader, iter_records, read_header
+from kpy.records.validate import ValidBatch
+from kpy.storage.checkpoints import LEADER_EPOCHS, TopicPartition
+from kpy.storage.fs import Buffer, FileRegion, Fs, remove_if_exists
+from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
+from kpy.storage.log_config import LogConfig
+from kpy.storage.producer_state import (
+    ProducedBatch,
+    load_latest_snapshot,
+    parse_marker,
+    snapshot_path,
+    write_snapshot,
+)
+from kpy.storage.recovery import LoadedLog, account, remove_stray_snapshots, replay_producers
+from kpy.storage.retention import LogBounds, expired_count
+from kpy.storage.segment import DELETED_SUFFIX, CorruptBatchError, Segment
+
+DELETE_DIR_SUFFIX = "-delete"
+MAX_NAME_LENGTH = 255
+NO_LOG_APPEND_TIME = -1
+
+_STAMP = Struct(">qii")
+_STAMP_SIZE = _STAMP.size
+
+
+class AppendInfo(NamedTuple):
+    """Where a batch is in the log. `log_append_time_ms` is -1 for CreateTime; repetitions carry their batch's timestamp."""
+
+    base_offset: int
+    last_offset: int
+    log_append_time_ms: int
+    log_start_offset: int
+    is_duplicate: bool
+
+
+class TimestampOffset(NamedTuple):
+    """A record found by its timestamp."""
+
+    timestamp: int
+    offset: int
+    leader_epoch: int
+
+
+class FlushJob(NamedTuple):
+    """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`."""
+
+    fs: Fs
+    segments: list[Segment]
+    sync_epochs: Callable[[], None]
+    directories: list[str]
+    end_offset: int
+
+    def run(self) -> None:
+        for segment in self.segments:
+            segment.flush()
+        self.sync_epochs()
+        for directory in self.directories:
+            self.fs.sync_dir(directory)
+
+
+class Log:
+    """The log of `topic`-`partition` in `dir`. See the module for what it promises; offsets are absolute, sizes in bytes."""
+
+    def __init__(
+        self,
+        directory: str,
+        topic_partition: TopicPartition,
+        topic_id: bytes,
+        config: LogConfig,
+        loaded: LoadedLog,
+        *,
+        fs: Fs,
+        rng: random.Random,
+        on_disk_error: Callable[[OSError], None],
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self.topic, self.partition = topic_partition
+        self.topic_id = topic_id
+        self.config = config
+        self.is_offline = False
+        self.leader_epochs = loaded.leader_epochs
+        self.producer_state = loaded.producer_state
+        self.log_start_offset = loaded.log_start_offset
+        self.log_end_offset = loaded.log_end_offset
+        self.recovery_point = loaded.recovery_point
+        self._high_watermark = loaded.log_start_offset
+        self._segments = loaded.segments
+        self._bases = [segment.base_offset for segment in loaded.segments]
+        self._active = loaded.segments[-1]
+        self._snapshots = loaded.snapshots
+        self._rng = rng
+        self._on_disk_error = on_disk_error
+        self._unsynced_directories = [directory, str(Path(directory).parent)]
+        self._deleted: deque[tuple[int, list[str]]] = deque()
+        self._roll_jitter_ms = self._new_jitter()
+
+    @property
+    def dir(self) -> Path:
+        return Path(self._directory)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.size for segment in self._segments)
+
+    @property
+    def high_watermark(self) -> int:
+        return self._high_watermark
+
+    @high_watermark.setter
+    def high_watermark(self, offset: int) -> None:
+        self._high_watermark = max(self.log_start_offset, min(offset, self.log_end_offset))
+        self.producer_state.high_watermark_moved(self._high_watermark)
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Below it every transaction is decided: what read_committed consumers may read up to."""
+        unstable = self.producer_state.first_unstable_offset()
+        return self._high_watermark if unstable is None else min(unstable, self._high_watermark)
+
+    def segments(self) -> list[Segment]:
+        return list(self._segments)
+
+    def segment_base_offsets(self) -> list[int]:
+        return list(self._bases)
+
+    # Appending.
+
+    def append_as_leader(self, batch: ValidBatch, leader_epoch: int, now_ms: int) -> AppendInfo:
+        """Give the batch the next offsets and write it. Nothing refers to `batch.data` afterwards.
+
+        Raises ApiError OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE,
+        TRANSACTION_COORDINATOR_FENCED, or KAFKA_STORAGE_ERROR when the disk fails.
+        """
+        if self.is_offline:
+            self._refuse()
+        header, data, log_append_time_ms = batch
+        has_producer = header.producer_id >= 0
+        if has_producer:
+            repeated = self._check_producer(header, data)
+            if repeated is not None:
+                first, last = repeated.first_offset, repeated.last_offset
+                return AppendInfo(first, last, repeated.timestamp, self.log_start_offset, True)
+        base_offset = self.log_end_offset
+        last_offset = base_offset + header.last_offset_delta
+        buffers = [_STAMP.pack(base_offset, header.batch_length, leader_epoch), data[_STAMP_SIZE:]]
+        self._write(
+            buffers,
+            len(data),
+            base_offset=base_offset,
+            last_offset=last_offset,
+            max_timestamp=header.max_timestamp,
+            leader_epoch=leader_epoch,
+            now_ms=now_ms,
+        )
+        if has_producer:
+            self._account(header, data, base_offset)
+        return AppendInfo(base_offset, last_offset, log_append_time_ms, self.log_start_offset, False)
+
+    def _check_producer(self, header: BatchHeader, data: memoryview) -> ProducedBatch | None:
+        if not header.is_control:
+            return self.producer_state.check(header)
+        marker = parse_marker(data)
+        if marker is not None:
+            self.producer_state.check_marker(header, marker)
+        return None
+
+    def append_as_follower(self, records: memoryview, now_ms: int) -> None:
+        """Write the leader's batches as they are, offsets and epochs included. `records` holds whole, checked batches.
+
+        Raises ApiError OFFSET_OUT_OF_RANGE when a batch does not follow the log end, KAFKA_STORAGE_ERROR when the disk fails.
+        """
+        if self.is_offline:
+            self._refuse()
+        position = 0
+        while position < len(records):
+            header = read_header(records, position)
+            base_offset, last_offset = header.base_offset, header.last_offset
+            if base_offset < self.log_end_offset:
+                raise ApiError(
+                    ErrorCode.OFFSET_OUT_OF_RANGE,
+                    f"Offset {base_offset} in an append is less than the next offset {self.log_end_offset}",
+                )
+            batch = records[position : position + header.size_bytes]
+            self._write(
+                [batch],
+                len(batch),
+                base_offset=base_offset,
+                last_offset=last_offset,
+                max_timestamp=header.max_timestamp,
+                leader_epoch=header.partition_leader_epoch,
+                now_ms=now_ms,
+            )
+            if header.producer_id >= 0:
+                self._account(header, batch, base_offset)
+            position += len(batch)
+
+    def _write(
+        self,
+        buffers: Sequence[Buffer],
+        size: int,
+        *,
+        base_offset: int,
+        last_offset: int,
+        max_timestamp: int,
+        leader_epoch: int,
+        now_ms: int,
+    ) -> None:
+        config, segment = self.config, self._active
+        try:
+            if segment.size and (
+                segment.size + size > config.segment_bytes
+                or segment.waited_for_roll_ms(now_ms, max_timestamp) > config.roll_ms - self._roll_jitter_ms
+                or last_offset - segment.base_offset > MAX_RELATIVE_OFFSET
+                or segment.is_index_full(config.segment_index_bytes)
+            ):
+                segment = self._roll(base_offset)
+            if leader_epoch > self.leader_epochs.latest_epoch:
+                self.leader_epochs.assign(leader_epoch, base_offset)
+            segment.append(buffers, size, last_offset, max_timestamp)
+            self.log_end_offset = last_offset + 1
+            if last_offset >= self.recovery_point + config.flush_messages:
+                self._flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _account(self, header: BatchHeader, batch: memoryview, base_offset: int) -> None:
+        try:
+            account(self.producer_state, header, batch, base_offset, self._active)
+        except OSError as error:
+            self._fail(error)
+
+    def _refuse(self) -> NoReturn:
+        raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"The log directory of {self.topic}-{self.partition} is offline")
+
+    def _fail(self, error: OSError) -> NoReturn:
+        """Report the failed disk, which takes every log of the directory offline."""
+        self._on_disk_error(error)
+        raise ApiError(
+            ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
+        ) from error
+
+    # Reading.
+
+    def read(self, offset: int, max_bytes: int, max_offset: int, min_one_batch: bool) -> FileRegion | None:
+        """Whole batches from the one that holds `offset` on, all below `max_offset` (exclusive), from one segment.
+
+        At most `max_bytes`, but with `min_one_batch` at least the first batch. None when there is nothing below `max_offset`
+        or the first batch does not fit. Raises ApiError OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE for a damaged segment, and
+        KAFKA_STORAGE_ERROR.
+        """
+        end_offset = self.log_end_offset
+        if not self.log_start_offset <= offset <= end_offset:
+            raise ApiError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"Offset {offset} is outside {self.log_start_offset}..{end_offset} of {self.topic}-{self.partition}",
+            )
+        if self.is_offline:
+            self._refuse()
+        if offset >= max_offset or offset == end_offset:
+            return None
+        try:
+            active = self._active
+            if offset >= active.base_offset:
+                return active.read(offset, max_bytes, max_offset, end_offset, min_one_batch)
+            for segment, segment_end in self._from(offset):
+                region = segment.read(offset, max_bytes, max_offset, segment_end, min_one_batch)
+                if region is not None or segment_end >= max_offset or segment.position_of(offset) is not None:
+                    return region
+        except OSError as error:
+            self._fail(error)
+        except CorruptBatchError as error:
+            raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
+        return None
+
+    def _from(self, offset: int) -> Iterator[tuple[Segment, int]]:
+        """The segments from the one that holds `offset` on, each with the offset where it ends."""
+        slot = max(0, bisect_right(self._bases, offset) - 1)
+        return zip(self._segments[slot:], [*self._bases[slot + 1 :], self.log_end_offset], strict=True)
+
+    def read_batches(self, start_offset: int, end_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
+        """Each batch that has records in [start_offset, end_offset), for replay."""
+        for segment, segment_end in self._from(start_offset):
+            if segment.base_offset >= end_offset or segment_end <= start_offset:
+                continue
+            position = segment.position_of(start_offset)
+            if position is None:
+                continue
+            for header, batch in segment.batches(position):
+                if header.base_offset >= end_offset:
+                    return
+                yield header, batch
+
+    def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTxn]:
+        """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""
+        found: list[AbortedTxn] = []
+        for segment, _ in self._from(start_offset):
+            for txn in segment.txn_index:
+                if txn.last_offset >= start_offset and txn.first_offset < end_offset:
+                    found.append(txn)
+                if txn.last_stable_offset >= end_offset:
+                    return found
+        return found
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
+        """The first record at or after the log start whose timestamp is at or after `timestamp_ms`."""
+        for segment in self._segments:
+            if segment.largest_timestamp() >= timestamp_ms:
+                for header, batch in segment.batches_from_timestamp(timestamp_ms, self.log_start_offset):
+                    for record in iter_records(batch):
+                        if record.timestamp >= timestamp_ms and record.offset >= self.log_start_offset:
+                            return TimestampOffset(record.timestamp, record.offset, header.partition_leader_epoch)
+                return None
+        return None
+
+    def max_timestamp(self) -> TimestampOffset | None:
+        """The first record that has the largest timestamp (KIP-734); None for a log without timestamps."""
+        segment = max(self._segments, key=lambda each: each.max_timestamp)
+        if segment.max_timestamp < 0:
+            return None
+        for header, batch in segment.batches(segment.position_of(segment.offset_of_max_timestamp) or 0):
+            if header.max_timestamp == segment.max_timestamp:
+                for record in iter_records(batch):
+                    if record.timestamp == header.max_timestamp:
+                        return TimestampOffset(record.timestamp, record.offset, header.partition_leader_epoch)
+        return None
+
+    # Segments come and go.
+
+    def roll(self) -> None:
+        """Begin a new segment at the log end, unless the active one is empty."""
+        if self._active.size:
+            try:
+                self._roll(self.log_end_offset)
+            except OSError as error:
+                self._fail(error)
+
+    def _roll(self, base_offset: int) -> Segment:
+        self._active.become_inactive()
+        self._take_snapshot(base_offset)
+        segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
+        self._segments.append(segment)
+        self._bases.append(base_offset)
+        self._active = segment
+        self._roll_jitter_ms = self._new_jitter()
+        self._note_new_names()
+        return segment
+
+    def _new_jitter(self) -> int:
+        """A delay that keeps the segments of many partitions from rolling at once."""
+        limit = min(self.config.segment_jitter_ms, self.config.roll_ms)
+        return self._rng.randrange(limit) if limit else 0
+
+    def _take_snapshot(self, offset: int) -> None:
+        if self._snapshots and self._snapshots[-1] >= offset:
+            return
+        path = snapshot_path(self._directory, offset)
+        write_snapshot(self._fs, path, self.producer_state.producers.values())
+        self._snapshots.append(offset)
+        remove_stray_snapshots(self._fs, self._directory, self._snapshots, self._segments)
+
+    def delete_old_segments(self, now_ms: int) -> list[str]:
+        """Apply retention. The files are renamed to .deleted now and removed by `remove_deleted_files` later; their paths."""
+        try:
+            bounds = LogBounds(self.log_start_offset, self._high_watermark, self.log_end_offset)
+            count = expired_count(self._segments, self.config, bounds, now_ms)
+            if not count:
+                return []
+            if count == len(self._segments):
+                self._roll(self.log_end_offset)
+            paths = self._discard(self._segments[:count], now_ms)
+            del self._segments[:count], self._bases[:count]
+            self._move_log_start(max(self.log_start_offset, self._bases[0]))
+            return paths
+        except OSError as error:
+            self._fail(error)
+
+    def _discard(self, segments: list[Segment], now_ms: int) -> list[str]:
+        paths: list[str] = []
+        for segment in segments:
+            paths += segment.rename(DELETED_SUFFIX)
+            if segment.base_offset in self._snapshots:
+                self._snapshots.remove(segment.base_offset)
+                remove_if_exists(self._fs, snapshot_path(self._directory, segment.base_offset))
+        self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
+        self._note_new_names()
+        return paths
+
+    def replace_segments(self, cleaned: Segment, original_bases: list[int], now_ms: int) -> None:
+        """Put a compacted segment, which bears the .swap suffix, in the place of the neighbours it was made of."""
+        slot = self._bases.index(original_bases[0])
+        originals = self._segments[slot : slot + len(original_bases)]
+        try:
+            paths = [path for segment in originals for path in segment.rename(DELETED_SUFFIX)]
+            self._fs.sync_dir(self._directory)
+            cleaned.rename("")
+            self._fs.sync_dir(self._directory)
+        except OSError as error:
+            self._fail(error)
+        self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
+        self._segments[slot : slot + len(originals)] = [cleaned]
+        self._bases[slot : slot + len(originals)] = [cleaned.base_offset]
+
+    def remove_deleted_files(self, now_ms: int) -> None:
+        """Remove the files that were renamed to .deleted at least file.delete.delay.ms ago."""
+        while self._deleted and self._deleted[0][0] <= now_ms:
+            for path in self._deleted.popleft()[1]:
+                remove_if_exists(self._fs, path)
+
+    def advance_log_start_offset(self, offset: int) -> None:
+        """Hide the records below `offset` (KIP-107). Raises ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
+        if offset > self._high_watermark:
+            raise ApiError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"Cannot move the log start of {self.topic}-{self.partition} to {offset}, "
+                f"beyond the high watermark {self._high_watermark}",
+            )
+        if offset > self.log_start_offset:
+            self._move_log_start(offset)
+
+    def _move_log_start(self, offset: int) -> None:
+        self.log_start_offset = offset
+        self.leader_epochs.truncate_from_start(offset)
+        self.recovery_point = max(self.recovery_point, offset)
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop every batch that has records at or above `offset`; a no-op at or above the log end.
+
+        The log then ends at `offset`, or where the batch began that held it.
+        """
+        if offset >= self.log_end_offset:
+            return
+        if offset < self._bases[0]:
+            self.truncate_fully_and_start_at(offset)
+            return
+        try:
+            keep = bisect_right(self._bases, offset)
+            for segment in self._segments[keep:]:
+                segment.remove()
+            del self._segments[keep:], self._bases[keep:]
+            self._active = self._segments[-1]
+            offset = self._active.truncate_to(offset)
+            self.log_end_offset = offset
+            self.recovery_point = min(self.recovery_point, offset)
+            self.log_start_offset = min(self.log_start_offset, offset)
+            self.high_watermark = self._high_watermark
+            self.leader_epochs.truncate_from_end(offset)
+            self._rewind_producers(offset)
+        except OSError as error:
+            self._fail(error)
+
+    def _rewind_producers(self, offset: int) -> None:
+        for snapshot in [each for each in self._snapshots if each > offset]:
+            self._snapshots.remove(snapshot)
+            remove_if_exists(self._fs, snapshot_path(self._directory, snapshot))
+        state = self.producer_state
+        start = self.log_start_offset
+        load_latest_snapshot(self._fs, self._directory, self._snapshots, state, log_start_offset=start, limit=offset)
+        replay_producers(state, self._segments, offset)
+
+    def truncate_fully_and_start_at(self, offset: int) -> None:
+        """Drop everything; the log begins anew at `offset`."""
+        try:
+            for segment in self._segments:
+                segment.remove()
+            for snapshot in self._snapshots:
+                remove_if_exists(self._fs, snapshot_path(self._directory, snapshot))
+            self._snapshots.clear()
+            segment = Segment.create(self._fs, self._directory, offset, self.config.index_interval_bytes)
+            self._segments[:], self._bases[:], self._active = [segment], [offset], segment
+            self.log_start_offset = self.log_end_offset = self.recovery_point = offset
+            self.high_watermark = offset
+            self.leader_epochs.clear()
+            self.producer_state.clear(offset)
+            self._note_new_names()
+        except OSError as error:
+            self._fail(error)
+
+    # Durability and the end.
+
+    def _note_new_names(self) -> None:
+        if self._directory not in self._unsynced_directories:
+            self._unsynced_directories.append(self._directory)
+
+    def flush_job(self, include_active: bool) -> FlushJob | None:
+        """What must be synced to make the log durable, up to its end or up to the active segment; None if nothing must."""
+        end_offset = self.log_end_offset if include_active else self._active.base_offset
+        if end_offset <= self.recovery_point:
+            return None
+        segments = [segment for segment, _ in self._from(self.recovery_point) if segment.base_offset < end_offset]
+        return FlushJob(self._fs, segments, self.leader_epochs.sync, list(self._unsynced_directories), end_offset)
+
+    def flushed(self, job: FlushJob) -> None:
+        """The job has run: recovery need not look below its end."""
+        self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
+        self._unsynced_directories = [each for each in self._unsynced_directories if each not in job.directories]
+
+    def flush(self) -> None:
+        """Make every record durable, in this thread."""
+        try:
+            self._flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _flush(self) -> None:
+        job = self.flush_job(include_active=True)
+        if job is not None:
+            job.run()
+            self.flushed(job)
+
+    def drop_idle_files(self) -> None:
+        """Close the descriptors of the inactive segments that nobody has read since the last call."""
+        for segment in self._segments[:-1]:
+            segment.drop_idle_file()
+
+    def close(self) -> None:
+        """Flush, complete the indexes and leave a producer snapshot, so that the next start need not scan."""
+        try:
+            self._flush()
+            self._active.close()
+            self._take_snapshot(self.log_end_offset)
+            for segment in self._segments:
+                segment.drop_idle_file()
+        except OSError as error:
+            self._fail(error)
+
+    def rename_for_delete(self) -> None:
+        """Rename the directory to <topic>-<partition>.<32 hex>-delete; the log is not used any more."""
+        suffix = f"-{self.partition}.{self._rng.randbytes(16).hex()}{DELETE_DIR_SUFFIX}"
+        target = f"{self.dir.parent}/{self.topic[: MAX_NAME_LENGTH - len(suffix)]}{suffix}"
+        self.is_offline = True
+        try:
+            self._fs.rename(self._directory, target)
+        except OSError as error:
+            self._fail(error)
+        self._directory = target
+        self.leader_epochs.moved_to(f"{target}/{LEADER_EPOCHS}")
+        for segment in self._segments:
+            segment.moved_to(target, "")

@@ -1,0 +1,338 @@
+"""Opening a partition's directory, whatever state the last run left it in (Kafka class LogLoader).
+
+After a clean shutdown the files are trusted: the log end is read from the tail of the active segment, the producers from the
+last snapshot. After an unclean one, every segment from the one that holds the recovery point on is read batch by batch. At the
+first batch that is cut short, has a bad CRC or an offset that cannot follow, the log is truncated there and later segments
+are removed; indexes, leader epochs and producer state are rebuilt on the way. A tail that is damaged in spite of a clean
+shutdown is treated the same way.
+
+Base offset and leader epoch lie outside the CRC, since leaders stamp them; an offset is only checked to rise.
+
+A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go; `.swap`
+files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
+"""
+
+import logging
+import struct
+import zlib
+from dataclasses import dataclass
+
+from kpy.errors import StorageError
+from kpy.records.batch import BatchHeader, check_crc
+from kpy.storage.checkpoints import LEADER_EPOCHS
+from kpy.storage.fs import Fs, remove_if_exists
+from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.log_config import LogConfig
+from kpy.storage.producer_state import (
+    NO_PRODUCER_ID,
+    SNAPSHOT_SUFFIX,
+    ProducerState,
+    load_latest_snapshot,
+    parse_marker,
+    snapshot_path,
+    write_snapshot,
+)
+from kpy.storage.segment import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    LOG_SUFFIX,
+    SUFFIXES,
+    SWAP_SUFFIX,
+    CorruptBatchError,
+    Segment,
+    parse_base_offset,
+)
+
+_LEGACY_HEAD = struct.Struct(">qiIb")
+_LEGACY_CRC_END = 16
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LoadedLog:
+    """What a directory holds. `snapshots` are the offsets of the producer snapshots, in order."""
+
+    segments: list[Segment]
+    leader_epochs: LeaderEpochs
+    producer_state: ProducerState
+    snapshots: list[int]
+    log_start_offset: int
+    log_end_offset: int
+    recovery_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One directory to open, with what the checkpoints say of it."""
+
+    fs: Fs
+    directory: str
+    config: LogConfig
+    is_clean: bool
+    recovery_point: int
+    log_start_offset: int
+    producer_expiration_ms: int
+    now_ms: int
+
+
+def load_log(request: LoadRequest) -> LoadedLog:
+    """Open or recover the log in one directory. Raises StorageError for what kpy cannot read, OSError from the disk."""
+    fs, directory = request.fs, request.directory
+    names = _finish_interrupted_work(fs, directory, fs.list(directory))
+    _remove_orphaned_indexes(fs, directory, names)
+    interval = request.config.index_interval_bytes
+    bases = sorted(base for name in names if (base := _base_of_log(name)) is not None)
+    loaded = LoadedLog(
+        segments=[Segment.attach(fs, directory, base, interval) for base in bases],
+        leader_epochs=LeaderEpochs(fs, f"{directory}/{LEADER_EPOCHS}"),
+        producer_state=ProducerState(request.producer_expiration_ms),
+        snapshots=sorted(int(name[:20]) for name in names if name.endswith(SNAPSHOT_SUFFIX)),
+        log_start_offset=max(request.log_start_offset, bases[0] if bases else 0),
+        log_end_offset=0,
+        recovery_point=0,
+    )
+    first_unchecked = _first_unchecked(request, loaded)
+    first_unchecked = min(first_unchecked, _load_epochs(loaded))
+    if first_unchecked == len(loaded.segments) and loaded.segments:
+        first_unchecked = _open_active(loaded)
+    _load_producers(request, loaded, first_unchecked)
+    if first_unchecked < len(loaded.segments):
+        _recover_from(request, loaded, first_unchecked)
+    _start_anew_if_empty(request, loaded)
+    loaded.recovery_point = min(request.recovery_point, loaded.log_end_offset)
+    if request.is_clean and first_unchecked == len(loaded.segments):
+        loaded.recovery_point = loaded.log_end_offset
+    loaded.leader_epochs.truncate_from_end(loaded.log_end_offset)
+    loaded.leader_epochs.truncate_from_start(loaded.log_start_offset)
+    loaded.producer_state.expire(request.now_ms)
+    remove_stray_snapshots(fs, directory, loaded.snapshots, loaded.segments)
+    return loaded
+
+
+def _first_unchecked(request: LoadRequest, loaded: LoadedLog) -> int:
+    """The slot of the first segment whose content is not to be trusted."""
+    segments = loaded.segments
+    if request.is_clean:
+        return len(segments)
+    below = sum(1 for segment in segments if segment.base_offset <= request.recovery_point)
+    return max(0, below - 1)
+
+
+def _load_epochs(loaded: LoadedLog) -> int:
+    """Read the leader epochs; if they are lost, every segment must be read to find them."""
+    try:
+        loaded.leader_epochs.load()
+    except StorageError as error:
+        _log.warning("rebuilding the leader epochs: %s", error)
+        return 0
+    return len(loaded.segments)
+
+
+def _open_active(loaded: LoadedLog) -> int:
+    """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad."""
+    active = loaded.segments[-1]
+    try:
+        active.become_active()
+        loaded.log_end_offset = active.next_offset()
+    except CorruptBatchError as error:
+        _log.warning("recovering a segment that a clean shutdown left damaged: %s", error)
+        return len(loaded.segments) - 1
+    return len(loaded.segments)
+
+
+def _load_producers(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> None:
+    """Producer state up to the first unchecked segment; after a clean shutdown without any snapshot there are no producers."""
+    state, segments = loaded.producer_state, loaded.segments
+    is_sound = first_unchecked == len(segments)
+    limit = loaded.log_end_offset if is_sound else segments[first_unchecked].base_offset
+    if request.is_clean and not loaded.snapshots:
+        state.clear(limit)
+        return
+    load_latest_snapshot(
+        request.fs, request.directory, loaded.snapshots, state, log_start_offset=loaded.log_start_offset, limit=limit
+    )
+    replay_producers(state, segments, limit)
+
+
+def replay_producers(state: ProducerState, segments: list[Segment], limit: int) -> None:
+    """Account for the batches from the state's end up to `limit`, a segment boundary or the log end."""
+    for segment, after in zip(segments, [*segments[1:], None], strict=True):
+        if segment.base_offset >= limit or (after is not None and after.base_offset <= state.map_end_offset):
+            continue
+        position = segment.position_of(state.map_end_offset)
+        for header, batch in segment.batches(position) if position is not None else ():
+            if header.producer_id != NO_PRODUCER_ID:
+                account(state, header, batch, header.base_offset)
+    state.map_end_offset = limit
+
+
+def account(
+    state: ProducerState, header: BatchHeader, batch: memoryview, base_offset: int, segment: Segment | None = None
+) -> None:
+    """Tell the producer state of a batch of a producer that is in the log at `base_offset`.
+
+    With a segment, the abort that the batch may be is added to the segment's transaction index.
+    """
+    if not header.is_control:
+        state.update(header, base_offset)
+        return
+    marker = parse_marker(batch)
+    if marker is not None:
+        aborted = state.update_marker(header, marker, base_offset)
+        if aborted is not None and segment is not None:
+            segment.txn_index.append(aborted)
+
+
+def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
+    """Read the segments from `slot` on, and cut the log at the first bad batch."""
+    segments = loaded.segments
+    end_offset = segments[slot].base_offset
+    loaded.leader_epochs.truncate_from_end(end_offset)
+    unread = segments[slot:]
+    del segments[slot:]
+    while unread and unread[0].base_offset >= end_offset:
+        segment = unread.pop(0)
+        segments.append(segment)
+        valid_bytes, end_offset = _recover_segment(segment, loaded)
+        if valid_bytes != segment.size:
+            _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
+            segment.file.truncate(valid_bytes)
+            segment.size = valid_bytes
+            break
+        if unread:
+            segment.become_inactive()
+    for segment in unread:
+        _log.warning("removing %s, which lies behind the end of what is valid", segment.path())
+        segment.remove()
+    segments[-1].become_active()
+    segments[-1].save_indexes(sync=False)
+    loaded.log_end_offset = end_offset
+    loaded.leader_epochs.save()
+    loaded.producer_state.map_end_offset = end_offset
+    producers = loaded.producer_state.producers.values()
+    write_snapshot(request.fs, snapshot_path(request.directory, end_offset), producers)
+    loaded.snapshots = sorted({offset for offset in loaded.snapshots if offset < end_offset} | {end_offset})
+
+
+def _recover_segment(segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
+    """Check every batch and rebuild what is derived from them; (valid bytes, next offset)."""
+    expected_offset = segment.base_offset
+    segment.reset_indexes()
+    segment.txn_index.reset()
+    valid_bytes = 0
+    try:
+        for header, batch in segment.batches(0):
+            if not _is_valid(header, batch, segment, expected_offset):
+                break
+            segment.index_batch(valid_bytes, header)
+            if header.partition_leader_epoch >= 0:
+                loaded.leader_epochs.note(header.partition_leader_epoch, header.base_offset)
+            if header.producer_id != NO_PRODUCER_ID:
+                account(loaded.producer_state, header, batch, header.base_offset, segment)
+            valid_bytes += header.size_bytes
+            expected_offset = header.last_offset + 1
+    except CorruptBatchError as error:
+        _refuse_legacy(segment, error.position)
+        _log.warning("truncating a segment: %s", error)
+    return valid_bytes, expected_offset
+
+
+def _is_valid(header: BatchHeader, batch: memoryview, segment: Segment, expected_offset: int) -> bool:
+    return (
+        header.last_offset_delta >= 0
+        and header.base_offset >= expected_offset
+        and segment.can_hold(header.last_offset)
+        and check_crc(batch)
+    )
+
+
+def _refuse_legacy(segment: Segment, position: int) -> None:
+    """Never truncate an intact message of a format that kpy does not keep on disk."""
+    head = segment.file.read(_LEGACY_HEAD.size, position)
+    if len(head) < _LEGACY_HEAD.size:
+        return
+    _, size, crc, magic = _LEGACY_HEAD.unpack(head)
+    if magic not in (0, 1) or not 0 < size <= segment.size - position - 12:
+        return
+    if zlib.crc32(segment.file.read(size + 12 - _LEGACY_CRC_END, position + _LEGACY_CRC_END)) == crc:
+        raise StorageError(f"{segment.path()} holds messages of format v{magic}; kpy reads v2 only")
+
+
+def _start_anew_if_empty(request: LoadRequest, loaded: LoadedLog) -> None:
+    """Every log has a segment; one that ends below its start has lost its files and begins again there."""
+    if loaded.segments and loaded.log_end_offset >= loaded.log_start_offset:
+        return
+    for segment in loaded.segments:
+        _log.warning("%s ends below the log start offset %d and goes", segment.path(), loaded.log_start_offset)
+        segment.remove()
+    start = loaded.log_start_offset
+    interval = request.config.index_interval_bytes
+    loaded.segments = [Segment.create(request.fs, request.directory, start, interval)]
+    loaded.leader_epochs.clear()
+    loaded.producer_state.clear(start)
+    for offset in loaded.snapshots:
+        remove_if_exists(request.fs, snapshot_path(request.directory, offset))
+    loaded.snapshots = []
+    loaded.log_end_offset = start
+
+
+def remove_stray_snapshots(fs: Fs, directory: str, snapshots: list[int], segments: list[Segment]) -> None:
+    """Keep the snapshots at segment boundaries and the newest one; drops the others from disk and list."""
+    kept = {segment.base_offset for segment in segments} | set(snapshots[-1:])
+    for offset in snapshots:
+        if offset not in kept:
+            remove_if_exists(fs, snapshot_path(directory, offset))
+    snapshots[:] = [offset for offset in snapshots if offset in kept]
+
+
+# Interrupted work.
+
+
+def _base_of_log(name: str) -> int | None:
+    return parse_base_offset(name) if name.endswith(LOG_SUFFIX) else None
+
+
+def _finish_interrupted_work(fs: Fs, directory: str, names: list[str]) -> list[str]:
+    """Complete or undo an interrupted compaction and finish deletions; returns the names that are there afterwards."""
+    if not any(name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX)) for name in names):
+        return names
+    cleaned_offsets = [_offset_in(name) for name in names if name.endswith(CLEANED_SUFFIX)]
+    first_cleaned = min(cleaned_offsets, default=None)
+    for name in names:
+        is_unfinished_swap = (
+            name.endswith(SWAP_SUFFIX) and first_cleaned is not None and _offset_in(name) >= first_cleaned
+        )
+        if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX)) or is_unfinished_swap:
+            fs.remove(f"{directory}/{name}")
+    names = fs.list(directory)
+    for name in names:
+        if name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
+            _remove_originals(fs, directory, _offset_in(name), names)
+    for name in names:
+        if name.endswith(SWAP_SUFFIX):
+            fs.rename(f"{directory}/{name}", f"{directory}/{name.removesuffix(SWAP_SUFFIX)}")
+    fs.sync_dir(directory)
+    return fs.list(directory)
+
+
+def _offset_in(name: str) -> int:
+    base_offset = parse_base_offset(name)
+    return -1 if base_offset is None else base_offset
+
+
+def _remove_originals(fs: Fs, directory: str, swap_base: int, names: list[str]) -> None:
+    """Remove the segments that the complete swap file replaces: those that begin within its offsets."""
+    swap = Segment.attach(fs, directory, swap_base, 0, SWAP_SUFFIX)
+    swap_end = max(swap.next_offset(), swap_base + 1)
+    for name in names:
+        if name.endswith(SUFFIXES) and swap_base <= _offset_in(name) < swap_end:
+            remove_if_exists(fs, f"{directory}/{name}")
+
+
+def _remove_orphaned_indexes(fs: Fs, directory: str, names: list[str]) -> None:
+    present = set(names)
+    for name in names:
+        base_offset = parse_base_offset(name)
+        if base_offset is not None and name.endswith(SUFFIXES[1:]) and f"{base_offset:020d}{LOG_SUFFIX}" not in present:
+            fs.remove(f"{directory}/{name}")

@@ -1,0 +1,521 @@
+"""One segment of a log: a file of record batches, its offset index, its time index and its transaction index.
+
+Positions are byte positions in the .log file, offsets are record offsets. The size is tracked in memory, so an append is one
+pwritev at a known position and a read asks the file system for nothing. Kafka classes LogSegment and FileRecords.
+
+Finding a batch costs an index lookup and a walk over the headers behind it. Sequential readers skip both: where a read ends,
+the next one begins, so each segment remembers the boundaries that recent reads have ended at.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from kpy.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader, read_header
+from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
+from kpy.storage.index import (
+    MAX_RELATIVE_OFFSET,
+    NO_TIMESTAMP,
+    CorruptIndexError,
+    OffsetIndex,
+    TimeIndex,
+    TransactionIndex,
+)
+
+LOG_SUFFIX = ".log"
+OFFSET_INDEX_SUFFIX = ".index"
+TIME_INDEX_SUFFIX = ".timeindex"
+TXN_INDEX_SUFFIX = ".txnindex"
+SUFFIXES = (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
+DELETED_SUFFIX = ".deleted"
+CLEANED_SUFFIX = ".cleaned"
+SWAP_SUFFIX = ".swap"
+
+MIN_BATCH_LENGTH = HEADER_SIZE - LOG_OVERHEAD
+SCAN_BYTES = 16 * 1024
+"""Read at once while walking over batch headers."""
+REPLAY_BYTES = 1 << 20
+"""Read at once while walking over whole batches."""
+MAX_REMEMBERED_POSITIONS = 64
+"""Per segment: about as many sequential readers can follow it without index lookups."""
+
+_log = logging.getLogger(__name__)
+
+
+class CorruptBatchError(Exception):
+    """Bytes in a .log file that are no batch of magic 2. `position` is where it should begin."""
+
+    def __init__(self, path: str, position: int, what: str) -> None:
+        super().__init__(f"{path} at position {position}: {what}")
+        self.position = position
+
+
+class Found(NamedTuple):
+    """A batch in a segment."""
+
+    position: int
+    header: BatchHeader
+
+
+class Segment:
+    """The batches from `base_offset` up to the next segment's base offset.
+
+    Only the last segment of a log, the active one, is appended to. `max_timestamp` and its offset are read from the time
+    index when first needed; `first_timestamp`, the first batch's, from the log.
+    """
+
+    __slots__ = (
+        "_bytes_since_index_entry",
+        "_directory",
+        "_file",
+        "_first_append_ms",
+        "_first_timestamp",
+        "_fs",
+        "_index_sound",
+        "_max_timestamp",
+        "_offset_of_max_timestamp",
+        "_positions",
+        "_pwritev",
+        "_suffix",
+        "base_offset",
+        "index_interval_bytes",
+        "offset_index",
+        "size",
+        "time_index",
+        "txn_index",
+        "was_read",
+    )
+
+    def __init__(self, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> None:
+        self._fs = fs
+        self._pwritev = fs.pwritev
+        self._directory = directory
+        self._suffix = suffix
+        self._file: File | None = None
+        self.base_offset = base_offset
+        self.index_interval_bytes = index_interval_bytes
+        self.size = 0
+        self._first_append_ms: int | None = None
+        self.was_read = False
+        self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
+        self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
+        self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX))
+        self._index_sound = False
+        self._bytes_since_index_entry = 0
+        self._first_timestamp: int | None = None
+        self._max_timestamp: int | None = None
+        self._offset_of_max_timestamp = base_offset
+        self._positions: dict[int, int] = {}
+
+    @classmethod
+    def create(cls, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> "Segment":
+        """A new empty segment with its files; leftovers under its names are emptied."""
+        segment = cls(fs, directory, base_offset, index_interval_bytes, suffix)
+        segment._file = File(fs, segment.path(), create=True)
+        segment._file.truncate(0)
+        segment.reset_indexes()
+        return segment
+
+    @classmethod
+    def attach(cls, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> "Segment":
+        """An existing segment; nothing of it is read before it is needed."""
+        segment = cls(fs, directory, base_offset, index_interval_bytes, suffix)
+        segment.size = fs.size(segment.path())
+        return segment
+
+    def path(self, kind: str = LOG_SUFFIX) -> str:
+        return f"{self._directory}/{self.base_offset:020d}{kind}{self._suffix}"
+
+    @property
+    def file(self) -> File:
+        file = self._file
+        if file is None:
+            file = self._file = File(self._fs, self.path())
+        return file
+
+    # Writing.
+
+    def append(self, buffers: Sequence[Buffer], size: int, last_offset: int, max_timestamp: int) -> None:
+        """Write one append of `size` bytes at the end. When it raises OSError, the segment is as it was before."""
+        position = self.size
+        file = self._file or self.file
+        try:
+            written = self._pwritev(file.fileno(), buffers, position)
+            if written != size:
+                file.write(b"".join(buffers)[written:], position + written)
+        except OSError:
+            file.truncate(position)
+            raise
+        if not position:
+            self._first_timestamp = max_timestamp
+        largest = self._max_timestamp
+        if largest is None:
+            largest = self.max_timestamp
+        if max_timestamp > largest:
+            self._max_timestamp = max_timestamp
+            self._offset_of_max_timestamp = last_offset
+        if self._bytes_since_index_entry > self.index_interval_bytes:
+            self._add_index_entry(last_offset, position)
+        self._bytes_since_index_entry += size
+        self.size = position + size
+
+    def _add_index_entry(self, last_offset: int, position: int) -> None:
+        self.offset_index.append(last_offset, position)
+        self.time_index.append_if_later(self.max_timestamp, self._offset_of_max_timestamp)
+        self._bytes_since_index_entry = 0
+
+    def can_hold(self, offset: int) -> bool:
+        """Whether the indexes can express the offset relative to the base offset."""
+        return 0 <= offset - self.base_offset <= MAX_RELATIVE_OFFSET
+
+    def waited_for_roll_ms(self, now_ms: int, max_timestamp: int) -> int:
+        """The age that segment.ms is about: by the records' own time where they have one, else since the first append."""
+        first = self.first_timestamp
+        if first >= 0:
+            return max_timestamp - first
+        if self._first_append_ms is None:
+            self._first_append_ms = now_ms
+        return now_ms - self._first_append_ms
+
+    def is_index_full(self, max_bytes: int) -> bool:
+        return self.offset_index.is_full(max_bytes) or self.time_index.is_full(max_bytes)
+
+    def become_inactive(self) -> None:
+        """Complete the indexes and leave them to their files."""
+        self._close_time_index()
+        self.offset_index.entries.release()
+        self.time_index.entries.release()
+
+    def become_active(self) -> None:
+        """Bring the indexes into memory, rebuilt if they are damaged. Raises CorruptBatchError."""
+        self._check_or_rebuild_indexes(load=True)
+
+    def _close_time_index(self) -> None:
+        if self._max_timestamp is not None and self._max_timestamp >= 0:
+            self.time_index.entries.load()
+            self.time_index.append_if_later(self._max_timestamp, self._offset_of_max_timestamp)
+
+    def save_indexes(self, sync: bool) -> None:
+        self.offset_index.entries.save(sync)
+        self.time_index.entries.save(sync)
+        if sync:
+            self.txn_index.sync()
+
+    def flush(self) -> None:
+        """Make the segment durable. May run in a worker thread: it only reads what appends change."""
+        self.file.sync()
+        self.save_indexes(sync=True)
+
+    def close(self) -> None:
+        """Complete the indexes of the active segment, as a clean shutdown needs it."""
+        self._close_time_index()
+        self.save_indexes(sync=False)
+        self._file = None
+
+    def drop_idle_file(self) -> None:
+        """Let go of the descriptor if nothing has read the segment since the last call."""
+        if not self.was_read:
+            self._file = None
+        self.was_read = False
+
+    # Files.
+
+    def moved_to(self, directory: str, suffix: str) -> None:
+        """The files have been renamed; open descriptors stay good."""
+        self._directory = directory
+        self._suffix = suffix
+        self.offset_index.entries.path = self.path(OFFSET_INDEX_SUFFIX)
+        self.time_index.entries.path = self.path(TIME_INDEX_SUFFIX)
+        self.txn_index.path = self.path(TXN_INDEX_SUFFIX)
+
+    def rename(self, suffix: str) -> list[str]:
+        """Rename all files to end in `suffix`; returns the new paths."""
+        old_paths = [self.path(kind) for kind in SUFFIXES]
+        self.moved_to(self._directory, suffix)
+        renamed: list[str] = []
+        for old_path, kind in zip(old_paths, SUFFIXES, strict=True):
+            try:
+                self._fs.rename(old_path, self.path(kind))
+            except FileNotFoundError:
+                continue
+            renamed.append(self.path(kind))
+        return renamed
+
+    def remove(self) -> None:
+        for kind in SUFFIXES:
+            remove_if_exists(self._fs, self.path(kind))
+        self._file = None
+
+    # Time.
+
+    @property
+    def first_timestamp(self) -> int:
+        """The first batch's max timestamp, from which segment.ms counts; NO_TIMESTAMP while empty."""
+        if self._first_timestamp is None:
+            if not self.size:
+                return NO_TIMESTAMP
+            for _, header in self.headers(0):
+                self._first_timestamp = header.max_timestamp
+                break
+            else:
+                return NO_TIMESTAMP
+        return self._first_timestamp
+
+    @property
+    def max_timestamp(self) -> int:
+        if self._max_timestamp is None:
+            self._check_or_rebuild_indexes()
+            self._max_timestamp, self._offset_of_max_timestamp = self.time_index.last()
+        return self._max_timestamp
+
+    @property
+    def offset_of_max_timestamp(self) -> int:
+        """The last offset of the batch that has the max timestamp."""
+        return self._offset_of_max_timestamp if self.max_timestamp >= 0 else self.base_offset
+
+    def largest_timestamp(self) -> int:
+        """For retention: the largest record timestamp, or when the file was last written if records have none."""
+        return self.max_timestamp if self.max_timestamp >= 0 else self._fs.modified_ms(self.path())
+
+    # Finding and reading.
+
+    def headers(self, position: int, end: int | None = None) -> Iterator[Found]:
+        """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError, CRCs are not checked."""
+        end = self.size if end is None else end
+        file = self.file
+        chunk, chunk_start = b"", 0
+        while end - position >= HEADER_SIZE:
+            if not chunk_start <= position <= chunk_start + len(chunk) - HEADER_SIZE:
+                chunk, chunk_start = file.read(min(SCAN_BYTES, end - position), position), position
+                if len(chunk) < HEADER_SIZE:
+                    return
+            header = read_header(chunk, position - chunk_start)
+            if header.magic != MAGIC or header.batch_length < MIN_BATCH_LENGTH:
+                what = f"no batch begins here (length {header.batch_length}, magic {header.magic})"
+                raise CorruptBatchError(self.path(), position, what)
+            next_position = position + LOG_OVERHEAD + header.batch_length
+            if next_position > end:
+                return
+            yield Found(position, header)
+            position = next_position
+
+    def batches(self, position: int, end: int | None = None) -> Iterator[tuple[BatchHeader, memoryview]]:
+        """Each complete batch with its bytes, for replay. Raises CorruptBatchError, CRCs are not checked."""
+        chunk, chunk_start = memoryview(b""), position
+        for found in self.headers(position, end):
+            size = found.header.size_bytes
+            start = found.position - chunk_start
+            if start + size > len(chunk):
+                chunk_start, start = found.position, 0
+                chunk = memoryview(
+                    self.file.read(max(size, min(REPLAY_BYTES, self.size - found.position)), chunk_start)
+                )
+            yield found.header, chunk[start : start + size]
+
+    def batches_from_timestamp(self, timestamp_ms: int, start_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
+        """The batches that can hold the first record at or after the time, among those from `start_offset` on."""
+        if not self._index_sound:
+            self._check_or_rebuild_indexes()
+        position = self._trusted_position_for(max(self.time_index.floor(timestamp_ms)[1], start_offset))
+        for header, batch in self.batches(position):
+            if header.max_timestamp >= timestamp_ms:
+                yield header, batch
+
+    def find(self, offset: int) -> Found | None:
+        """The first batch whose last offset is >= `offset`; None when every batch lies below."""
+        position = self._positions.get(offset)
+        if position is None:
+            position = self._trusted_position_for(offset)
+        for found in self.headers(position):
+            if found.header.last_offset >= offset:
+                return found
+        return None
+
+    def position_of(self, offset: int) -> int | None:
+        """Where the batch begins that `find` would find."""
+        position = self._positions.get(offset)
+        if position is not None:
+            return position if position < self.size else None
+        found = self.find(offset)
+        if found is None:
+            return None
+        self._remember(offset, found.position)
+        return found.position
+
+    def read(
+        self, offset: int, max_bytes: int, max_offset: int, end_offset: int, min_one_batch: bool
+    ) -> FileRegion | None:
+        """Whole batches from the one that holds `offset`, all below `max_offset`. None when there is nothing to give.
+
+        `end_offset` is where the segment ends. With `min_one_batch` the first batch is given even if it is larger than
+        `max_bytes`.
+        """
+        self.was_read = True
+        start = self.position_of(offset)
+        if start is None:
+            return None
+        end = self.size
+        if max_offset < end_offset:
+            limit = self.position_of(max_offset)
+            if limit is not None:
+                end, end_offset = limit, max_offset
+        if end - start > max_bytes:
+            end, end_offset = self._last_boundary(start, end, max_bytes, min_one_batch)
+        if end <= start:
+            return None
+        self._remember(end_offset, end)
+        return FileRegion(self._file or self.file, start, end - start)
+
+    def _last_boundary(self, start: int, end: int, max_bytes: int, min_one_batch: bool) -> tuple[int, int]:
+        """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
+        indexed = self.offset_index.boundary_before(start + max_bytes)
+        if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
+            indexed = start
+        boundary, offset = start, self.base_offset
+        for position, header in self.headers(max(start, indexed), end):
+            batch_end = position + LOG_OVERHEAD + header.batch_length
+            if batch_end > start + max_bytes and not (min_one_batch and position == start):
+                if boundary < position:
+                    boundary, offset = position, header.base_offset
+                break
+            boundary, offset = batch_end, header.last_offset + 1
+            if batch_end >= start + max_bytes:
+                break
+        return boundary, offset
+
+    def _remember(self, offset: int, position: int) -> None:
+        positions = self._positions
+        if len(positions) >= MAX_REMEMBERED_POSITIONS and offset not in positions:
+            del positions[next(iter(positions))]
+        positions[offset] = position
+
+    def _trusted_position_for(self, offset: int) -> int:
+        """The index's answer, checked against the log: what it points to must look like a batch at or below `offset`."""
+        if not self._index_sound:
+            self._check_or_rebuild_indexes()
+        position = self.offset_index.position_for(offset)
+        if position and not self._holds_batch_at(position, offset):
+            self.rebuild_indexes(keep_in_memory=self.offset_index.entries.in_memory)
+            position = self.offset_index.position_for(offset)
+        return position
+
+    def _holds_batch_at(self, position: int, offset: int) -> bool:
+        if not 0 <= position <= self.size - HEADER_SIZE:
+            return False
+        header = read_header(self.file.read(HEADER_SIZE, position))
+        return (
+            header.magic == MAGIC
+            and MIN_BATCH_LENGTH <= header.batch_length <= self.size - position - LOG_OVERHEAD
+            and self.base_offset <= header.base_offset <= offset
+        )
+
+    def next_offset(self) -> int:
+        """One past the last batch's last offset; the base offset while empty. Raises CorruptBatchError for a bad tail."""
+        position = self._trusted_position_for(self.base_offset + MAX_RELATIVE_OFFSET)
+        offset, end = self.base_offset, position
+        for found in self.headers(position):
+            offset = found.header.last_offset + 1
+            end = found.position + found.header.size_bytes
+        if end != self.size:
+            raise CorruptBatchError(self.path(), end, f"{self.size - end} bytes after the last whole batch")
+        self._bytes_since_index_entry = self.size - self.offset_index.last()[1]
+        return offset
+
+    # Truncating and rebuilding.
+
+    def reset_indexes(self) -> None:
+        """Start both indexes anew, in memory."""
+        self.offset_index.entries.create()
+        self.time_index.entries.create()
+        self._index_sound = True
+        self._bytes_since_index_entry = 0
+        self._first_timestamp = None
+        self._max_timestamp = NO_TIMESTAMP
+        self._offset_of_max_timestamp = self.base_offset
+        self._positions.clear()
+
+    def index_batch(self, position: int, header: BatchHeader) -> None:
+        """Account for a batch that is in the log already, as `append` does for one it writes."""
+        last_offset = header.last_offset
+        if self._first_timestamp is None:
+            self._first_timestamp = header.max_timestamp
+        if header.max_timestamp > self.max_timestamp:
+            self._max_timestamp = header.max_timestamp
+            self._offset_of_max_timestamp = last_offset
+        if self._bytes_since_index_entry > self.index_interval_bytes:
+            self._add_index_entry(last_offset, position)
+        self._bytes_since_index_entry += header.size_bytes
+
+    def index_copied(self, batch: bytes | memoryview) -> None:
+        """Account for a batch that the cleaner is going to write at the end."""
+        header = read_header(batch)
+        self.index_batch(self.size, header)
+        self.size += header.size_bytes
+
+    def rebuild_indexes(self, keep_in_memory: bool) -> None:
+        """Write the indexes anew from the log. Raises CorruptBatchError."""
+        _log.warning("rebuilding the indexes of %s", self.path())
+        self.reset_indexes()
+        for position, header in self.headers(0):
+            self.index_batch(position, header)
+        self._close_time_index()
+        self.save_indexes(sync=False)
+        if not keep_in_memory:
+            self.become_inactive()
+
+    def _check_or_rebuild_indexes(self, load: bool = False) -> None:
+        try:
+            if not self._index_sound:
+                self.offset_index.entries.attach()
+                self.time_index.entries.attach()
+            if load:
+                self.offset_index.entries.load()
+                self.time_index.entries.load()
+            if not self._index_sound:
+                self._check_last_entries()
+        except CorruptIndexError:
+            self.rebuild_indexes(keep_in_memory=load)
+
+    def _check_last_entries(self) -> None:
+        """Compare the last entries, which matter most, with the log. Raises CorruptIndexError."""
+        last_offset, position = self.offset_index.last()
+        if self.offset_index.entries.count and not self._holds_batch_at(position, last_offset):
+            raise CorruptIndexError(f"{self.offset_index.entries.path} does not fit its log")
+        timestamp, offset = self.time_index.last()
+        position = self.offset_index.position_for(offset)
+        if self.size and not self._holds_batch_at(position, offset):
+            raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
+        for found in self.headers(position):
+            if found.header.last_offset >= offset:
+                if found.header.max_timestamp != timestamp:
+                    raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
+                break
+        self._index_sound = True
+
+    def truncate_to(self, offset: int) -> int:
+        """Drop the batch that holds `offset` and everything behind it; the offset where the segment ends now."""
+        self.become_active()
+        found = self.find(offset)
+        self.offset_index.truncate_to(offset)
+        self.time_index.truncate_to(offset)
+        self.txn_index.truncate_to(offset)
+        self._positions.clear()
+        if found is not None:
+            self.file.truncate(found.position)
+            self.size = found.position
+        self._max_timestamp, self._offset_of_max_timestamp = self.time_index.last()
+        self._bytes_since_index_entry = 0
+        if not self.size:
+            self._first_timestamp = None
+        for _, header in self.headers(self.offset_index.last()[1]):
+            if header.max_timestamp > self._max_timestamp:
+                self._max_timestamp = header.max_timestamp
+                self._offset_of_max_timestamp = header.last_offset
+            self._bytes_since_index_entry += header.size_bytes
+        return offset if found is None else min(offset, found.header.base_offset)
+
+
+def parse_base_offset(name: str) -> int | None:
+    """The base offset in the name of a segment's file, whatever its suffixes; None for other files."""
+    digits, _, _ = name.partition(".")
+    return int(digits) if len(digits) == 20 and digits.isascii() and digits.isdigit() else None

@@ -1,0 +1,111 @@
+"""Purgatory: fetches wait for bytes, for a deadline, or for nothing any more."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio.testing
+
+from kpy.replica.purgatory import STALE_TIMERS, ParkedFetch, Purgatory
+
+
+class Partition:
+    """As much of a partition as the purgatory touches."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[ParkedFetch, None] = {}
+
+
+def simulate(scenario: Callable[[Purgatory], Awaitable[None]]) -> None:
+    """Runs `scenario` beside the purgatory's timer on a clock that jumps ahead whenever everybody waits."""
+
+    async def main() -> None:
+        purgatory = Purgatory()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(purgatory.run)
+            await scenario(purgatory)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def parked(partition: Partition, missing_bytes: int, finished: list[float]) -> ParkedFetch:
+    return ParkedFetch([partition], missing_bytes, lambda: finished.append(trio.current_time()))  # type: ignore[list-item]
+
+
+def test_a_fetch_ends_with_the_append_that_completes_its_bytes() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, finished = Partition(), list[float]()
+        purgatory.park(parked(partition, 100, finished), 500)
+        purgatory.appended(partition, 60)
+        assert not finished
+        purgatory.appended(partition, 40)
+        assert len(finished) == 1
+        assert not partition.waiting
+        assert len(purgatory) == 0
+
+    simulate(scenario)
+
+
+def test_a_fetch_ends_at_its_deadline_and_only_once() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, finished = Partition(), list[float]()
+        start = trio.current_time()
+        purgatory.park(parked(partition, 1, finished), 500)
+        await trio.sleep(2)
+        assert finished == [start + 0.5]
+        purgatory.appended(partition, 10)
+        assert len(finished) == 1
+
+    simulate(scenario)
+
+
+def test_a_later_fetch_with_an_earlier_deadline_is_in_time() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, late, early = Partition(), list[float](), list[float]()
+        start = trio.current_time()
+        purgatory.park(parked(partition, 1, late), 10_000)
+        await trio.sleep(1)
+        purgatory.park(parked(partition, 1, early), 200)
+        await trio.sleep(1)
+        assert early == [start + 1.2]
+        assert not late
+
+    simulate(scenario)
+
+
+def test_a_fetch_whose_client_is_gone_is_never_finished() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, finished = Partition(), list[float]()
+        fetch = parked(partition, 1, finished)
+        purgatory.park(fetch, 100)
+        purgatory.forget(fetch)
+        purgatory.appended(partition, 10)
+        await trio.sleep(1)
+        assert not finished
+
+    simulate(scenario)
+
+
+def test_within_a_round_fetches_are_answered_at_its_end() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, finished = Partition(), list[float]()
+        purgatory.park(parked(partition, 1, finished), 500)
+        purgatory.begin_round()
+        purgatory.appended(partition, 10)
+        assert not finished
+        purgatory.end_round()
+        assert len(finished) == 1
+
+    simulate(scenario)
+
+
+def test_timers_of_finished_fetches_do_not_pile_up() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, finished = Partition(), list[float]()
+        for _ in range(10_000):
+            purgatory.park(parked(partition, 1, finished), 60_000)
+            purgatory.appended(partition, 1)
+        assert len(finished) == 10_000
+        assert len(purgatory._timers) <= STALE_TIMERS + 2
+
+    simulate(scenario)
