@@ -10,7 +10,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +83,7 @@ def now_ms() -> int:
 
 
 @contextmanager
-def opened(config: BrokerConfig, clock: Callable[[], int]) -> Iterator[tuple[Broker, LogDirs]]:
+def opened(config: BrokerConfig, clock: Callable[[], int]) -> Generator[tuple[Broker, LogDirs]]:
     """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
     rng = random.SystemRandom()
     for directory in config.data_dirs:

@@ -10,7 +10,7 @@ from collections import Counter
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.api.config_resources import find_overrides, replace_overrides
+from kpy.api.config_resources import check_keys, find_overrides, replace_overrides
 from kpy.errors import ApiError, ErrorCode
 from kpy.wire.alter_configs import (
     AlterConfigsRequest,
@@ -40,9 +40,6 @@ def alter_configs(request: AlterConfigsRequest, client: Client, broker: Broker) 
 def _replace(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
     overrides = {config.name: config.value for config in resource.configs if config.value is not None}
     nulls = [config.name for config in resource.configs if config.value is None]
-    if len({config.name for config in resource.configs}) < len(resource.configs):
-        raise ApiError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
-    if nulls:
-        raise ApiError(ErrorCode.INVALID_REQUEST, f"Null value not supported for : {', '.join(nulls)}")
+    check_keys([config.name for config in resource.configs], nulls)
     find_overrides(resource.resource_type, resource.resource_name, broker)
     replace_overrides(resource.resource_type, resource.resource_name, overrides, broker, validate_only=validate_only)

@@ -6,6 +6,7 @@ Loggers are those of Python's logging package, levels go by Log4j's names. A cha
 
 import logging
 
+from kpy.api.config_resources import Operation, to_operation
 from kpy.errors import ApiError, ErrorCode
 from kpy.wire.incremental_alter_configs import AlterableConfig
 
@@ -22,9 +23,6 @@ LEVELS: dict[str, int] = {
     "WARN": logging.WARNING,
 }
 
-SET, DELETE = 0, 1
-OPERATION_NAMES = {SET: "SET", DELETE: "DELETE", 2: "APPEND", 3: "SUBTRACT"}
-
 
 def levels() -> dict[str, str]:
     """The level in force, by logger, the root logger first."""
@@ -38,19 +36,19 @@ def alter_levels(changes: list[AlterableConfig], *, validate_only: bool) -> None
         _check(change)
     if not validate_only:
         for change in changes:
-            level = logging.NOTSET if change.config_operation == DELETE else LEVELS[change.value or ""]
+            level = logging.NOTSET if change.config_operation == Operation.DELETE else LEVELS[change.value or ""]
             _logger(change.name).setLevel(level)
 
 
 def _check(change: AlterableConfig) -> None:
-    if change.config_operation not in (SET, DELETE):
-        operation = OPERATION_NAMES.get(change.config_operation, str(change.config_operation))
+    operation = to_operation(change.config_operation)
+    if operation not in (Operation.SET, Operation.DELETE):
         raise ApiError(
-            ErrorCode.INVALID_REQUEST, f"{operation} operation is not allowed for the BROKER_LOGGER resource"
+            ErrorCode.INVALID_REQUEST, f"{operation.name} operation is not allowed for the BROKER_LOGGER resource"
         )
     if change.name != ROOT and not isinstance(logging.root.manager.loggerDict.get(change.name), logging.Logger):
         raise ApiError(ErrorCode.INVALID_CONFIG, f"Logger {change.name} does not exist!")
-    if change.config_operation == DELETE:
+    if operation is Operation.DELETE:
         if change.name == ROOT:
             raise ApiError(ErrorCode.INVALID_REQUEST, "Removing the log level of the root logger is not allowed")
     elif change.value not in LEVELS:

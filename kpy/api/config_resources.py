@@ -1,10 +1,10 @@
 """What DescribeConfigs, AlterConfigs and IncrementalAlterConfigs talk about, and what both of the latter check and
 store.
 
-The texts are those of Apache Kafka's ConfigAdminManager and ZkAdminManager, which answers differ in.
+The checks, their order and their texts are those of Apache Kafka's ConfigAdminManager and ZkAdminManager.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 from kpy.api.broker import Broker
@@ -21,6 +21,31 @@ class ResourceType(IntEnum):
     """With an empty name: the defaults of all brokers."""
     BROKER_LOGGER = 8
     CLIENT_METRICS = 16
+
+
+class Operation(IntEnum):
+    """What IncrementalAlterConfigs does with a config (AlterConfigOp.OpType)."""
+
+    SET = 0
+    DELETE = 1
+    APPEND = 2
+    SUBTRACT = 3
+
+
+def to_operation(code: int) -> Operation:
+    """Raises ApiError for a code that is none."""
+    try:
+        return Operation(code)
+    except ValueError:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Unknown operations type {code}") from None
+
+
+def check_keys(keys: Sequence[str], without_value: Sequence[str]) -> None:
+    """Raises ApiError for keys of a resource that come twice, or that lack the value they need."""
+    if len(set(keys)) < len(keys):
+        raise ApiError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
+    if without_value:
+        raise ApiError(ErrorCode.INVALID_REQUEST, f"Null value not supported for : {', '.join(without_value)}")
 
 
 def find_overrides(resource_type: int, name: str, broker: Broker) -> Mapping[str, str]:

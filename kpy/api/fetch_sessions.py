@@ -40,21 +40,21 @@ class Wanted:
         self.topic = topic
         self.topic_id = topic_id
         self.position = position
-        self.high_watermark = -1
-        self.log_start_offset = -1
+        self.high_watermark: int = -1
+        self.log_start_offset: int = -1
 
     def is_news(self, answer: PartitionData) -> bool:
         """Whether the client must hear of this answer; remembers what it is told."""
+        failed = answer.error_code != ErrorCode.NONE
         news = (
-            answer.error_code != ErrorCode.NONE
-            or (answer.records is not None and len(answer.records) > 0)
+            failed
+            or bool(answer.records)
             or answer.high_watermark != self.high_watermark
             or answer.log_start_offset != self.log_start_offset
             or answer.diverging_epoch is not None
         )
         if news:
             # After an error the client is told again, whatever comes next.
-            failed = answer.error_code != ErrorCode.NONE
             self.high_watermark = -1 if failed else answer.high_watermark
             self.log_start_offset = answer.log_start_offset
         return news

@@ -8,12 +8,19 @@ Deviation: appending to an unknown config, and an unknown operation, say so; Apa
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
 
 from kpy.api.broker import Broker
 from kpy.api.broker_loggers import alter_levels
 from kpy.api.client import Client
-from kpy.api.config_resources import ResourceType, check_broker_id, find_overrides, replace_overrides
+from kpy.api.config_resources import (
+    Operation,
+    ResourceType,
+    check_broker_id,
+    check_keys,
+    find_overrides,
+    replace_overrides,
+    to_operation,
+)
 from kpy.config_keys import find
 from kpy.config_types import Key, Type, to_text
 from kpy.errors import ApiError, ErrorCode
@@ -25,15 +32,6 @@ from kpy.wire.incremental_alter_configs import (
     IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 )
-
-
-class Operation(IntEnum):
-    """What to do with a config (AlterConfigOp.OpType)."""
-
-    SET = 0
-    DELETE = 1
-    APPEND = 2
-    SUBTRACT = 3
 
 
 def incremental_alter_configs(
@@ -61,10 +59,7 @@ def _alter(resource: AlterConfigsResource, validate_only: bool, broker: Broker) 
         for config in resource.configs
         if config.value is None and config.config_operation != Operation.DELETE
     ]
-    if len({config.name for config in resource.configs}) < len(resource.configs):
-        raise ApiError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
-    if nulls:
-        raise ApiError(ErrorCode.INVALID_REQUEST, f"Null value not supported for : {', '.join(nulls)}")
+    check_keys([config.name for config in resource.configs], nulls)
     resource_type, name = resource.resource_type, resource.resource_name
     if resource_type == ResourceType.BROKER_LOGGER:
         check_broker_id(name, broker.config.broker_id)
@@ -80,21 +75,19 @@ def _apply(changes: Iterable[AlterableConfig], overrides: Mapping[str, str], *, 
     altered = dict(overrides)
     for change in changes:
         value = change.value or ""
-        match change.config_operation:
-            case Operation.SET:
-                altered[change.name] = value
-            case Operation.DELETE:
-                altered.pop(change.name, None)
-            case Operation.APPEND | Operation.SUBTRACT as operation:
-                known = TOPIC_KEYS.get(change.name) if of_topic else find(change.name)
-                items = _list_items(change, known, altered.get(change.name))
-                if operation == Operation.APPEND:
-                    items += [item for item in value.split(",") if item not in items]
-                else:
-                    items = [item for item in items if item not in value.split(",")]
-                altered[change.name] = ",".join(items)
-            case unknown:
-                raise ApiError(ErrorCode.INVALID_REQUEST, f"Unknown operations type {unknown}")
+        operation = to_operation(change.config_operation)
+        if operation is Operation.SET:
+            altered[change.name] = value
+        elif operation is Operation.DELETE:
+            altered.pop(change.name, None)
+        else:
+            known = TOPIC_KEYS.get(change.name) if of_topic else find(change.name)
+            items = _list_items(change, known, altered.get(change.name))
+            if operation is Operation.APPEND:
+                items += [item for item in value.split(",") if item not in items]
+            else:
+                items = [item for item in items if item not in value.split(",")]
+            altered[change.name] = ",".join(items)
     return altered
 
 

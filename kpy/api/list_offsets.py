@@ -75,8 +75,7 @@ def _find(partition: Partition, timestamp: int, isolation_level: int) -> Found:
     if timestamp == LATEST:
         return -1, end, partition.leader_epoch
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
-        epoch = log.leader_epochs.epoch_for(log.log_start_offset)
-        return -1, log.log_start_offset, -1 if epoch is None else epoch
+        return -1, log.log_start_offset, log.leader_epochs.epoch_for(log.log_start_offset)
     if timestamp == LATEST_TIERED:
         return NOT_FOUND
     found = log.max_timestamp() if timestamp == MAX_TIMESTAMP else log.offset_for_timestamp(timestamp)

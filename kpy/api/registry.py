@@ -12,7 +12,7 @@ import inspect
 import logging
 import struct
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -54,7 +54,10 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
 API_VERSIONS = 18
 
 Buffers = list[Any]
-Spawn = Callable[[Callable[..., Coroutine[Any, Any, None]], Any, Any, Any], None]
+Handler = Callable[[Any, Client, Broker], Any]
+"""A function of kpy/api: a response, None for no answer, a Pending, or a coroutine that returns a response."""
+
+Spawn = Callable[..., None]
 """A nursery's start_soon."""
 
 _header = struct.Struct(">hhih")
@@ -78,16 +81,17 @@ class Route:
         self.flexible_since = max_version + 1
         self.readers: tuple[Any, ...] = ()
         self.writers: tuple[Any, ...] = ()
-        self.handler: Callable[[Any, Client, Broker], Any] | None = None
+        self.handler: Handler | None = None
 
-    def load(self) -> Callable[[Any, Client, Broker], Any]:
+    def load(self) -> Handler:
         codec = importlib.import_module(f"kpy.wire.{self.name}")
         self.readers = codec.REQUEST_READERS
         self.writers = codec.RESPONSE_WRITERS
         if codec.FLEXIBLE_SINCE is not None:
             self.flexible_since = codec.FLEXIBLE_SINCE
-        self.handler = getattr(importlib.import_module(f"kpy.api.{self.name}"), self.name)
-        return self.handler
+        handler: Handler = getattr(importlib.import_module(f"kpy.api.{self.name}"), self.name)
+        self.handler = handler
+        return handler
 
     def encode(self, response: Any, version: int, correlation_id: int) -> Buffers:
         """The whole response frame. ApiVersions keeps the oldest header, so that any client can read its answer."""
@@ -139,10 +143,10 @@ class Dispatcher:
             after = position + client_id_size
             if after > end:
                 raise WireError(f"client id of {client_id_size} bytes in a request of {end - start}")
-            client_id = buf[position:after]
+            client_id = bytes(buf[position:after])
             position = after
             if client_id != self._client_id_bytes:
-                self._remember_client_id(bytes(client_id))
+                self._remember_client_id(client_id)
         elif self._client_id_bytes:
             self._remember_client_id(b"")
         if version >= route.flexible_since:
@@ -154,7 +158,7 @@ class Dispatcher:
         if answer is None:
             return None
         if isinstance(answer, Pending):
-            return self._encode_later(answer, route, version, correlation_id)
+            return self._encode_later(cast("Pending[Any]", answer), route, version, correlation_id)
         if inspect.iscoroutine(answer):
             return self._run_later(answer, route, version, correlation_id)
         return route.encode(answer, version, correlation_id)

@@ -1,0 +1,26 @@
+"""The `kpy` command. Each command's module is imported when it runs, so that nothing waits for what it does not use."""
+
+import sys
+from collections.abc import Sequence
+
+from kpy.cli.arguments import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 done, 1 failed, 2 called or configured wrongly, 130 interrupted."""
+    options = parse(arguments)
+    try:
+        if options.command == "start":
+            from kpy.cli.start import start
+
+            return start(options)
+        from kpy.cli.print_config import print_config
+
+        return print_config(options)
+    except KeyboardInterrupt:
+        # Ctrl-C before the broker listens for signals; there is nothing to stop yet.
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

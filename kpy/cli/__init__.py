@@ -1,0 +1,1 @@
+"""The command line: what `kpy` and `python -m kpy` do."""

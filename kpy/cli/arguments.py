@@ -1,0 +1,141 @@
+"""The arguments of `kpy`, and the configuration that they, the environment and a file make together."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import kpy
+from kpy import config_sources, listeners
+from kpy.config import BrokerConfig, Setting
+from kpy.config_types import ConfigError
+
+_DESCRIPTION: Final = "A Kafka-compatible broker. Start it with: kpy start"
+
+_START: Final = """\
+Start a broker. Without arguments it listens on localhost:9092 and keeps its data in
+~/.local/state/kpy (macOS: ~/Library/Application Support/kpy)."""
+
+_START_EXAMPLES: Final = """\
+examples:
+  kpy start                                   one broker for this machine
+  kpy start --ephemeral --listen localhost:0  for a test: a free port, nothing kept
+  kpy start --data-dir ./data --set num.partitions=3
+  kpy start --listen 0.0.0.0:9092 --advertise broker.example.com:9092
+  kpy start server.properties                 a file made for Apache Kafka
+
+Settings are read from the file, then from KAFKA_* variables by the rule of the apache/kafka
+image (KAFKA_NUM_PARTITIONS=3), then from flags; the last one wins. `kpy config print` takes
+the same arguments and shows what they come to.
+
+Ctrl-C or SIGTERM stops cleanly, a second one at once. Exit code: 0 stopped by SIGTERM, 130
+by Ctrl-C, 1 the broker failed, 2 wrong arguments or configuration."""
+
+_LOG_FORMATS: Final = ("human", "json")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_CONFIG_PRINT: Final = """\
+Show the configuration a broker would start with, and where each value comes from. The output
+is a server.properties file: what is set, and where kpy's defaults differ from Apache Kafka's."""
+
+
+class Options(argparse.Namespace):
+    """What the command line said."""
+
+    command: str
+    # Of every command.
+    file: Path | None
+    config: Path | None
+    data_dir: Path | None
+    ephemeral: bool
+    listen: str | None
+    advertise: str | None
+    assignments: list[str]
+    # Of `start`.
+    log_format: str
+    log_level: str
+    quiet: bool
+    # Of `config print`.
+    every_key: bool
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The options of the process's arguments, or of these. Ends the process for --help, --version and wrong usage."""
+    parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    start = _add_command(commands.add_parser, "start", "start a broker", _START, _START_EXAMPLES)
+    start.set_defaults(command="start")
+    _add_settings(start)
+    logs = start.add_argument_group("output")
+    logs.add_argument("--log-format", choices=_LOG_FORMATS, default="human", help="how events look (default: human)")
+    logs.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="the least of them (default: info)")
+    logs.add_argument("--quiet", action="store_true", help="no banner, and nothing below a warning")
+
+    config = _add_command(commands.add_parser, "config", "look at the configuration", "Look at a configuration.")
+    actions = config.add_subparsers(metavar="command", required=True)
+    show = _add_command(actions.add_parser, "print", "show it", _CONFIG_PRINT)
+    show.set_defaults(command="config print")
+    _add_settings(show)
+    show.add_argument("--all", action="store_true", dest="every_key", help="every key, with what it is for")
+
+    options = parser.parse_args(arguments, Options())
+    if options.file and options.config:
+        parser.error("give one configuration file, not two")
+    return options
+
+
+def _add_command(
+    add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    return add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", type=Path, metavar="server.properties", help="a configuration file")
+    group = parser.add_argument_group("configuration")
+    group.add_argument("--config", type=Path, metavar="FILE", help="the same, as a flag")
+    data = group.add_mutually_exclusive_group()
+    data.add_argument("--data-dir", type=Path, metavar="DIR", help="keep data here (log.dirs)")
+    data.add_argument("--ephemeral", action="store_true", help="keep nothing: data in $TMPDIR, removed at the end")
+    group.add_argument("--listen", metavar="HOST:PORT", help="listen here (listeners); port 0 finds a free one")
+    group.add_argument("--advertise", metavar="HOST:PORT", help="where clients connect, if it is not where kpy listens")
+    group.add_argument(
+        *("--set", "--override"),
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="KEY=VALUE",
+        help="set any broker key; may be repeated",
+    )
+
+
+def broker_config(options: Options, environ: Mapping[str, str], home: Path, ephemeral_dir: Path | None) -> BrokerConfig:
+    """The configuration that file, environment and flags make together. Raises ConfigError."""
+    path = options.config or options.file
+    settings = config_sources.read_properties_file(path) if path else {}
+    settings |= config_sources.from_environment(environ)
+    settings |= config_sources.from_assignments(options.assignments, "--set")
+    if options.listen is not None:
+        settings["listeners"] = Setting(listeners.from_flag("--listen", options.listen), "--listen")
+    if options.advertise is not None:
+        settings["advertised.listeners"] = Setting(listeners.from_flag("--advertise", options.advertise), "--advertise")
+    if options.data_dir is not None:
+        settings["log.dirs"] = Setting(_directory(options.data_dir), "--data-dir")
+    if ephemeral_dir is not None:
+        settings["log.dirs"] = Setting(str(ephemeral_dir), "--ephemeral")
+    return BrokerConfig(settings, {"log.dir": str(config_sources.default_data_dir(environ, home))})
+
+
+def _directory(path: Path) -> str:
+    if "," in str(path):
+        raise ConfigError("--data-dir", str(path), "must not contain a comma, which separates directories in log.dirs")
+    return str(path.absolute())

@@ -1,0 +1,226 @@
+"""A classic consumer group and its members: who is in it, what they support, who waits for an answer.
+
+Only bookkeeping lives here, and each method keeps the counters beside the members true. What happens in which state is
+the table in kpy/group/classic.py. Kafka classes ClassicGroup and ClassicGroupMember.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from kpy.errors import ErrorCode
+
+CONSUMER_PROTOCOL_TYPE = "consumer"
+"""The protocol type of consumers, whose subscriptions the coordinator can read. Connect workers say "connect"."""
+
+UNKNOWN_MEMBER_ID = ""
+"""What a member that has no id yet sends."""
+
+
+class GroupState(StrEnum):
+    """The states as Kafka prints them. Dead is never stored: it is what a group that does not exist is described as."""
+
+    EMPTY = "Empty"
+    PREPARING_REBALANCE = "PreparingRebalance"
+    COMPLETING_REBALANCE = "CompletingRebalance"
+    STABLE = "Stable"
+    DEAD = "Dead"
+
+
+class Waiting(NamedTuple):
+    """A parked JoinGroup or SyncGroup: whom to answer, and in which version."""
+
+    token: object
+    version: int
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One member of a classic group. `protocols` maps protocol names to metadata, in the member's order of
+    preference.
+    """
+
+    member_id: str
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    rebalance_timeout_ms: int
+    session_timeout_ms: int
+    protocols: dict[str, bytes]
+    assignment: bytes = b""
+    is_new: bool = False
+    """It has not been told of a generation yet, so its session timer also runs while its JoinGroup is parked."""
+    join: Waiting | None = None
+    sync: Waiting | None = None
+
+    @property
+    def is_static(self) -> bool:
+        return self.group_instance_id is not None
+
+    def has_protocols(self, protocols: Mapping[str, bytes]) -> bool:
+        """Whether these are the very protocols, metadata and order of preference that the member joined with."""
+        return list(self.protocols.items()) == list(protocols.items())
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """One classic group. Times are milliseconds of the broker's clock; None stands for what Kafka leaves empty."""
+
+    group_id: str
+    state: GroupState = GroupState.EMPTY
+    state_timestamp_ms: int | None = None
+    """When the state was entered; None for groups of very old logs, which did not keep it."""
+    protocol_type: str | None = None
+    protocol_name: str | None = None
+    generation_id: int = 0
+    leader_id: str | None = None
+    members: dict[str, Member] = field(default_factory=dict[str, Member])
+    static_members: dict[str, str] = field(default_factory=dict[str, str])
+    """group_instance_id -> member_id."""
+    pending_members: set[str] = field(default_factory=set[str])
+    """Ids given out with MEMBER_ID_REQUIRED whose owners have not joined with them yet (KIP-394)."""
+    pending_sync: set[str] = field(default_factory=set[str])
+    """Members of this generation that have not sent SyncGroup yet."""
+    subscribed_topics: frozenset[str] | None = None
+    """What the members of a consumer group subscribe to together; None when that is not known."""
+    initial_delay_left_ms: int | None = None
+    """During the rebalance that starts an empty group: how much longer newcomers may still delay it. None otherwise."""
+    newcomer_during_delay: bool = False
+    in_log: bool = False
+    """A GroupMetadataValue of this group is in the log, so its end needs a tombstone."""
+    awaiting_join: int = 0
+    _support: Counter[str] = field(default_factory=Counter[str])
+    """protocol name -> how many members support it."""
+
+    def enter(self, state: GroupState, now_ms: int) -> None:
+        self.state = state
+        self.state_timestamp_ms = now_ms
+        if state is not GroupState.PREPARING_REBALANCE:
+            self.initial_delay_left_ms = None
+
+    # -- members -----------------------------------------------------------------------------------------------------
+
+    def add(self, member: Member, protocol_type: str) -> None:
+        """Take in a member whose protocols the group supports. The first one leads and decides the protocol type."""
+        if not self.members:
+            self.protocol_type = protocol_type
+        if self.leader_id is None:
+            self.leader_id = member.member_id
+        if member.group_instance_id is not None:
+            self.static_members[member.group_instance_id] = member.member_id
+        self.members[member.member_id] = member
+        self._support.update(member.protocols.keys())
+        self.pending_members.discard(member.member_id)
+
+    def remove(self, member_id: str) -> Member | None:
+        """Forget a member or a pending one. Its parked requests, if any, are still on the returned member to answer."""
+        self.pending_members.discard(member_id)
+        self.pending_sync.discard(member_id)
+        member = self.members.pop(member_id, None)
+        if member is None:
+            return None
+        self._support.subtract(member.protocols.keys())
+        self._support += Counter()
+        if member.join is not None:
+            self.awaiting_join -= 1
+        if member.group_instance_id is not None and self.static_members.get(member.group_instance_id) == member_id:
+            del self.static_members[member.group_instance_id]
+        if self.leader_id == member_id:
+            self.leader_id = next(iter(self.members), None)
+        return member
+
+    def rename_static(self, member: Member, new_member_id: str) -> None:
+        """Give a static member that came back its new id, in its old place (KIP-345). The old id is fenced from now
+        on.
+        """
+        assert member.group_instance_id is not None
+        old_member_id = member.member_id
+        self.members = {
+            (new_member_id if member_id == old_member_id else member_id): each
+            for member_id, each in self.members.items()
+        }
+        member.member_id = new_member_id
+        self.static_members[member.group_instance_id] = new_member_id
+        if self.leader_id == old_member_id:
+            self.leader_id = new_member_id
+        if old_member_id in self.pending_sync:
+            self.pending_sync.remove(old_member_id)
+            self.pending_sync.add(new_member_id)
+
+    def update(
+        self, member: Member, protocols: dict[str, bytes], rebalance_timeout_ms: int, session_timeout_ms: int
+    ) -> None:
+        """Take over what a member says of itself when it joins again."""
+        self._support.subtract(member.protocols.keys())
+        self._support.update(protocols.keys())
+        self._support += Counter()
+        member.protocols = protocols
+        member.rebalance_timeout_ms = rebalance_timeout_ms
+        member.session_timeout_ms = session_timeout_ms
+
+    def park_join(self, member: Member, waiting: Waiting) -> Waiting | None:
+        """Let a member wait for the next generation. Returns the older wait that this one takes the place of."""
+        older = member.join
+        if older is None:
+            self.awaiting_join += 1
+        member.join = waiting
+        return older
+
+    def take_join(self, member: Member) -> Waiting | None:
+        waiting = member.join
+        if waiting is not None:
+            member.join = None
+            self.awaiting_join -= 1
+        return waiting
+
+    def check_member(self, member_id: str, group_instance_id: str | None) -> ErrorCode:
+        """NONE, UNKNOWN_MEMBER_ID, or FENCED_INSTANCE_ID when another member holds the instance id by now."""
+        if group_instance_id is not None:
+            holder = self.static_members.get(group_instance_id)
+            if holder is None:
+                return ErrorCode.UNKNOWN_MEMBER_ID
+            if holder != member_id:
+                return ErrorCode.FENCED_INSTANCE_ID
+        return ErrorCode.NONE if member_id in self.members else ErrorCode.UNKNOWN_MEMBER_ID
+
+    # -- what the members have in common -----------------------------------------------------------------------------
+
+    @property
+    def all_joined(self) -> bool:
+        return self.awaiting_join == len(self.members) and not self.pending_members
+
+    @property
+    def rebalance_timeout_ms(self) -> int:
+        """The longest rebalance timeout of the members: the slowest one decides."""
+        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0)
+
+    @property
+    def is_consumer_group(self) -> bool:
+        return self.protocol_type == CONSUMER_PROTOCOL_TYPE
+
+    def supports(self, protocol_type: str, protocols: Iterable[str]) -> bool:
+        """Whether a member with these protocols can join: at least one must be common to all members."""
+        if self.state is GroupState.EMPTY:
+            return protocol_type != "" and any(True for _ in protocols)
+        return self.protocol_type == protocol_type and any(
+            self._support[name] == len(self.members) for name in protocols
+        )
+
+    def select_protocol(self) -> str:
+        """Each member votes for its most preferred protocol among those that all members support.
+
+        The most votes win; of equals, the one that was voted for first.
+        """
+        everyone = len(self.members)
+        votes: Counter[str] = Counter()
+        for member in self.members.values():
+            votes[next(name for name in member.protocols if self._support[name] == everyone)] += 1
+        return max(votes, key=votes.__getitem__)
+
+    def is_subscribed_to(self, topic: str) -> bool:
+        """True also when a consumer group's subscriptions are not known: nothing of it may be thrown away then."""
+        if self.subscribed_topics is not None:
+            return topic in self.subscribed_topics
+        return self.is_consumer_group

@@ -1,0 +1,1 @@
+"""What the cluster is: an immutable image, kept in a ZooKeeper-sized store."""

@@ -1,0 +1,1 @@
+"""The declarations of everything that travels, and the generator that turns them into kpy/wire. Development only."""

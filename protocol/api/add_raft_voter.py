@@ -1,0 +1,44 @@
+"""AddRaftVoter."""
+
+from protocol.grammar import (
+    Bool,
+    ErrorCode,
+    Int32,
+    String,
+    UInt16,
+    Uuid,
+    array,
+    default,
+    nullable,
+    request,
+    response,
+    since,
+    struct,
+    versions,
+)
+
+Listener = struct(
+    "Listener",
+    "name" / String,
+    "host" / String,
+    "port" / UInt16,
+)
+
+AddRaftVoterRequest = request(
+    80,
+    versions("0-1", flexible="0+"),
+    "cluster_id" / nullable(String),
+    "timeout_ms" / Int32,
+    "voter_id" / Int32,
+    "voter_directory_id" / Uuid,
+    "listeners" / array(Listener),
+    since(1, default(True, "ack_when_committed" / Bool)),
+)
+
+AddRaftVoterResponse = response(
+    80,
+    versions("0-1", flexible="0+"),
+    "throttle_time_ms" / Int32,
+    "error_code" / ErrorCode,
+    "error_message" / nullable(String),
+)

@@ -1,0 +1,19 @@
+"""AllocateProducerIds."""
+
+from protocol.grammar import BrokerId, ErrorCode, Int32, Int64, ProducerId, default, request, response, versions
+
+AllocateProducerIdsRequest = request(
+    67,
+    versions("0", flexible="0+"),
+    "broker_id" / BrokerId,
+    default(-1, "broker_epoch" / Int64),
+)
+
+AllocateProducerIdsResponse = response(
+    67,
+    versions("0", flexible="0+"),
+    "throttle_time_ms" / Int32,
+    "error_code" / ErrorCode,
+    "producer_id_start" / ProducerId,
+    "producer_id_len" / Int32,
+)

@@ -1,0 +1,39 @@
+"""AlterUserScramCredentials."""
+
+from protocol.grammar import Bytes, ErrorCode, Int8, Int32, String, array, nullable, request, response, struct, versions
+
+ScramCredentialDeletion = struct(
+    "ScramCredentialDeletion",
+    "name" / String,
+    "mechanism" / Int8,
+)
+
+ScramCredentialUpsertion = struct(
+    "ScramCredentialUpsertion",
+    "name" / String,
+    "mechanism" / Int8,
+    "iterations" / Int32,
+    "salt" / Bytes,
+    "salted_password" / Bytes,
+)
+
+AlterUserScramCredentialsRequest = request(
+    51,
+    versions("0", flexible="0+"),
+    "deletions" / array(ScramCredentialDeletion),
+    "upsertions" / array(ScramCredentialUpsertion),
+)
+
+AlterUserScramCredentialsResult = struct(
+    "AlterUserScramCredentialsResult",
+    "user" / String,
+    "error_code" / ErrorCode,
+    "error_message" / nullable(String),
+)
+
+AlterUserScramCredentialsResponse = response(
+    51,
+    versions("0", flexible="0+"),
+    "throttle_time_ms" / Int32,
+    "results" / array(AlterUserScramCredentialsResult),
+)

@@ -1,0 +1,51 @@
+"""CreatePartitions."""
+
+from protocol.grammar import (
+    Bool,
+    BrokerId,
+    ErrorCode,
+    Int32,
+    String,
+    TopicName,
+    array,
+    default,
+    nullable,
+    request,
+    response,
+    struct,
+    versions,
+)
+
+CreatePartitionsAssignment = struct(
+    "CreatePartitionsAssignment",
+    "broker_ids" / array(BrokerId),
+)
+
+CreatePartitionsTopic = struct(
+    "CreatePartitionsTopic",
+    "name" / TopicName,
+    "count" / Int32,
+    "assignments" / nullable(array(CreatePartitionsAssignment)),
+)
+
+CreatePartitionsRequest = request(
+    37,
+    versions("0-3", flexible="2+"),
+    "topics" / array(CreatePartitionsTopic),
+    "timeout_ms" / Int32,
+    "validate_only" / Bool,
+)
+
+CreatePartitionsTopicResult = struct(
+    "CreatePartitionsTopicResult",
+    "name" / TopicName,
+    "error_code" / ErrorCode,
+    default(None, "error_message" / nullable(String)),
+)
+
+CreatePartitionsResponse = response(
+    37,
+    versions("0-3", flexible="2+"),
+    "throttle_time_ms" / Int32,
+    "results" / array(CreatePartitionsTopicResult),
+)

@@ -1,0 +1,37 @@
+"""DescribeUserScramCredentials."""
+
+from protocol.grammar import ErrorCode, Int8, Int32, String, array, nullable, request, response, struct, versions
+
+UserName = struct(
+    "UserName",
+    "name" / String,
+)
+
+DescribeUserScramCredentialsRequest = request(
+    50,
+    versions("0", flexible="0+"),
+    "users" / nullable(array(UserName)),
+)
+
+CredentialInfo = struct(
+    "CredentialInfo",
+    "mechanism" / Int8,
+    "iterations" / Int32,
+)
+
+DescribeUserScramCredentialsResult = struct(
+    "DescribeUserScramCredentialsResult",
+    "user" / String,
+    "error_code" / ErrorCode,
+    "error_message" / nullable(String),
+    "credential_infos" / array(CredentialInfo),
+)
+
+DescribeUserScramCredentialsResponse = response(
+    50,
+    versions("0", flexible="0+"),
+    "throttle_time_ms" / Int32,
+    "error_code" / ErrorCode,
+    "error_message" / nullable(String),
+    "results" / array(DescribeUserScramCredentialsResult),
+)

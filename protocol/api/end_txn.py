@@ -1,0 +1,33 @@
+"""EndTxn."""
+
+from protocol.grammar import (
+    Bool,
+    ErrorCode,
+    Int16,
+    Int32,
+    ProducerId,
+    TransactionalId,
+    default,
+    request,
+    response,
+    since,
+    versions,
+)
+
+EndTxnRequest = request(
+    26,
+    versions("0-5", flexible="3+"),
+    "transactional_id" / TransactionalId,
+    "producer_id" / ProducerId,
+    "producer_epoch" / Int16,
+    "committed" / Bool,
+)
+
+EndTxnResponse = response(
+    26,
+    versions("0-5", flexible="3+"),
+    "throttle_time_ms" / Int32,
+    "error_code" / ErrorCode,
+    since(5, default(-1, "producer_id" / ProducerId)),
+    since(5, default(-1, "producer_epoch" / Int16)),
+)

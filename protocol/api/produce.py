@@ -1,0 +1,93 @@
+"""Produce."""
+
+from protocol.grammar import (
+    BrokerId,
+    ErrorCode,
+    Int16,
+    Int32,
+    Int64,
+    Records,
+    String,
+    TopicName,
+    TransactionalId,
+    Uuid,
+    array,
+    default,
+    nullable,
+    request,
+    response,
+    since,
+    struct,
+    tagged,
+    until,
+    versions,
+)
+
+PartitionProduceData = struct(
+    "PartitionProduceData",
+    "index" / Int32,
+    "records" / nullable(Records),
+)
+
+TopicProduceData = struct(
+    "TopicProduceData",
+    until(12, "name" / TopicName),
+    since(13, "topic_id" / Uuid),
+    "partition_data" / array(PartitionProduceData),
+)
+
+ProduceRequest = request(
+    0,
+    versions("0-13", flexible="9+"),
+    since(3, default(None, "transactional_id" / nullable(TransactionalId))),
+    "acks" / Int16,
+    "timeout_ms" / Int32,
+    "topic_data" / array(TopicProduceData),
+)
+
+BatchIndexAndErrorMessage = struct(
+    "BatchIndexAndErrorMessage",
+    "batch_index" / Int32,
+    default(None, "batch_index_error_message" / nullable(String)),
+)
+
+LeaderIdAndEpoch = struct(
+    "LeaderIdAndEpoch",
+    default(-1, "leader_id" / BrokerId),
+    default(-1, "leader_epoch" / Int32),
+)
+
+PartitionProduceResponse = struct(
+    "PartitionProduceResponse",
+    "index" / Int32,
+    "error_code" / ErrorCode,
+    "base_offset" / Int64,
+    since(2, default(-1, "log_append_time_ms" / Int64)),
+    since(5, default(-1, "log_start_offset" / Int64)),
+    since(8, "record_errors" / array(BatchIndexAndErrorMessage)),
+    since(8, default(None, "error_message" / nullable(String))),
+    since(10, tagged(0, "current_leader" / LeaderIdAndEpoch)),
+)
+
+TopicProduceResponse = struct(
+    "TopicProduceResponse",
+    until(12, "name" / TopicName),
+    since(13, "topic_id" / Uuid),
+    "partition_responses" / array(PartitionProduceResponse),
+)
+
+NodeEndpoint = struct(
+    "NodeEndpoint",
+    "node_id" / BrokerId,
+    "host" / String,
+    "port" / Int32,
+    default(None, "rack" / nullable(String)),
+)
+
+ProduceResponse = response(
+    0,
+    versions("0-13", flexible="9+"),
+    "responses" / array(TopicProduceResponse),
+    since(1, "throttle_time_ms" / Int32),
+    since(10, tagged(0, "node_endpoints" / array(NodeEndpoint))),
+)

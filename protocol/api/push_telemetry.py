@@ -1,0 +1,20 @@
+"""PushTelemetry."""
+
+from protocol.grammar import Bool, Bytes, ErrorCode, Int8, Int32, Uuid, request, response, versions
+
+PushTelemetryRequest = request(
+    72,
+    versions("0", flexible="0+"),
+    "client_instance_id" / Uuid,
+    "subscription_id" / Int32,
+    "terminating" / Bool,
+    "compression_type" / Int8,
+    "metrics" / Bytes,
+)
+
+PushTelemetryResponse = response(
+    72,
+    versions("0", flexible="0+"),
+    "throttle_time_ms" / Int32,
+    "error_code" / ErrorCode,
+)

@@ -1,0 +1,16 @@
+"""SaslHandshake."""
+
+from protocol.grammar import ErrorCode, String, array, request, response, versions
+
+SaslHandshakeRequest = request(
+    17,
+    versions("0-1"),
+    "mechanism" / String,
+)
+
+SaslHandshakeResponse = response(
+    17,
+    versions("0-1"),
+    "error_code" / ErrorCode,
+    "mechanisms" / array(String),
+)

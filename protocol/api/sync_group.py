@@ -1,0 +1,45 @@
+"""SyncGroup."""
+
+from protocol.grammar import (
+    Bytes,
+    ErrorCode,
+    GroupId,
+    Int32,
+    String,
+    array,
+    default,
+    nullable,
+    request,
+    response,
+    since,
+    struct,
+    versions,
+)
+
+SyncGroupRequestAssignment = struct(
+    "SyncGroupRequestAssignment",
+    "member_id" / String,
+    "assignment" / Bytes,
+)
+
+SyncGroupRequest = request(
+    14,
+    versions("0-5", flexible="4+"),
+    "group_id" / GroupId,
+    "generation_id" / Int32,
+    "member_id" / String,
+    since(3, default(None, "group_instance_id" / nullable(String))),
+    since(5, default(None, "protocol_type" / nullable(String))),
+    since(5, default(None, "protocol_name" / nullable(String))),
+    "assignments" / array(SyncGroupRequestAssignment),
+)
+
+SyncGroupResponse = response(
+    14,
+    versions("0-5", flexible="4+"),
+    since(1, "throttle_time_ms" / Int32),
+    "error_code" / ErrorCode,
+    since(5, default(None, "protocol_type" / nullable(String))),
+    since(5, default(None, "protocol_name" / nullable(String))),
+    "assignment" / Bytes,
+)
