@@ -135,6 +135,8 @@ def _assemble(
             replicas.reconfigure()
         groups.apply(image)
 
+    if not log_dirs.was_clean:
+        cluster.start_leader_epochs()
     cluster.on_change = follow
     follow(cluster.image)
     return broker
@@ -202,7 +204,7 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
         await _carry_out(log_dirs, log_dirs.checkpoint_jobs())
 
     async def compaction() -> None:
-        await _carry_out(log_dirs, log_dirs.clean_jobs(broker.now_ms()))
+        await _carry_out(log_dirs, iter(lambda: log_dirs.clean_job(broker.now_ms()), None))
 
     async def idle_connections() -> None:
         poller.close_idle(broker.config.connections_max_idle_ms / 1000)

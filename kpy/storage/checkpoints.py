@@ -20,7 +20,7 @@ TopicPartition = tuple[str, int]
 
 
 def read_offsets(fs: Fs, path: str) -> dict[TopicPartition, int]:
-    """Offsets by (topic, partition); empty when the file is missing or empty. Raises StorageError when it is malformed."""
+    """Offsets by (topic, partition). Raises FileNotFoundError, and StorageError when the file is malformed."""
     try:
         return {(row[0], int(row[1])): int(row[2]) for row in _read_rows(fs, path, columns=3)}
     except ValueError as error:
@@ -34,9 +34,11 @@ def write_offsets(fs: Fs, path: str, offsets: Mapping[TopicPartition, int]) -> N
 
 
 def read_epochs(fs: Fs, path: str) -> list[tuple[int, int]]:
-    """(leader epoch, start offset) pairs in the order of the file. Raises StorageError when it is malformed."""
+    """(leader epoch, start offset) pairs in the order of the file, none if there is no file. Raises StorageError."""
     try:
         return [(int(row[0]), int(row[1])) for row in _read_rows(fs, path, columns=2)]
+    except FileNotFoundError:
+        return []
     except ValueError as error:
         raise StorageError(f"{path} is not a leader epoch checkpoint: {error}") from error
 
@@ -46,34 +48,32 @@ def write_epochs(fs: Fs, path: str, epochs: Sequence[tuple[int, int]]) -> None:
     _write_rows(fs, path, [f"{epoch} {start_offset}\n" for epoch, start_offset in epochs], sync=False)
 
 
-def read_topic_id(fs: Fs, path: str) -> bytes | None:
-    """The 16-byte topic id in a partition.metadata file; None when there is no such file."""
+def read_topic_id(fs: Fs, path: str) -> bytes:
+    """The 16-byte topic id in a partition.metadata file; ZERO_ID when there is none. Raises StorageError for a damaged one."""
     try:
         text = read_file(fs, path).decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise StorageError(f"{path} is not a partition metadata file: {error}") from error
-    fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    try:
+        fields = dict(line.split(": ", 1) for line in text.splitlines())
         if fields["version"] != "0":
             raise StorageError(f"{path} has version {fields['version']}, which kpy does not know")
         return ids.from_text(fields["topic_id"])
+    except FileNotFoundError:
+        return ids.ZERO_ID
     except (KeyError, ValueError) as error:
         raise StorageError(f"{path} is not a partition metadata file: {error}") from error
 
 
 def write_topic_id(fs: Fs, path: str, topic_id: bytes) -> None:
+    """Replace the file; it is not durable before a sync."""
     replace_file(fs, path, f"version: 0\ntopic_id: {ids.to_text(topic_id)}".encode("ascii"), sync=False)
 
 
 def _read_rows(fs: Fs, path: str, columns: int) -> Iterable[list[str]]:
-    try:
-        lines = read_file(fs, path).decode("utf-8").splitlines()
-    except FileNotFoundError:
+    text = read_file(fs, path).decode("utf-8")
+    if not text:
         return []
-    if not lines:
-        return []
+    if not text.endswith("\n"):
+        raise ValueError("the last line is cut short")
+    lines = text.splitlines()
     if int(lines[0]) != 0:
         raise ValueError(f"unknown version {lines[0]}")
     if len(lines) < 2 or int(lines[1]) != len(lines) - 2:

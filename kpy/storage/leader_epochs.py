@@ -94,13 +94,16 @@ class LeaderEpochs:
 
     def truncate_from_end(self, end_offset: int) -> None:
         """Forget the epochs that start at or above `end_offset`."""
+        if self._entries and self._entries[-1][1] >= end_offset:
+            self.forget_from(end_offset)
+            self.save()
+
+    def forget_from(self, end_offset: int) -> None:
+        """`truncate_from_end` for recovery, which writes the file at the end."""
         entries = self._entries
-        if not entries or entries[-1][1] < end_offset:
-            return
         while entries and entries[-1][1] >= end_offset:
             entries.pop()
         self.latest_epoch = entries[-1][0] if entries else UNDEFINED_EPOCH
-        self.save()
 
     def truncate_from_start(self, start_offset: int) -> None:
         """Forget what lies below the new log start; the epoch that holds it begins there now."""

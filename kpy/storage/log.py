@@ -17,11 +17,13 @@ from struct import Struct
 from typing import NamedTuple, NoReturn
 
 from kpy.errors import ApiError, ErrorCode
+from kpy.ids import ZERO_ID
 from kpy.records.batch import BatchHeader, iter_records, read_header
 from kpy.records.validate import ValidBatch
-from kpy.storage.checkpoints import LEADER_EPOCHS, TopicPartition
-from kpy.storage.fs import Buffer, FileRegion, Fs, remove_if_exists
+from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
+from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
 from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
+from kpy.storage.leader_epochs import LeaderEpochs
 from kpy.storage.log_config import LogConfig
 from kpy.storage.producer_state import (
     ProducedBatch,
@@ -65,14 +67,17 @@ class FlushJob(NamedTuple):
 
     fs: Fs
     segments: list[Segment]
-    sync_epochs: Callable[[], None]
+    leader_epochs: LeaderEpochs
+    files: list[str]
     directories: list[str]
     end_offset: int
 
     def run(self) -> None:
         for segment in self.segments:
             segment.flush()
-        self.sync_epochs()
+        self.leader_epochs.sync()
+        for path in self.files:
+            File(self.fs, path).sync()
         for directory in self.directories:
             self.fs.sync_dir(directory)
 
@@ -111,6 +116,7 @@ class Log:
         self._rng = rng
         self._on_disk_error = on_disk_error
         self._unsynced_directories = [directory, str(Path(directory).parent)]
+        self._unsynced_files = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
         self._deleted: deque[tuple[int, list[str]]] = deque()
         self._roll_jitter_ms = self._new_jitter()
 
@@ -136,6 +142,16 @@ class Log:
         """Below it every transaction is decided: what read_committed consumers may read up to."""
         unstable = self.producer_state.first_unstable_offset()
         return self._high_watermark if unstable is None else min(unstable, self._high_watermark)
+
+    def assign_topic_id(self, topic_id: bytes) -> None:
+        """Give an id to a log that has none: its partition.metadata was lost, or it is older than topic ids."""
+        path = f"{self._directory}/{PARTITION_METADATA}"
+        try:
+            write_topic_id(self._fs, path, topic_id)
+        except OSError as error:
+            self._fail(error)
+        self.topic_id = topic_id
+        self._unsynced_files.append(path)
 
     def segments(self) -> list[Segment]:
         return list(self._segments)
@@ -507,11 +523,13 @@ class Log:
         if end_offset <= self.recovery_point:
             return None
         segments = [segment for segment, _ in self._from(self.recovery_point) if segment.base_offset < end_offset]
-        return FlushJob(self._fs, segments, self.leader_epochs.sync, list(self._unsynced_directories), end_offset)
+        files, directories = list(self._unsynced_files), list(self._unsynced_directories)
+        return FlushJob(self._fs, segments, self.leader_epochs, files, directories, end_offset)
 
     def flushed(self, job: FlushJob) -> None:
         """The job has run: recovery need not look below its end."""
         self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
+        self._unsynced_files = [each for each in self._unsynced_files if each not in job.files]
         self._unsynced_directories = [each for each in self._unsynced_directories if each not in job.directories]
 
     def flush(self) -> None:

@@ -72,13 +72,15 @@ class _Directory:
         self.cleaner_offsets: dict[TopicPartition, int] = {}
         self.written: dict[str, dict[TopicPartition, int]] = {}
 
-    def read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
-        """A checkpoint's offsets. A damaged one counts as absent: the logs are then read instead."""
+    def read_checkpoint(self, name: str) -> dict[TopicPartition, int] | None:
+        """A checkpoint's offsets; None when it is missing or damaged: the logs are then read instead."""
         try:
             return read_offsets(self.fs, f"{self.path}/{name}")
         except StorageError as error:
             _log.warning("ignoring a checkpoint: %s", error)
-            return {}
+        except FileNotFoundError:
+            pass
+        return None
 
     def changed_checkpoints(self) -> dict[str, dict[TopicPartition, int]]:
         """The content of each checkpoint that is not on disk like that already."""
@@ -109,6 +111,8 @@ class LogDirs:
         self._being_compacted: set[TopicPartition] = set()
         self._damaged: set[TopicPartition] = set()
         self.cluster_id = ""
+        self.was_clean = True
+        """Whether the logs that were found are complete; otherwise they were recovered, and may have lost their tails."""
         self.logs: dict[TopicPartition, Log] = {}
         self.on_offline: Callable[[str, list[TopicPartition]], None] | None = None
 
@@ -166,6 +170,7 @@ class LogDirs:
         self.cluster_id = cluster_id or ids.to_text(ids.new_id(self._rng))
         for path, meta in found.items():
             if meta is None:
+                write_offsets(self._fs, f"{path}/{RECOVERY_POINTS}", {})
                 text = f"version=0\nbroker.id={broker_id}\ncluster.id={self.cluster_id}\n"
                 replace_file(self._fs, f"{path}/{META_PROPERTIES}", text.encode())
 
@@ -177,9 +182,9 @@ class LogDirs:
             fs.remove(marker)
             fs.sync_dir(path)
         recovery_points = directory.read_checkpoint(RECOVERY_POINTS)
-        log_start_offsets = directory.read_checkpoint(LOG_START_OFFSETS)
-        high_watermarks = directory.read_checkpoint(HIGH_WATERMARKS)
-        directory.cleaner_offsets = directory.read_checkpoint(CLEANER_OFFSETS)
+        log_start_offsets = directory.read_checkpoint(LOG_START_OFFSETS) or {}
+        high_watermarks = directory.read_checkpoint(HIGH_WATERMARKS) or {}
+        directory.cleaner_offsets = directory.read_checkpoint(CLEANER_OFFSETS) or {}
         for name in fs.list(path):
             if name.endswith(DELETE_DIR_SUFFIX):
                 directory.doomed.append((now_ms, f"{path}/{name}"))
@@ -188,6 +193,7 @@ class LogDirs:
             if match is None or not fs.is_dir(f"{path}/{name}"):
                 continue
             key = match[1], int(match[2])
+            self.was_clean = self.was_clean and is_clean
             if key in self.logs:
                 raise StorageError(f"{name} is in two data directories: {self.logs[key].dir} and {path}/{name}")
             request = LoadRequest(
@@ -195,13 +201,12 @@ class LogDirs:
                 directory=f"{path}/{name}",
                 config=config_for(key[0]),
                 is_clean=is_clean,
-                recovery_point=recovery_points.get(key, 0),
+                recovery_point=None if recovery_points is None else recovery_points.get(key, 0),
                 log_start_offset=log_start_offsets.get(key, 0),
                 producer_expiration_ms=self._producer_expiration_ms,
                 now_ms=now_ms,
             )
-            topic_id = read_topic_id(fs, f"{path}/{name}/{PARTITION_METADATA}") or ids.ZERO_ID
-            log = self._add(directory, key, topic_id, request)
+            log = self._add(directory, key, _topic_id_in(fs, request.directory), request)
             log.high_watermark = high_watermarks.get(key, 0)
 
     def _add(self, directory: _Directory, key: TopicPartition, topic_id: bytes, request: LoadRequest) -> Log:
@@ -395,6 +400,15 @@ class LogDirs:
             if directory.lock_fd >= 0:
                 self._fs.close(directory.lock_fd)
                 directory.lock_fd = -1
+
+
+def _topic_id_in(fs: Fs, directory: str) -> bytes:
+    """The log's topic id; a damaged file counts as none, since the cluster's metadata knows it too."""
+    try:
+        return read_topic_id(fs, f"{directory}/{PARTITION_METADATA}")
+    except StorageError as error:
+        _log.warning("ignoring a topic id: %s", error)
+        return ids.ZERO_ID
 
 
 class _Meta(NamedTuple):

@@ -3,7 +3,9 @@
 After a clean shutdown the files are trusted: the log end is read from the tail of the active segment, the producers from the
 last snapshot. After an unclean one, every segment from the one that holds the recovery point on is read batch by batch. At the
 first batch that is cut short, has a bad CRC or an offset that cannot follow, the log is truncated there and later segments
-are removed; indexes, leader epochs and producer state are rebuilt on the way. A tail that is damaged in spite of a clean
+are removed; so they are when a segment does not begin where the one before it ends, which only compaction may bring about:
+a power cut can take the tail of a segment and leave the next one.
+  indexes, leader epochs and producer state are rebuilt on the way. A tail that is damaged in spite of a clean
 shutdown is treated the same way.
 
 Base offset and leader epoch lie outside the CRC, since leaders stamp them; an offset is only checked to rise.
@@ -64,13 +66,13 @@ class LoadedLog:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One directory to open, with what the checkpoints say of it."""
+    """One directory to open, with what the checkpoints say of it. `recovery_point` is None if they are lost."""
 
     fs: Fs
     directory: str
     config: LogConfig
     is_clean: bool
-    recovery_point: int
+    recovery_point: int | None
     log_start_offset: int
     producer_expiration_ms: int
     now_ms: int
@@ -93,14 +95,14 @@ def load_log(request: LoadRequest) -> LoadedLog:
         recovery_point=0,
     )
     first_unchecked = _first_unchecked(request, loaded)
-    first_unchecked = min(first_unchecked, _load_epochs(loaded))
+    first_unchecked = _load_epochs(request, loaded, first_unchecked)
     if first_unchecked == len(loaded.segments) and loaded.segments:
         first_unchecked = _open_active(loaded)
     _load_producers(request, loaded, first_unchecked)
     if first_unchecked < len(loaded.segments):
         _recover_from(request, loaded, first_unchecked)
     _start_anew_if_empty(request, loaded)
-    loaded.recovery_point = min(request.recovery_point, loaded.log_end_offset)
+    loaded.recovery_point = min(request.recovery_point or 0, loaded.log_end_offset)
     if request.is_clean and first_unchecked == len(loaded.segments):
         loaded.recovery_point = loaded.log_end_offset
     loaded.leader_epochs.truncate_from_end(loaded.log_end_offset)
@@ -115,18 +117,22 @@ def _first_unchecked(request: LoadRequest, loaded: LoadedLog) -> int:
     segments = loaded.segments
     if request.is_clean:
         return len(segments)
-    below = sum(1 for segment in segments if segment.base_offset <= request.recovery_point)
+    below = sum(1 for segment in segments if segment.base_offset <= (request.recovery_point or 0))
     return max(0, below - 1)
 
 
-def _load_epochs(loaded: LoadedLog) -> int:
-    """Read the leader epochs; if they are lost, every segment must be read to find them."""
+def _load_epochs(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> int:
+    """Read the leader epochs. If they are lost, every segment must be read to find them: then 0, else `first_unchecked`.
+
+    A power cut can leave the file empty, which it rightly is only before the first append.
+    """
     try:
         loaded.leader_epochs.load()
     except StorageError as error:
         _log.warning("rebuilding the leader epochs: %s", error)
         return 0
-    return len(loaded.segments)
+    has_data = any(segment.size for segment in loaded.segments[:first_unchecked])
+    return 0 if has_data and not request.is_clean and not loaded.leader_epochs.entries() else first_unchecked
 
 
 def _open_active(loaded: LoadedLog) -> int:
@@ -188,17 +194,18 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     """Read the segments from `slot` on, and cut the log at the first bad batch."""
     segments = loaded.segments
     end_offset = segments[slot].base_offset
-    loaded.leader_epochs.truncate_from_end(end_offset)
+    known_epochs = loaded.leader_epochs.entries()
+    loaded.leader_epochs.forget_from(end_offset)
+    may_have_gaps = request.config.is_compacted or request.recovery_point is None
     unread = segments[slot:]
     del segments[slot:]
-    while unread and unread[0].base_offset >= end_offset:
+    while unread and (unread[0].base_offset == end_offset or (may_have_gaps and unread[0].base_offset > end_offset)):
         segment = unread.pop(0)
         segments.append(segment)
         valid_bytes, end_offset = _recover_segment(segment, loaded)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
-            segment.file.truncate(valid_bytes)
-            segment.size = valid_bytes
+            segment.truncate_file(valid_bytes)
             break
         if unread:
             segment.become_inactive()
@@ -208,10 +215,13 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     segments[-1].become_active()
     segments[-1].save_indexes(sync=False)
     loaded.log_end_offset = end_offset
-    loaded.leader_epochs.save()
+    if loaded.leader_epochs.entries() != known_epochs:
+        loaded.leader_epochs.save()
     loaded.producer_state.map_end_offset = end_offset
     producers = loaded.producer_state.producers.values()
     write_snapshot(request.fs, snapshot_path(request.directory, end_offset), producers)
+    for offset in [offset for offset in loaded.snapshots if offset > end_offset]:
+        remove_if_exists(request.fs, snapshot_path(request.directory, offset))
     loaded.snapshots = sorted({offset for offset in loaded.snapshots if offset < end_offset} | {end_offset})
 
 

@@ -492,6 +492,12 @@ class Segment:
                 break
         self._index_sound = True
 
+    def truncate_file(self, size: int) -> None:
+        """Cut the .log file. Durably, since a later recovery may begin right behind the cut and trust what is before it."""
+        self.file.truncate(size)
+        self.file.sync()
+        self.size = size
+
     def truncate_to(self, offset: int) -> int:
         """Drop the batch that holds `offset` and everything behind it; the offset where the segment ends now."""
         self.become_active()
@@ -501,8 +507,7 @@ class Segment:
         self.txn_index.truncate_to(offset)
         self._positions.clear()
         if found is not None:
-            self.file.truncate(found.position)
-            self.size = found.position
+            self.truncate_file(found.position)
         self._max_timestamp, self._offset_of_max_timestamp = self.time_index.last()
         self._bytes_since_index_entry = 0
         if not self.size:

@@ -11,7 +11,7 @@ import trio
 from kpy.config import BrokerConfig
 from kpy.errors import ErrorCode
 from kpy.records.batch import NewRecord, build_batch
-from kpy.server import serve
+from kpy.server import now_ms, serve
 from kpy.wire.apis import APIS
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from kpy.wire.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -91,8 +91,8 @@ def produce_request(topic: str, records: bytes | None, acks: int = 1) -> Produce
 
 
 def batch(*values: bytes, **options: Any) -> bytes:
-    """A record batch with these values."""
-    return build_batch([NewRecord(1_700_000_000_000, None, value) for value in values], **options)
+    """A record batch with these values, of now: a producer of old batches would be expired at the next start."""
+    return build_batch([NewRecord(now_ms(), None, value) for value in values], **options)
 
 
 def frame(key: int, request: Any, version: int, correlation_id: int = 7) -> bytes:

@@ -1,0 +1,85 @@
+"""What a broker still knows after a clean stop, and after a crash."""
+
+from pathlib import Path
+
+import pytest
+from raw_client import Connect, RawClient, batch, error_name, run_with_broker
+
+from kpy.wire.metadata import MetadataRequest, MetadataRequestTopic
+
+METADATA = 3
+
+
+def crash(data_dir: Path) -> None:
+    """Makes a cleanly stopped data directory look like one of a killed broker."""
+    (data_dir / ".kafka_cleanshutdown").unlink()
+    (data_dir / "recovery-point-offset-checkpoint").unlink()
+
+
+async def leader_epoch(client: RawClient) -> int:
+    answer = await client.ask(METADATA, MetadataRequest([MetadataRequestTopic(name="t")]), 9)
+    return answer.topics[0].partitions[0].leader_epoch
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_the_leader_epoch_rises_after_a_crash_and_only_then(tmp_path: Path, crashed: bool) -> None:
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            await client.produce("t", batch(b"v"))
+            assert await leader_epoch(client) == 0
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            assert await leader_epoch(client) == (1 if crashed else 0)
+            assert (await client.produce("t", batch(b"w"))).base_offset == 1
+
+    run_with_broker(tmp_path, before)
+    if crashed:
+        crash(tmp_path)
+    run_with_broker(tmp_path, after)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_an_idempotent_producers_repeat_is_recognised_after_a_restart(tmp_path: Path, crashed: bool) -> None:
+    first = batch(b"a", producer_id=5, producer_epoch=0, base_sequence=0)
+    second = batch(b"b", b"c", producer_id=5, producer_epoch=0, base_sequence=1)
+    gap = batch(b"x", producer_id=5, producer_epoch=0, base_sequence=9)
+
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            assert (await client.produce("t", first)).base_offset == 0
+            assert (await client.produce("t", second)).base_offset == 1
+            assert (await client.produce("t", first)).base_offset == 0
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            assert (await client.produce("t", second)).base_offset == 1
+            assert error_name((await client.produce("t", gap)).error_code) == "OUT_OF_ORDER_SEQUENCE_NUMBER"
+            assert (await client.fetch("t", 0)).high_watermark == 3
+
+    run_with_broker(tmp_path, before)
+    if crashed:
+        crash(tmp_path)
+    run_with_broker(tmp_path, after)
+
+
+def test_a_deleted_topic_stays_deleted_and_its_name_is_free(tmp_path: Path) -> None:
+    from kpy.wire.delete_topics import DeleteTopicsRequest
+
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            await client.produce("t", batch(b"old"))
+            answer = await client.ask(20, DeleteTopicsRequest(topic_names=["t"], timeout_ms=1000), 5)
+            assert answer.responses[0].error_code == 0
+            await client.create_topic("t")
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            assert (await client.fetch("t", 0)).high_watermark == 0
+            assert (await client.produce("t", batch(b"new"))).base_offset == 0
+
+    run_with_broker(tmp_path, before)
+    run_with_broker(tmp_path, after)
