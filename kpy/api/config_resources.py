@@ -1,5 +1,4 @@
-"""What DescribeConfigs, AlterConfigs and IncrementalAlterConfigs talk about, and what both of the latter check and
-store.
+"""The resources that have configs, and what AlterConfigs and IncrementalAlterConfigs both check and store.
 
 The checks, their order and their texts are those of Apache Kafka's ConfigAdminManager and ZkAdminManager.
 """
@@ -62,7 +61,7 @@ def find_overrides(resource_type: int, name: str, broker: Broker) -> Mapping[str
         case ResourceType.BROKER:
             if name:
                 check_broker_id(name, broker.config.broker_id)
-            return image.broker_configs.get(name, {})
+            return image.broker_configs.get(_broker_entity(name, broker), {})
         case ResourceType.CLIENT_METRICS:
             raise ApiError(
                 ErrorCode.INVALID_REQUEST,
@@ -90,7 +89,7 @@ def replace_overrides(
     else:
         validate_overrides(broker.config, overrides, per_broker=name != "")
         if not validate_only:
-            broker.cluster.alter_configs("brokers", name, overrides)
+            broker.cluster.alter_configs("brokers", _broker_entity(name, broker), overrides)
 
 
 def check_broker_id(name: str, broker_id: int) -> None:
@@ -101,3 +100,8 @@ def check_broker_id(name: str, broker_id: int) -> None:
         raise ApiError(ErrorCode.INVALID_REQUEST, f"Node id must be an integer, but it is: {name}") from None
     if named != broker_id:
         raise ApiError(ErrorCode.INVALID_REQUEST, f"Unexpected broker id, expected {broker_id}, but received {name}")
+
+
+def _broker_entity(name: str, broker: Broker) -> str:
+    """The name that this broker's configs are kept under: "01" names broker 1 too."""
+    return str(broker.config.broker_id) if name else ""

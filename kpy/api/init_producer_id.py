@@ -3,9 +3,9 @@
 An idempotent producer (no transactional id) gets an id of its own, with epoch 0, whatever id it says it had: the ids
 that partitions remember are never given out twice. KIP-98, KIP-360.
 
-Deviation: transactions are not served yet. A producer that names a transactional id is told UNSUPPORTED_VERSION,
-which both the Java client and librdkafka take as fatal at once, rather than as a reason to look for a coordinator
-again.
+Deviation: transactions are not served yet. A producer that names a transactional id is told
+TRANSACTIONAL_ID_AUTHORIZATION_FAILED, the one error that the Java client and librdkafka both take as final: others,
+UNSUPPORTED_VERSION too, make librdkafka ask again until its call times out.
 """
 
 from kpy.api.broker import Broker
@@ -23,7 +23,7 @@ def init_producer_id(request: InitProducerIdRequest, client: Client, broker: Bro
     if request.transactional_id == "":
         return _refused(ErrorCode.INVALID_REQUEST)
     if request.transactional_id is not None:
-        return _refused(ErrorCode.UNSUPPORTED_VERSION)
+        return _refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     return InitProducerIdResponse(producer_id=broker.cluster.next_producer_id(), producer_epoch=0)
 
 

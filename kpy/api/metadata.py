@@ -10,6 +10,7 @@ client ask again, because there the creation goes on in the background; here it 
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
@@ -42,24 +43,38 @@ TOPIC_OPERATIONS = 0b1101_1111_1000
 """Bits of the operations (AclOperation) that a topic knows: all are allowed while there is no authorizer."""
 
 
+class _View(NamedTuple):
+    """The image as a client sees it that came in on one listener."""
+
+    image: MetadataImage
+    version: int
+    reachable: frozenset[int]
+    """The live brokers that have the client's listener."""
+
+    @classmethod
+    def of(cls, image: MetadataImage, client: Client) -> "_View":
+        reachable = (known.broker_id for known in image.brokers.values() if client.listener in known.endpoints)
+        return cls(image, client.version, frozenset(reachable))
+
+
 def metadata(request: MetadataRequest, client: Client, broker: Broker) -> MetadataResponse:
     asked = request.topics
     if client.version < FIRST_VERSION_WITH_TOPIC_IDS and any(
         topic.name is None or topic.topic_id != ZERO_ID for topic in asked or ()
     ):
         return _refused(request)
-    if asked is None or (client.version == 0 and not asked):
-        image = broker.cluster.image
-        topics = [_topic(topic, image, client) for topic in image.topics.values()]
+    of_all = asked is None or (client.version == 0 and not asked)
+    # Naming a topic twice brings it once, as in Apache Kafka.
+    names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked or ())
+    errors: dict[str, ErrorCode] = {}
+    if request.allow_auto_topic_creation and broker.config.auto_create_topics_enable:
+        errors = create_missing((name for name, topic_id in names if name and topic_id == ZERO_ID), broker)
+    image = broker.cluster.image
+    view = _View.of(image, client)
+    if of_all:
+        topics = [_topic(topic, view) for topic in image.topics.values()]
     else:
-        # Naming a topic twice brings it once, as in Apache Kafka.
-        names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked)
-        if request.allow_auto_topic_creation and broker.config.auto_create_topics_enable:
-            errors = create_missing((name for name, topic_id in names if name and topic_id == ZERO_ID), broker)
-        else:
-            errors = {}
-        image = broker.cluster.image
-        topics = [_asked_topic(name, topic_id, errors, image, client) for name, topic_id in names]
+        topics = [_asked_topic(name, topic_id, errors, view) for name, topic_id in names]
     if request.include_topic_authorized_operations:
         for topic in topics:
             topic.topic_authorized_operations = TOPIC_OPERATIONS
@@ -127,61 +142,42 @@ def _creatable_topic(name: str, config: BrokerConfig) -> CreatableTopic:
     )
 
 
-def _asked_topic(
-    name: str | None, topic_id: bytes, errors: dict[str, ErrorCode], image: MetadataImage, client: Client
-) -> MetadataResponseTopic:
+def _asked_topic(name: str | None, topic_id: bytes, errors: dict[str, ErrorCode], view: _View) -> MetadataResponseTopic:
     """One topic of the request, by id if it has one."""
+    image = view.image
     if topic_id != ZERO_ID or name is None:
         name = image.topic_names.get(topic_id)
         if name is None:
             return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic_id)
     topic = image.topics.get(name)
     if topic is not None:
-        return _topic(topic, image, client)
+        return _topic(topic, view)
     error = errors.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if name_error(name) is not None:
         error = ErrorCode.INVALID_TOPIC_EXCEPTION
     return MetadataResponseTopic(error_code=error, name=name, is_internal=is_internal(name))
 
 
-def _topic(topic: TopicImage, image: MetadataImage, client: Client) -> MetadataResponseTopic:
-    return MetadataResponseTopic(
-        error_code=ErrorCode.NONE,
-        name=topic.name,
-        topic_id=topic.topic_id,
-        is_internal=is_internal(topic.name),
-        partitions=[_partition(partition, image, client) for partition in topic.partitions],
-    )
+def _topic(topic: TopicImage, view: _View) -> MetadataResponseTopic:
+    partitions = [_partition(partition, view) for partition in topic.partitions]
+    return MetadataResponseTopic(0, topic.name, topic.topic_id, is_internal(topic.name), partitions)
 
 
-def _partition(partition: PartitionImage, image: MetadataImage, client: Client) -> MetadataResponsePartition:
+def _partition(partition: PartitionImage, view: _View) -> MetadataResponsePartition:
+    reachable = view.reachable
+    error, leader = ErrorCode.NONE, partition.leader
     replicas, isr = list(partition.replicas), list(partition.isr)
-    offline = [broker_id for broker_id in replicas if not _reachable(broker_id, image, client.listener)]
-    error = ErrorCode.NONE
-    leader = partition.leader
-    if client.version == 0 and offline:
+    offline = [broker_id for broker_id in replicas if broker_id not in reachable]
+    if offline and view.version == 0:
         # The oldest clients cannot do with replicas that are not among the brokers.
         error = ErrorCode.REPLICA_NOT_AVAILABLE
-        replicas = [broker_id for broker_id in replicas if broker_id not in offline]
-        isr = [broker_id for broker_id in isr if broker_id not in offline]
-    if not _reachable(leader, image, client.listener):
-        without_listener = leader in image.brokers and client.version >= FIRST_VERSION_WITH_LISTENER_NOT_FOUND
+        replicas = [broker_id for broker_id in replicas if broker_id in reachable]
+        isr = [broker_id for broker_id in isr if broker_id in reachable]
+    if leader not in reachable:
+        without_listener = leader in view.image.brokers and view.version >= FIRST_VERSION_WITH_LISTENER_NOT_FOUND
         error = ErrorCode.LISTENER_NOT_FOUND if without_listener else ErrorCode.LEADER_NOT_AVAILABLE
         leader = NO_LEADER
-    return MetadataResponsePartition(
-        error_code=error,
-        partition_index=partition.partition,
-        leader_id=leader,
-        leader_epoch=partition.leader_epoch,
-        replica_nodes=replicas,
-        isr_nodes=isr,
-        offline_replicas=offline,
-    )
-
-
-def _reachable(broker_id: int, image: MetadataImage, listener: str) -> bool:
-    broker = image.brokers.get(broker_id)
-    return broker is not None and listener in broker.endpoints
+    return MetadataResponsePartition(error, partition.partition, leader, partition.leader_epoch, replicas, isr, offline)
 
 
 def _brokers(image: MetadataImage, listener: str) -> list[MetadataResponseBroker]:

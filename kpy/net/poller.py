@@ -103,7 +103,7 @@ class Poller:
                 channel.on_readable(now)
 
     def _watch(self, channel: Channel) -> None:
-        """Tells epoll what this channel waits for now."""
+        """Tells epoll what this channel waits for."""
         fd = channel.fd
         if channel.closed:
             if self._channels.pop(fd, None) is not None:

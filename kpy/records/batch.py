@@ -44,7 +44,8 @@ ATTRIBUTES_POSITION: Final = 21
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 _CRC: Final = struct.Struct(">I")
 _LENGTH_AND_MAGIC: Final = struct.Struct(">i4xb")
-_MIN_RECORD_BYTES: Final = 7
+MIN_RECORD_BYTES: Final = 7
+"""A record with neither key, value nor headers has one byte for each of its fields."""
 _ZIGZAG: Final = tuple((byte >> 1) ^ -(byte & 1) for byte in range(0x80))
 _INT64_LIMIT: Final = 1 << 63
 
@@ -174,7 +175,7 @@ def iter_records(batch: memoryview, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> 
     body = batch[HEADER_SIZE : header.size_bytes]
     codec = header.codec
     data = bytes(body) if codec is Codec.NONE else decompress(codec, body, max_bytes)
-    if not 0 < header.records_count <= len(data) // _MIN_RECORD_BYTES:
+    if not 0 < header.records_count <= len(data) // MIN_RECORD_BYTES:
         raise invalid_record(f"{len(data)} bytes cannot hold {header.records_count} records")
     try:
         yield from _read_records(data, header)

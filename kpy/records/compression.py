@@ -50,11 +50,8 @@ _SNAPPY_MAX_RATIO: Final = 22
 """A three-byte snappy element copies at most 64 bytes, so a block that declares more than this ratio lies."""
 
 _LZ4_MAGIC: Final = 0x184D2204
-_LZ4_HEADER: Final = bytes.fromhex("04224d18 60 40 82")
-"""The magic, version 1 with independent blocks and no checksums, blocks of 64 KiB at most, the header's checksum."""
-_LZ4_BLOCK_BYTES: Final = 64 * 1024
+_LZ4_DEFAULT_LEVEL: Final = 9
 _LZ4_STORED: Final = 0x80000000
-_LZ4_END_MARK: Final = bytes(4)
 _LZ4_MAX_RATIO: Final = 255
 
 _INT32: Final = struct.Struct(">i")
@@ -204,24 +201,12 @@ def _decompress_snappy_block(block: memoryview, max_bytes: int) -> bytes:
 def _compress_lz4(data: bytes | bytearray | memoryview, level: int | None) -> bytes:
     import cramjam
 
-    view = memoryview(data)
-    out = bytearray(_LZ4_HEADER)
-    for start in range(0, len(view), _LZ4_BLOCK_BYTES):
-        plain = view[start : start + _LZ4_BLOCK_BYTES]
-        if level is None:
-            block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
-        else:
-            block = bytes(
-                cramjam.lz4.compress_block(plain, mode="high_compression", compression=level, store_size=False)
-            )
-        if len(block) < len(plain):
-            out += _UINT32_LE.pack(len(block))
-            out += block
-        else:
-            out += _UINT32_LE.pack(len(plain) | _LZ4_STORED)
-            out += plain
-    out += _LZ4_END_MARK
-    return bytes(out)
+    # Kafka's default of 9 does not mean level 9 but the fast algorithm, which the library calls 0.
+    library_level = 0 if level is None or level == _LZ4_DEFAULT_LEVEL else level
+    # Independent blocks of 64 KiB, each with a checksum. Kafka writes none, but reads and verifies those it finds.
+    compressor = cramjam.lz4.Compressor(level=library_level, content_checksum=False, block_linked=False)
+    compressor.compress(bytes(data))
+    return bytes(compressor.finish())
 
 
 def _decompress_lz4(data: memoryview, max_bytes: int) -> bytes:

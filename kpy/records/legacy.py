@@ -42,8 +42,8 @@ _INT32: Final = struct.Struct(">i")
 _INT64: Final = struct.Struct(">q")
 
 _LZ4_CHECKSUM_POSITION: Final = 6
-_LZ4_MAGIC0_CHECKSUM: Final = 0x1A
-"""The lz4 header checksum in messages of magic 0: the clients of that time wrongly hashed the frame's magic too."""
+_LZ4_MAGIC0_CHECKSUM: Final = 0xEC
+"""The header checksum of our lz4 in messages of magic 0, whose clients hash the frame's magic as well (KAFKA-3160)."""
 
 
 class _Message(NamedTuple):

@@ -23,6 +23,7 @@ from kpy.records.batch import (
     LOG_APPEND_TIME,
     MAGIC,
     MAGIC_POSITION,
+    MIN_RECORD_BYTES,
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
     BatchHeader,
@@ -40,6 +41,9 @@ from kpy.records.legacy import entry_size, iter_messages
 
 MAX_RECORD_ERRORS: Final = 1000
 """The most records of one batch that are reported one by one. The batch is refused whole in any case."""
+
+MAX_EXAMINED_RECORDS: Final = 1 << 20
+"""The most records a batch may have if each is to be looked at. Compressed, a few kilobytes may hold many millions."""
 
 UNBOUNDED_MS: Final = (1 << 63) - 1
 """The default of message.timestamp.before.max.ms: a record may be of any age."""
@@ -71,7 +75,7 @@ class ProduceRules:
     """The topic's compression.type: producer, uncompressed, gzip, snappy, lz4 or zstd."""
     segment_bytes: int
     compression_level: int | None = None
-    """The level for `compression_type` where the broker compresses; None is the codec's own default."""
+    """The level for `compression_type` where the broker compresses; None, as for producer, is the codec's default."""
     headers_suffice: bool = field(init=False)
     """Whether a batch with a sound header can be stored as it came."""
 
@@ -167,6 +171,8 @@ def _check_header(header: BatchHeader, records: memoryview, rules: ProduceRules,
     if header.records_count <= 0 or header.last_offset_delta != header.records_count - 1:
         text = f"A batch of {header.records_count} records cannot have the last offset delta {header.last_offset_delta}"
         raise invalid_record(text)
+    if header.records_count > len(records) // MIN_RECORD_BYTES and not header.attributes & CODEC_MASK:
+        raise invalid_record(f"{len(records)} bytes cannot hold {header.records_count} records")
     if header.attributes & CONTROL:
         raise invalid_record("A producer may not write control records")
     if header.base_sequence < 0 and header.producer_id > NO_PRODUCER_ID:
@@ -250,7 +256,7 @@ def _valid_copy(batch: bytes, rules: ProduceRules, now_ms: int) -> ValidBatch:
 def _accepted(
     records: Iterable[Record], rules: ProduceRules, is_log_append_time: bool, now_ms: int
 ) -> Iterator[Record]:
-    """Passes the records on and at the end raises InvalidRecords if the topic does not take some of them.
+    """Passes the records on, and at the end raises InvalidRecords if the topic does not take some of them.
 
     `is_log_append_time` says that the producer marked its timestamps as the broker's, which is for the broker to say.
     """
@@ -259,6 +265,8 @@ def _accepted(
     errors: list[tuple[int, str]] = []
     code = ErrorCode.INVALID_RECORD
     for index, record in enumerate(records):
+        if index == MAX_EXAMINED_RECORDS:
+            raise invalid_record(f"A batch has more than {MAX_EXAMINED_RECORDS} records")
         if rules.compacted and record.key is None:
             errors.append((index, "It has no key, and the topic is compacted"))
         elif not rules.is_log_append_time and record.timestamp != NO_TIMESTAMP:

@@ -1,6 +1,7 @@
 """The small text files beside the logs: offset checkpoints, leader-epoch-checkpoint and partition.metadata.
 
-A checkpoint is a version line `0`, a line with the number of entries, and one entry a line (Kafka class CheckpointFile).
+A checkpoint is a version line `0`, a line with the number of entries, and one entry a line (Kafka class
+CheckpointFile).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +50,10 @@ def write_epochs(fs: Fs, path: str, epochs: Sequence[tuple[int, int]]) -> None:
 
 
 def read_topic_id(fs: Fs, path: str) -> bytes:
-    """The 16-byte topic id in a partition.metadata file; ZERO_ID when there is none. Raises StorageError for a damaged one."""
+    """The 16-byte topic id in a partition.metadata file; ZERO_ID when there is none.
+
+    Raises StorageError for a damaged one.
+    """
     try:
         text = read_file(fs, path).decode("utf-8")
         fields = dict(line.split(": ", 1) for line in text.splitlines())

@@ -1,20 +1,22 @@
 """Log compaction: of the records with the same key only the last one stays (Kafka classes LogCleaner, Cleaner).
 
-A compacted log has a clean head, where every key occurs once, and a dirty tail behind the cleaner's checkpoint. A round reads
-the dirty part into a map from key to last offset, then copies all segments below the round's end without the records that the
-map shows to be superseded. Offsets never change, so gaps appear. Small neighbours are merged into one segment.
+A compacted log has a clean head, where every key occurs once, and a dirty tail behind the cleaner's checkpoint. A round
+reads the dirty part into a map from key to last offset, then copies all segments below the round's end without the
+records that the map shows to be superseded. Offsets never change, so gaps appear. Small neighbours are merged into one
+segment.
 
-Tombstones (records without value) and transaction markers must outlive the slowest reader. The first round that meets one
-stamps its batch with a delete horizon, now + delete.retention.ms, in the place of the base timestamp (KIP-534); a round after
-the horizon drops it. Records of aborted transactions are dropped; a marker only once its transaction has no data left. The
-last batch of each live producer stays, emptied if need be, because the producer's sequence number is in it.
+Tombstones (records without value) and transaction markers must outlive the slowest reader. The first round that meets
+one stamps its batch with a delete horizon, now + delete.retention.ms, in the place of the base timestamp (KIP-534); a
+round after the horizon drops it. Records of aborted transactions are dropped; a marker only once its transaction has no
+data left. The last batch of each live producer stays, emptied if need be, because the producer's sequence number is in
+it.
 
 Crash safety: copies are written to `.cleaned` files and synced; the swap then renames them to `.swap`, the originals to
-`.deleted`, and the copies to their own names, with the directory synced between the steps. recovery.py finishes or undoes
-whatever a crash leaves.
+`.deleted`, and the copies to their own names, with the directory synced between the steps. recovery.py finishes or
+undoes whatever a crash leaves.
 
-`plan` and `swap_in` run in the log's thread and are quick; `CleanTask.run` works on files and numbers only and belongs in a
-worker thread.
+`plan` and `swap_in` run in the log's thread and are quick; `CleanTask.run` works on files and numbers only and belongs
+in a worker thread.
 """
 
 import hashlib
@@ -29,7 +31,8 @@ from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.producer_state import parse_marker
-from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, CorruptBatchError, Segment
+from kpy.storage.scan import CorruptBatchError
+from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
 
 MAX_MAP_ENTRIES = 1_000_000
 """Keys in one round's map, about 200 bytes each. A round stops where it is full, and the next goes on from there."""
@@ -94,7 +97,8 @@ class CleanTask:
 def plan(
     log: Log, fs: Fs, checkpoint: int | None, now_ms: int, yield_to_others: Callable[[], None]
 ) -> CleanTask | None:
-    """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one ended.
+    """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one
+    ended.
 
     The round calls `yield_to_others` between batches, so that it does not hold up other threads.
 
@@ -138,7 +142,9 @@ def plan(
 
 
 def swap_in(log: Log, task: CleanTask, result: CleanResult) -> bool:
-    """Put the copies in the place of the originals; False, and no trace of the copies, if the log has changed meanwhile."""
+    """Put the copies in the place of the originals; False, and no trace of the copies, if the log has changed
+    meanwhile.
+    """
     interval = task.config.index_interval_bytes
     is_unchanged = [each.base_offset for each in log.segments()][: len(task.base_offsets)] == task.base_offsets
     for group in result.groups:
@@ -172,7 +178,7 @@ class _OffsetMap:
 
 
 def _digest(key: bytes) -> bytes:
-    """What stands for a key in the map: short keys for themselves, others by a hash that is longer than any short key."""
+    """What stands for a key in the map: itself when short, else a hash, which is longer than any short key."""
     return key if len(key) < HASH_SIZE else hashlib.blake2b(key, digest_size=HASH_SIZE).digest()
 
 
@@ -202,7 +208,9 @@ class _Transactions:
         return False
 
     def ends_nothing(self, header: BatchHeader, batch: memoryview) -> tuple[bool, AbortedTxn | None]:
-        """Whether a marker's transaction had no data left before this round, and the aborted one if it must stay indexed."""
+        """Whether a marker's transaction had no data left before this round, and the aborted one if it must stay
+        indexed.
+        """
         self._begin_up_to(header.last_offset)
         marker = parse_marker(batch)
         if marker is None:
@@ -239,8 +247,8 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMa
 
 
 def _with_ends(segments: list[Segment], end_offset: int) -> list[tuple[Segment, int]]:
-    ends = [*(segment.base_offset for segment in segments[1:]), end_offset]
-    return list(zip(segments, ends, strict=True))
+    starts = [*(segment.base_offset for segment in segments), end_offset]
+    return list(zip(segments, starts[1:], strict=True))
 
 
 def _group_by_size(segments: list[Segment], task: CleanTask, end_offset: int) -> list[list[Segment]]:
@@ -336,7 +344,7 @@ def _stays(record: Record, offsets: _OffsetMap, horizon_passed: bool) -> bool:
 
 
 def _must_stay(task: CleanTask, header: BatchHeader) -> bool:
-    """Whether a batch stays even when it is empty: for its producer's sequence number, or to mark the end of the round."""
+    """Whether a batch stays even empty: for its producer's sequence number, or because it ends the round."""
     if header.last_offset + 1 == task.end_offset:
         return True
     last = task.last_records.get(header.producer_id)

@@ -1,8 +1,8 @@
 """Every touch of the disk goes through an `Fs`, so that tests can inject faults, crashes and lost writes.
 
 The seam lies at the system calls, not above them: an `Fs` is a handful of functions with the meaning of their POSIX
-namesakes, and `OsFs` binds most of them straight to `os`, so that the hot path pays for the system call and little else.
-Paths are plain strings here, because pathlib costs more than the calls it wraps.
+namesakes, and `OsFs` binds most of them straight to `os`, so that the hot path pays for the system call and little
+else. Paths are plain strings here, because pathlib costs more than the calls it wraps.
 """
 
 import errno
@@ -100,7 +100,8 @@ class OsFs:
 class File:
     """An open file. The descriptor is closed when the last reference goes, so what was handed out stays readable.
 
-    A segment that is deleted or closed only drops its reference; a response that still sends from the file keeps it open.
+    A segment that is deleted or closed only drops its reference; a response that still sends from the file keeps it
+    open.
     """
 
     __slots__ = ("_close", "_fd", "_fs")

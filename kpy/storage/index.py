@@ -1,16 +1,18 @@
-"""A segment's indexes: from offsets to file positions, from timestamps to offsets, and the list of aborted transactions.
+"""A segment's indexes: from offsets to file positions, from timestamps to offsets, and the list of aborted
+transactions.
 
-Entries are fixed-size and sorted, so a lookup is a binary search (Kafka classes OffsetIndex, TimeIndex, TransactionIndex).
+Entries are fixed-size and sorted, so a lookup is a binary search (Kafka classes OffsetIndex, TimeIndex,
+TransactionIndex).
 
-While a segment is active its entries live in memory: the append path writes no index bytes. They reach the file when the
-segment is flushed, rolled or closed. Nothing is lost by that: after a crash every segment from the recovery point on is
-scanned and its indexes are rebuilt, and the recovery point moves only after a flush. An inactive segment keeps nothing in
-memory; a lookup opens the file and reads the log2(n) entries that the search touches, which the page cache holds.
+While a segment is active its entries live in memory: the append path writes no index bytes. They reach the file when
+the segment is flushed, rolled or closed. Nothing is lost by that: after a crash every segment from the recovery point
+on is scanned and its indexes are rebuilt, and the recovery point moves only after a flush. An inactive segment keeps
+nothing in memory; a lookup opens the file and reads the log2(n) entries that the search touches, which the page cache
+holds.
 """
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from kpy.storage.fs import File, Fs, read_file, remove_if_exists
@@ -207,35 +209,40 @@ class AbortedTxn(NamedTuple):
 class TransactionIndex:
     """The aborted transactions whose marker lies in the segment, in the order of their markers.
 
-    Aborts are rare, so entries are written to the file at once and read from it when needed; without aborts there is no file.
+    Aborts are rare, so entries are written to the file at once and read from it when needed; without aborts there is no
+    file.
     """
 
-    __slots__ = ("_fs", "path")
+    __slots__ = ("_base_offset", "_fs", "path")
 
-    def __init__(self, fs: Fs, path: str) -> None:
+    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
         self._fs = fs
+        self._base_offset = base_offset
         self.path = path
 
     def append(self, txn: AbortedTxn) -> None:
         file = File(self._fs, self.path, create=True)
         file.write(TXN_ENTRY.pack(0, *txn), self._fs.size(self.path))
 
-    def __iter__(self) -> Iterator[AbortedTxn]:
-        """Every entry. Raises CorruptIndexError for bytes that are none."""
+    def read(self) -> list[AbortedTxn]:
+        """Every entry. Raises CorruptIndexError for bytes that cannot be entries of this segment."""
         try:
             data = read_file(self._fs, self.path)
         except FileNotFoundError:
-            return
+            return []
         if len(data) % TXN_ENTRY.size:
             raise CorruptIndexError(f"{self.path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")
+        txns: list[AbortedTxn] = []
         for version, *fields in TXN_ENTRY.iter_unpack(data):
-            if version != 0:
-                raise CorruptIndexError(f"{self.path} has an entry of unknown version {version}")
-            yield AbortedTxn(*fields)
+            txn = AbortedTxn(*fields)
+            if version != 0 or txn.last_offset < self._base_offset or not 0 <= txn.first_offset < txn.last_offset:
+                raise CorruptIndexError(f"{self.path} has an entry that cannot be: version {version}, {txn}")
+            txns.append(txn)
+        return txns
 
     def truncate_to(self, offset: int) -> None:
         """Drop the transactions whose marker is at or above `offset`."""
-        kept = sum(1 for txn in self if txn.last_offset < offset)
+        kept = sum(1 for txn in self.read() if txn.last_offset < offset)
         if self._fs.exists(self.path):
             File(self._fs, self.path).truncate(kept * TXN_ENTRY.size)
 

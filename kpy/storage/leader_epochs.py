@@ -1,9 +1,9 @@
 """Which leader epoch began at which offset: the history that lets replicas agree on where their logs diverge.
 
 Entries rise in both columns. The epoch of an entry ends where the next entry starts, or at the log end for the last one
-(KIP-101, KIP-279, Kafka class LeaderEpochFileCache). The file leader-epoch-checkpoint follows every change at once, but is
-only made durable by `sync`, which a flush calls before the recovery point may pass the entries' offsets: what a power cut
-takes away can then be read again from the batches above the recovery point.
+(KIP-101, KIP-279, Kafka class LeaderEpochFileCache). The file leader-epoch-checkpoint follows every change at once, but
+is only made durable by `sync`, which a flush calls before the recovery point may pass the entries' offsets: what a
+power cut takes away can then be read again from the batches above the recovery point.
 """
 
 from bisect import bisect_right
@@ -56,7 +56,9 @@ class LeaderEpochs:
             self.save()
 
     def note(self, epoch: int, start_offset: int) -> None:
-        """`assign` for recovery, which meets every batch: only a higher epoch counts, and the file is written at the end."""
+        """`assign` for recovery, which meets every batch: only a higher epoch counts, and the file is written at the
+        end.
+        """
         if epoch > self.latest_epoch:
             self._insert(epoch, start_offset)
 

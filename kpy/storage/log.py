@@ -1,9 +1,10 @@
-"""One partition on disk: an append-only sequence of record batches, cut into segments (Kafka's UnifiedLog and LocalLog).
+"""One partition on disk: an append-only sequence of record batches, cut into segments (Kafka's UnifiedLog and
+LocalLog).
 
-The appender stamps base offset and leader epoch into the batch's header, which its CRC does not cover, and hands stamp and
-rest to one pwritev: records are neither copied nor looked at. Everything derived (indexes, producer state) changes after the
-write, so a failed write leaves the log as it was. A disk error takes the whole log directory offline: the state of a disk
-that has failed once is unknown, and nothing more is acknowledged from it.
+The appender stamps base offset and leader epoch into the batch's header, which its CRC does not cover, and hands stamp
+and rest to one pwritev: records are neither copied nor looked at. Everything derived (indexes, producer state) changes
+after the write, so a failed write leaves the log as it was. A disk error takes the whole log directory offline: the
+state of a disk that has failed once is unknown, and nothing more is acknowledged from it.
 
 A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction may run in another one.
 """
@@ -14,38 +15,34 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
+from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
-from kpy.records.batch import BatchHeader, iter_records, read_header
+from kpy.records.batch import BatchHeader, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
-from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
-from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
-from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.flush import FlushJob
+from kpy.storage.fs import Buffer, FileRegion, Fs, remove_if_exists
+from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn, CorruptIndexError
 from kpy.storage.log_config import LogConfig
-from kpy.storage.producer_state import (
-    ProducedBatch,
-    load_latest_snapshot,
-    parse_marker,
-    snapshot_path,
-    write_snapshot,
-)
-from kpy.storage.recovery import LoadedLog, account, remove_stray_snapshots, replay_producers
+from kpy.storage.producer_state import ProducedBatch, parse_marker
+from kpy.storage.recovery import LoadedLog, account, replay_producers
 from kpy.storage.retention import LogBounds, expired_count
-from kpy.storage.segment import DELETED_SUFFIX, CorruptBatchError, Segment
+from kpy.storage.scan import CorruptBatchError
+from kpy.storage.segment import DELETED_SUFFIX, Segment
+from kpy.storage.timestamps import TimestampOffset, first_at_or_after, with_max_timestamp
 
 DELETE_DIR_SUFFIX = "-delete"
 MAX_NAME_LENGTH = 255
-NO_LOG_APPEND_TIME = -1
 
 _STAMP = Struct(">qii")
 _STAMP_SIZE = _STAMP.size
 
 
 class AppendInfo(NamedTuple):
-    """Where a batch is in the log. `log_append_time_ms` is -1 for CreateTime; repetitions carry their batch's timestamp."""
+    """Where a batch is in the log. `log_append_time_ms` is -1 for CreateTime, and a repetition's own timestamp."""
 
     base_offset: int
     last_offset: int
@@ -54,36 +51,29 @@ class AppendInfo(NamedTuple):
     is_duplicate: bool
 
 
-class TimestampOffset(NamedTuple):
-    """A record found by its timestamp."""
-
-    timestamp: int
-    offset: int
-    leader_epoch: int
+DiskError = OSError | CorruptBatchError | CorruptIndexError
 
 
-class FlushJob(NamedTuple):
-    """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`."""
+class _DiskGuard:
+    """Hands what goes wrong with the disk inside a `with` to `fail`, which raises the ApiError for it."""
 
-    fs: Fs
-    segments: list[Segment]
-    leader_epochs: LeaderEpochs
-    files: list[str]
-    directories: list[str]
-    end_offset: int
+    __slots__ = ("_fail",)
 
-    def run(self) -> None:
-        for segment in self.segments:
-            segment.flush()
-        self.leader_epochs.sync()
-        for path in self.files:
-            File(self.fs, path).sync()
-        for directory in self.directories:
-            self.fs.sync_dir(directory)
+    def __init__(self, fail: Callable[[DiskError], NoReturn]) -> None:
+        self._fail = fail
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DiskError):
+            self._fail(error)
 
 
 class Log:
-    """The log of `topic`-`partition` in `dir`. See the module for what it promises; offsets are absolute, sizes in bytes."""
+    """The log of `topic`-`partition` in the directory `dir`."""
 
     def __init__(
         self,
@@ -115,6 +105,7 @@ class Log:
         self._snapshots = loaded.snapshots
         self._rng = rng
         self._on_disk_error = on_disk_error
+        self._disk = _DiskGuard(self._fail)
         self._unsynced_directories = [directory, str(Path(directory).parent)]
         self._unsynced_files = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
         self._deleted: deque[tuple[int, list[str]]] = deque()
@@ -146,10 +137,8 @@ class Log:
     def assign_topic_id(self, topic_id: bytes) -> None:
         """Give an id to a log that has none: its partition.metadata was lost, or it is older than topic ids."""
         path = f"{self._directory}/{PARTITION_METADATA}"
-        try:
+        with self._disk:
             write_topic_id(self._fs, path, topic_id)
-        except OSError as error:
-            self._fail(error)
         self.topic_id = topic_id
         self._unsynced_files.append(path)
 
@@ -203,7 +192,8 @@ class Log:
     def append_as_follower(self, records: memoryview, now_ms: int) -> None:
         """Write the leader's batches as they are, offsets and epochs included. `records` holds whole, checked batches.
 
-        Raises ApiError OFFSET_OUT_OF_RANGE when a batch does not follow the log end, KAFKA_STORAGE_ERROR when the disk fails.
+        Raises ApiError OFFSET_OUT_OF_RANGE when a batch does not follow the log end, KAFKA_STORAGE_ERROR when the disk
+        fails.
         """
         if self.is_offline:
             self._refuse()
@@ -256,20 +246,22 @@ class Log:
             self.log_end_offset = last_offset + 1
             if last_offset >= self.recovery_point + config.flush_messages:
                 self._flush()
-        except OSError as error:
+        except (OSError, CorruptBatchError) as error:
             self._fail(error)
 
     def _account(self, header: BatchHeader, batch: memoryview, base_offset: int) -> None:
         try:
             account(self.producer_state, header, batch, base_offset, self._active)
-        except OSError as error:
+        except (OSError, CorruptBatchError) as error:
             self._fail(error)
 
     def _refuse(self) -> NoReturn:
         raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"The log directory of {self.topic}-{self.partition} is offline")
 
-    def _fail(self, error: OSError) -> NoReturn:
-        """Report the failed disk, which takes every log of the directory offline."""
+    def _fail(self, error: DiskError) -> NoReturn:
+        """Answer for damaged bytes, which concern those who want them; or for a disk that fails, which goes offline."""
+        if not isinstance(error, OSError):
+            raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
         self._on_disk_error(error)
         raise ApiError(
             ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
@@ -280,9 +272,9 @@ class Log:
     def read(self, offset: int, max_bytes: int, max_offset: int, min_one_batch: bool) -> FileRegion | None:
         """Whole batches from the one that holds `offset` on, all below `max_offset` (exclusive), from one segment.
 
-        At most `max_bytes`, but with `min_one_batch` at least the first batch. None when there is nothing below `max_offset`
-        or the first batch does not fit. Raises ApiError OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE for a damaged segment, and
-        KAFKA_STORAGE_ERROR.
+        At most `max_bytes`, but with `min_one_batch` at least the first batch. None when there is nothing below
+        `max_offset` or the first batch does not fit. Raises ApiError OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE for a damaged
+        segment, and KAFKA_STORAGE_ERROR.
         """
         end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= end_offset:
@@ -302,10 +294,8 @@ class Log:
                 region = segment.read(offset, max_bytes, max_offset, segment_end, min_one_batch)
                 if region is not None or segment_end >= max_offset or segment.position_of(offset) is not None:
                     return region
-        except OSError as error:
+        except (OSError, CorruptBatchError) as error:
             self._fail(error)
-        except CorruptBatchError as error:
-            raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
         return None
 
     def _from(self, offset: int) -> Iterator[tuple[Segment, int]]:
@@ -329,50 +319,37 @@ class Log:
     def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTxn]:
         """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""
         found: list[AbortedTxn] = []
-        for segment, _ in self._from(start_offset):
-            for txn in segment.txn_index:
-                if txn.last_offset >= start_offset and txn.first_offset < end_offset:
-                    found.append(txn)
-                if txn.last_stable_offset >= end_offset:
-                    return found
+        with self._disk:
+            for segment, _ in self._from(start_offset):
+                for txn in segment.txn_index.read():
+                    if txn.last_offset >= start_offset and txn.first_offset < end_offset:
+                        found.append(txn)
+                    if txn.last_stable_offset >= end_offset:
+                        return found
         return found
 
     def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
         """The first record at or after the log start whose timestamp is at or after `timestamp_ms`."""
-        for segment in self._segments:
-            if segment.largest_timestamp() >= timestamp_ms:
-                for header, batch in segment.batches_from_timestamp(timestamp_ms, self.log_start_offset):
-                    for record in iter_records(batch):
-                        if record.timestamp >= timestamp_ms and record.offset >= self.log_start_offset:
-                            return TimestampOffset(record.timestamp, record.offset, header.partition_leader_epoch)
-                return None
-        return None
+        with self._disk:
+            return first_at_or_after(self._segments, timestamp_ms, self.log_start_offset)
 
     def max_timestamp(self) -> TimestampOffset | None:
         """The first record that has the largest timestamp (KIP-734); None for a log without timestamps."""
-        segment = max(self._segments, key=lambda each: each.max_timestamp)
-        if segment.max_timestamp < 0:
-            return None
-        for header, batch in segment.batches(segment.position_of(segment.offset_of_max_timestamp) or 0):
-            if header.max_timestamp == segment.max_timestamp:
-                for record in iter_records(batch):
-                    if record.timestamp == header.max_timestamp:
-                        return TimestampOffset(record.timestamp, record.offset, header.partition_leader_epoch)
-        return None
+        with self._disk:
+            return with_max_timestamp(self._segments)
 
     # Segments come and go.
 
     def roll(self) -> None:
         """Begin a new segment at the log end, unless the active one is empty."""
         if self._active.size:
-            try:
+            with self._disk:
                 self._roll(self.log_end_offset)
-            except OSError as error:
-                self._fail(error)
 
     def _roll(self, base_offset: int) -> Segment:
         self._active.become_inactive()
-        self._take_snapshot(base_offset)
+        self._snapshots.take(base_offset, self.producer_state)
+        self._snapshots.keep_only(self._bases)
         segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
         self._segments.append(segment)
         self._bases.append(base_offset)
@@ -386,52 +363,32 @@ class Log:
         limit = min(self.config.segment_jitter_ms, self.config.roll_ms)
         return self._rng.randrange(limit) if limit else 0
 
-    def _take_snapshot(self, offset: int) -> None:
-        if self._snapshots and self._snapshots[-1] >= offset:
-            return
-        path = snapshot_path(self._directory, offset)
-        write_snapshot(self._fs, path, self.producer_state.producers.values())
-        self._snapshots.append(offset)
-        remove_stray_snapshots(self._fs, self._directory, self._snapshots, self._segments)
-
     def delete_old_segments(self, now_ms: int) -> list[str]:
-        """Apply retention. The files are renamed to .deleted now and removed by `remove_deleted_files` later; their paths."""
-        try:
+        """Apply retention: rename files to .deleted, for `remove_deleted_files` to remove later; the new paths."""
+        with self._disk:
             bounds = LogBounds(self.log_start_offset, self._high_watermark, self.log_end_offset)
             count = expired_count(self._segments, self.config, bounds, now_ms)
             if not count:
                 return []
             if count == len(self._segments):
                 self._roll(self.log_end_offset)
-            paths = self._discard(self._segments[:count], now_ms)
+            paths = [path for segment in self._segments[:count] for path in segment.rename(DELETED_SUFFIX)]
+            self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
             del self._segments[:count], self._bases[:count]
+            self._snapshots.keep_only(self._bases)
             self._move_log_start(max(self.log_start_offset, self._bases[0]))
+            self._note_new_names()
             return paths
-        except OSError as error:
-            self._fail(error)
-
-    def _discard(self, segments: list[Segment], now_ms: int) -> list[str]:
-        paths: list[str] = []
-        for segment in segments:
-            paths += segment.rename(DELETED_SUFFIX)
-            if segment.base_offset in self._snapshots:
-                self._snapshots.remove(segment.base_offset)
-                remove_if_exists(self._fs, snapshot_path(self._directory, segment.base_offset))
-        self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
-        self._note_new_names()
-        return paths
 
     def replace_segments(self, cleaned: Segment, original_bases: list[int], now_ms: int) -> None:
         """Put a compacted segment, which bears the .swap suffix, in the place of the neighbours it was made of."""
         slot = self._bases.index(original_bases[0])
         originals = self._segments[slot : slot + len(original_bases)]
-        try:
+        with self._disk:
             paths = [path for segment in originals for path in segment.rename(DELETED_SUFFIX)]
             self._fs.sync_dir(self._directory)
             cleaned.rename("")
             self._fs.sync_dir(self._directory)
-        except OSError as error:
-            self._fail(error)
         self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
         self._segments[slot : slot + len(originals)] = [cleaned]
         self._bases[slot : slot + len(originals)] = [cleaned.base_offset]
@@ -468,9 +425,9 @@ class Log:
         if offset < self._bases[0]:
             self.truncate_fully_and_start_at(offset)
             return
-        try:
+        with self._disk:
             keep = bisect_right(self._bases, offset)
-            for segment in self._segments[keep:]:
+            for segment in reversed(self._segments[keep:]):
                 segment.remove()
             del self._segments[keep:], self._bases[keep:]
             self._active = self._segments[-1]
@@ -480,27 +437,16 @@ class Log:
             self.log_start_offset = min(self.log_start_offset, offset)
             self.high_watermark = self._high_watermark
             self.leader_epochs.truncate_from_end(offset)
-            self._rewind_producers(offset)
-        except OSError as error:
-            self._fail(error)
-
-    def _rewind_producers(self, offset: int) -> None:
-        for snapshot in [each for each in self._snapshots if each > offset]:
-            self._snapshots.remove(snapshot)
-            remove_if_exists(self._fs, snapshot_path(self._directory, snapshot))
-        state = self.producer_state
-        start = self.log_start_offset
-        load_latest_snapshot(self._fs, self._directory, self._snapshots, state, log_start_offset=start, limit=offset)
-        replay_producers(state, self._segments, offset)
+            self._snapshots.remove_from(offset + 1)
+            self._snapshots.load_newest(self.producer_state, self.log_start_offset, offset)
+            replay_producers(self.producer_state, self._segments, offset)
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         """Drop everything; the log begins anew at `offset`."""
-        try:
+        with self._disk:
             for segment in self._segments:
                 segment.remove()
-            for snapshot in self._snapshots:
-                remove_if_exists(self._fs, snapshot_path(self._directory, snapshot))
-            self._snapshots.clear()
+            self._snapshots.remove_from(0)
             segment = Segment.create(self._fs, self._directory, offset, self.config.index_interval_bytes)
             self._segments[:], self._bases[:], self._active = [segment], [offset], segment
             self.log_start_offset = self.log_end_offset = self.recovery_point = offset
@@ -508,8 +454,6 @@ class Log:
             self.leader_epochs.clear()
             self.producer_state.clear(offset)
             self._note_new_names()
-        except OSError as error:
-            self._fail(error)
 
     # Durability and the end.
 
@@ -518,13 +462,15 @@ class Log:
             self._unsynced_directories.append(self._directory)
 
     def flush_job(self, include_active: bool) -> FlushJob | None:
-        """What must be synced to make the log durable, up to its end or up to the active segment; None if nothing must."""
+        """What must be synced to make the log durable, with or without its active segment; None if nothing must."""
         end_offset = self.log_end_offset if include_active else self._active.base_offset
         if end_offset <= self.recovery_point:
             return None
         segments = [segment for segment, _ in self._from(self.recovery_point) if segment.base_offset < end_offset]
         files, directories = list(self._unsynced_files), list(self._unsynced_directories)
-        return FlushJob(self._fs, segments, self.leader_epochs, files, directories, end_offset)
+        return FlushJob(
+            self._fs, segments, self.leader_epochs, files, directories, end_offset, is_gone=lambda: self.is_offline
+        )
 
     def flushed(self, job: FlushJob) -> None:
         """The job has run: recovery need not look below its end."""
@@ -534,10 +480,8 @@ class Log:
 
     def flush(self) -> None:
         """Make every record durable, in this thread."""
-        try:
+        with self._disk:
             self._flush()
-        except OSError as error:
-            self._fail(error)
 
     def _flush(self) -> None:
         job = self.flush_job(include_active=True)
@@ -552,24 +496,21 @@ class Log:
 
     def close(self) -> None:
         """Flush, complete the indexes and leave a producer snapshot, so that the next start need not scan."""
-        try:
+        with self._disk:
             self._flush()
             self._active.close()
-            self._take_snapshot(self.log_end_offset)
+            self._snapshots.take(self.log_end_offset, self.producer_state)
+            self._snapshots.keep_only(self._bases)
             for segment in self._segments:
                 segment.drop_idle_file()
-        except OSError as error:
-            self._fail(error)
 
     def rename_for_delete(self) -> None:
         """Rename the directory to <topic>-<partition>.<32 hex>-delete; the log is not used any more."""
         suffix = f"-{self.partition}.{self._rng.randbytes(16).hex()}{DELETE_DIR_SUFFIX}"
         target = f"{self.dir.parent}/{self.topic[: MAX_NAME_LENGTH - len(suffix)]}{suffix}"
         self.is_offline = True
-        try:
+        with self._disk:
             self._fs.rename(self._directory, target)
-        except OSError as error:
-            self._fail(error)
         self._directory = target
         self.leader_epochs.moved_to(f"{target}/{LEADER_EPOCHS}")
         for segment in self._segments:

@@ -1,11 +1,12 @@
 """All data directories of a broker: locks, identity, checkpoints, and the logs in them (Kafka class LogManager).
 
-A data directory holds one directory for each partition, `meta.properties` that says whose data it is, a lock, and checkpoint
-files. `.kafka_cleanshutdown` is written last by a clean shutdown and removed first by the next start, so that its presence
-means: every file here is complete. A directory whose disk fails goes offline with all its logs, the others go on serving.
+A data directory holds one directory for each partition, `meta.properties` that says whose data it is, a lock, and
+checkpoint files. `.kafka_cleanshutdown` is written last by a clean shutdown and removed first by the next start, so
+that its presence means: every file here is complete. A directory whose disk fails goes offline with all its logs, the
+others go on serving.
 
-Work that can take long (syncing, compacting) comes as a `DiskJob`: `run` may run in a worker thread, `done` must then be
-called in the thread that owns the logs. `carry_out` does both at once.
+Work that can take long (syncing, compacting) comes as a `DiskJob`: `run` may run in a worker thread, `done` must then
+be called in the thread that owns the logs. `carry_out` does both at once.
 """
 
 import logging
@@ -36,7 +37,7 @@ from kpy.storage.fs import Fs, OsFs, read_file, remove_tree, replace_file
 from kpy.storage.log import DELETE_DIR_SUFFIX, Log
 from kpy.storage.log_config import DAY_MS, LogConfig
 from kpy.storage.recovery import LoadRequest, load_log
-from kpy.storage.segment import CorruptBatchError
+from kpy.storage.scan import CorruptBatchError
 
 LOCK = ".lock"
 META_PROPERTIES = "meta.properties"
@@ -44,7 +45,8 @@ CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 
 DIRECTORY_DELETE_DELAY_MS = 60_000
-"""How long the files of a deleted topic stay for readers that still send from them, as file.delete.delay.ms by default."""
+"""How long the files of a deleted topic stay for readers that still send from them, as file.delete.delay.ms by default.
+"""
 
 _PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
 
@@ -112,7 +114,8 @@ class LogDirs:
         self._damaged: set[TopicPartition] = set()
         self.cluster_id = ""
         self.was_clean = True
-        """Whether the logs that were found are complete; otherwise they were recovered, and may have lost their tails."""
+        """Whether the logs that were found are complete; otherwise they were recovered, and may have lost their tails.
+        """
         self.logs: dict[TopicPartition, Log] = {}
         self.on_offline: Callable[[str, list[TopicPartition]], None] | None = None
 
@@ -264,20 +267,24 @@ class LogDirs:
     # Upkeep.
 
     def retention(self, now_ms: int) -> None:
-        """Delete what is due: old segments, files and directories deleted earlier, expired producers, idle descriptors."""
+        """Drop what is due: old segments, files and directories deleted earlier, silent producers, idle descriptors."""
         for directory in self._online():
             try:
                 for key, log in list(directory.logs.items()):
-                    if key not in self._being_compacted:
-                        log.delete_old_segments(now_ms)
+                    if key not in self._being_compacted and directory.error is None:
+                        self._apply_retention(log, now_ms)
                     log.remove_deleted_files(now_ms)
                     log.producer_state.expire(now_ms)
                     log.drop_idle_files()
                 self._remove_doomed(directory, now_ms)
             except OSError as error:
                 self.fail(directory.path, error)
-            except ApiError:
-                _log.warning("retention stopped in %s, which is offline", directory.path)
+
+    def _apply_retention(self, log: Log, now_ms: int) -> None:
+        try:
+            log.delete_old_segments(now_ms)
+        except ApiError as error:
+            _log.warning("no segments of %s-%d were deleted: %s", log.topic, log.partition, error)
 
     def _remove_doomed(self, directory: _Directory, now_ms: int) -> None:
         waiting: list[tuple[int | None, str]] = []
@@ -312,7 +319,7 @@ class LogDirs:
                     yield DiskJob(directory.path, job.run, partial(log.flushed, job))
 
     def clean_job(self, now_ms: int) -> DiskJob | None:
-        """A round of compaction for the dirtiest log that is due, if any. One log is never compacted twice at a time."""
+        """A round of compaction for the dirtiest log that is due, if any; never two rounds for one log at a time."""
         due: list[tuple[CleanTask, _Directory, Log]] = []
         for directory in self._online():
             for key, log in directory.logs.items():
@@ -342,8 +349,12 @@ class LogDirs:
             return
         if not results:
             self._damaged.add(key)
-        elif swap_in(log, task, results[0]):
-            directory.cleaner_offsets[key] = results[0].end_offset
+            return
+        try:
+            if swap_in(log, task, results[0]):
+                directory.cleaner_offsets[key] = results[0].end_offset
+        except OSError as error:
+            self.fail(directory.path, error)
 
     def clean(self, now_ms: int) -> None:
         """Compact what is due, in this thread."""

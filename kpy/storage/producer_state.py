@@ -1,28 +1,24 @@
 """What a partition remembers of its idempotent and transactional producers (KIP-98, Kafka class ProducerStateManager).
 
 For each producer id: its epoch, its last five batches by sequence number, and where its open transaction began. A batch
-that repeats one of the five is answered again, a gap in the sequence is refused. The first batch of an unknown producer is
-accepted with any sequence, because its state may have expired with its records.
+that repeats one of the five is answered again, a gap in the sequence is refused. The first batch of an unknown producer
+is accepted with any sequence, because its state may have expired with its records.
 
-An open transaction holds back the last stable offset from its first record until its marker is below the high watermark.
-So a transaction is *ongoing* until its marker is appended and *unreplicated* until the high watermark has passed the marker.
+An open transaction holds back the last stable offset from its first record until its marker is below the high
+watermark. So a transaction is *ongoing* until its marker is appended and *unreplicated* until the high watermark has
+passed the marker.
 
-Snapshots make restarts cheap: `<offset>.snapshot` holds the state as of that offset; the rest is replayed from batches.
-Only the last batch of each producer is kept in one.
+After a restart the state is read from a snapshot (snapshots.py), and from the batches that the log has since.
 """
 
-import logging
 import struct
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fastcrc import crc32
-
 from kpy.errors import ApiError, ErrorCode
 from kpy.records.batch import BatchHeader, iter_records
-from kpy.storage.fs import File, Fs, read_file, remove_if_exists
 from kpy.storage.index import AbortedTxn
 
 BATCHES_REMEMBERED = 5
@@ -34,19 +30,11 @@ NO_SEQUENCE = -1
 NO_OFFSET = -1
 MAX_SEQUENCE = 0x7FFFFFFF
 
-SNAPSHOT_SUFFIX = ".snapshot"
-SNAPSHOT_VERSION = 1
 ABORT = 0
 COMMIT = 1
 _MARKER_KEY = struct.Struct(">hh")
 _MARKER_VALUE = struct.Struct(">hi")
 MAX_MARKER_BYTES = 1024
-
-_SNAPSHOT_HEAD = struct.Struct(">hIi")
-_SNAPSHOT_CRC_END = 6
-_SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
-
-_log = logging.getLogger(__name__)
 
 
 class ProducedBatch(NamedTuple):
@@ -71,10 +59,6 @@ class EndMarker(NamedTuple):
 
     is_abort: bool
     coordinator_epoch: int
-
-
-class CorruptSnapshotError(Exception):
-    """A snapshot file that cannot be used; an older one, or the log itself, is."""
 
 
 class Producer:
@@ -158,7 +142,7 @@ class ProducerState:
         )
 
     def check_marker(self, header: BatchHeader, marker: EndMarker) -> None:
-        """Raises ApiError INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED when a marker comes from the past."""
+        """Raises ApiError INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED for a marker from the past."""
         producer = self.producers.get(header.producer_id)
         if producer is None:
             return
@@ -278,72 +262,3 @@ def parse_marker(batch: memoryview) -> EndMarker | None:
         _, coordinator_epoch = _MARKER_VALUE.unpack_from(record.value)
         return EndMarker(kind == ABORT, coordinator_epoch)
     return None
-
-
-def snapshot_path(directory: str, offset: int) -> str:
-    return f"{directory}/{offset:020d}{SNAPSHOT_SUFFIX}"
-
-
-def write_snapshot(fs: Fs, path: str, producers: Iterable[Producer]) -> None:
-    """Write the state to a snapshot file (version 1). Not synced: a torn one fails its CRC and the log is read instead."""
-    entries = [
-        _SNAPSHOT_ENTRY.pack(
-            each.producer_id,
-            each.epoch,
-            each.last_sequence,
-            each.last_data_offset,
-            each.batches[-1].offset_delta if each.batches else 0,
-            each.last_timestamp,
-            each.coordinator_epoch,
-            each.current_txn_first_offset,
-        )
-        for each in producers
-    ]
-    body = struct.pack(">i", len(entries)) + b"".join(entries)
-    data = struct.pack(">hI", SNAPSHOT_VERSION, crc32.iscsi(body)) + body
-    file = File(fs, path, create=True)
-    file.truncate(0)
-    file.write(data, 0)
-
-
-def read_snapshot(fs: Fs, path: str) -> list[Producer]:
-    """The producers in a snapshot file. Raises CorruptSnapshotError."""
-    data = read_file(fs, path)
-    if len(data) < _SNAPSHOT_HEAD.size:
-        raise CorruptSnapshotError(f"{path} has only {len(data)} bytes")
-    version, crc, count = _SNAPSHOT_HEAD.unpack_from(data)
-    if version != SNAPSHOT_VERSION:
-        raise CorruptSnapshotError(f"{path} has unknown version {version}")
-    if crc32.iscsi(data[_SNAPSHOT_CRC_END:]) != crc:
-        raise CorruptSnapshotError(f"{path} does not match its CRC")
-    if len(data) != _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size:
-        raise CorruptSnapshotError(f"{path} has {len(data)} bytes for {count} producers")
-    producers: list[Producer] = []
-    for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size :]):
-        producer_id, epoch, last_sequence, last_offset, delta, timestamp, coordinator_epoch, first_offset = fields
-        producer = Producer(producer_id, epoch, coordinator_epoch, timestamp)
-        producer.current_txn_first_offset = first_offset
-        if last_offset >= 0:
-            producer.batches.append(ProducedBatch(last_sequence, last_offset, delta, timestamp))
-        producers.append(producer)
-    return producers
-
-
-def load_latest_snapshot(
-    fs: Fs, directory: str, snapshot_offsets: list[int], state: ProducerState, *, log_start_offset: int, limit: int
-) -> None:
-    """Start `state` from the newest usable snapshot in (log start, limit], or empty at the log start.
-
-    Unusable snapshots are removed.
-    """
-    for offset in sorted(snapshot_offsets, reverse=True):
-        if not log_start_offset < offset <= limit:
-            continue
-        path = snapshot_path(directory, offset)
-        try:
-            state.load(read_snapshot(fs, path), offset)
-            return
-        except CorruptSnapshotError as error:
-            _log.warning("ignoring a producer snapshot: %s", error)
-            remove_if_exists(fs, path)
-    state.clear(log_start_offset)

@@ -1,20 +1,20 @@
 """Opening a partition's directory, whatever state the last run left it in (Kafka class LogLoader).
 
-After a clean shutdown the files are trusted: the log end is read from the tail of the active segment, the producers from the
-last snapshot. After an unclean one, every segment from the one that holds the recovery point on is read batch by batch. At the
-first batch that is cut short, has a bad CRC or an offset that cannot follow, the log is truncated there and later segments
-are removed; so they are when a segment does not begin where the one before it ends, which only compaction may bring about:
-a power cut can take the tail of a segment and leave the next one.
-  indexes, leader epochs and producer state are rebuilt on the way. A tail that is damaged in spite of a clean
-shutdown is treated the same way.
+After a clean shutdown the files are trusted: the log end is read from the tail of the active segment, the producers
+from the last snapshot. After an unclean one, every segment from the one that holds the recovery point on is read batch
+by batch. At the first batch that is cut short, has a bad CRC or an offset that cannot follow, the log is truncated
+there and later segments are removed; so they are when a segment does not begin where the one before it ends, which only
+compaction may bring about: a power cut can take the tail of a segment and leave the next one. indexes, leader epochs
+and producer state are rebuilt on the way. A tail that is damaged in spite of a clean shutdown is treated the same way.
 
 Base offset and leader epoch lie outside the CRC, since leaders stamp them; an offset is only checked to rise.
 
-A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go; `.swap`
-files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
+A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go;
+`.swap` files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
 """
 
 import logging
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -23,27 +23,22 @@ from kpy.errors import StorageError
 from kpy.records.batch import BatchHeader, check_crc
 from kpy.storage.checkpoints import LEADER_EPOCHS
 from kpy.storage.fs import Fs, remove_if_exists
+from kpy.storage.index import CorruptIndexError
 from kpy.storage.leader_epochs import LeaderEpochs
 from kpy.storage.log_config import LogConfig
-from kpy.storage.producer_state import (
-    NO_PRODUCER_ID,
-    SNAPSHOT_SUFFIX,
-    ProducerState,
-    load_latest_snapshot,
-    parse_marker,
-    snapshot_path,
-    write_snapshot,
-)
+from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
+from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
     LOG_SUFFIX,
     SUFFIXES,
     SWAP_SUFFIX,
-    CorruptBatchError,
+    TXN_INDEX_SUFFIX,
     Segment,
     parse_base_offset,
 )
+from kpy.storage.snapshots import Snapshots
 
 _LEGACY_HEAD = struct.Struct(">qiIb")
 _LEGACY_CRC_END = 16
@@ -53,12 +48,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LoadedLog:
-    """What a directory holds. `snapshots` are the offsets of the producer snapshots, in order."""
+    """What a directory holds."""
 
     segments: list[Segment]
     leader_epochs: LeaderEpochs
     producer_state: ProducerState
-    snapshots: list[int]
+    snapshots: Snapshots
     log_start_offset: int
     log_end_offset: int
     recovery_point: int
@@ -89,12 +84,12 @@ def load_log(request: LoadRequest) -> LoadedLog:
         segments=[Segment.attach(fs, directory, base, interval) for base in bases],
         leader_epochs=LeaderEpochs(fs, f"{directory}/{LEADER_EPOCHS}"),
         producer_state=ProducerState(request.producer_expiration_ms),
-        snapshots=sorted(int(name[:20]) for name in names if name.endswith(SNAPSHOT_SUFFIX)),
+        snapshots=Snapshots(fs, directory, names),
         log_start_offset=max(request.log_start_offset, bases[0] if bases else 0),
         log_end_offset=0,
         recovery_point=0,
     )
-    first_unchecked = _first_unchecked(request, loaded)
+    first_unchecked = min(_first_unchecked(request, loaded), _first_without_txn_index(loaded, names))
     first_unchecked = _load_epochs(request, loaded, first_unchecked)
     if first_unchecked == len(loaded.segments) and loaded.segments:
         first_unchecked = _open_active(loaded)
@@ -108,7 +103,7 @@ def load_log(request: LoadRequest) -> LoadedLog:
     loaded.leader_epochs.truncate_from_end(loaded.log_end_offset)
     loaded.leader_epochs.truncate_from_start(loaded.log_start_offset)
     loaded.producer_state.expire(request.now_ms)
-    remove_stray_snapshots(fs, directory, loaded.snapshots, loaded.segments)
+    loaded.snapshots.keep_only(segment.base_offset for segment in loaded.segments)
     return loaded
 
 
@@ -121,8 +116,22 @@ def _first_unchecked(request: LoadRequest, loaded: LoadedLog) -> int:
     return max(0, below - 1)
 
 
+def _first_without_txn_index(loaded: LoadedLog, names: list[str]) -> int:
+    """The slot of the first segment whose transaction index is damaged: nothing but reading the log brings it back."""
+    present = {name for name in names if name.endswith(TXN_INDEX_SUFFIX)}
+    for slot, segment in enumerate(loaded.segments):
+        if present and os.path.basename(segment.txn_index.path) in present:
+            try:
+                segment.txn_index.read()
+            except CorruptIndexError as error:
+                _log.warning("recovering a segment: %s", error)
+                return slot
+    return len(loaded.segments)
+
+
 def _load_epochs(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> int:
-    """Read the leader epochs. If they are lost, every segment must be read to find them: then 0, else `first_unchecked`.
+    """Read the leader epochs. If they are lost, every segment must be read to find them: then 0, else
+    `first_unchecked`.
 
     A power cut can leave the file empty, which it rightly is only before the first append.
     """
@@ -148,16 +157,16 @@ def _open_active(loaded: LoadedLog) -> int:
 
 
 def _load_producers(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> None:
-    """Producer state up to the first unchecked segment; after a clean shutdown without any snapshot there are no producers."""
+    """Producer state up to the first unchecked segment; after a clean shutdown without any snapshot there are no
+    producers.
+    """
     state, segments = loaded.producer_state, loaded.segments
     is_sound = first_unchecked == len(segments)
     limit = loaded.log_end_offset if is_sound else segments[first_unchecked].base_offset
-    if request.is_clean and not loaded.snapshots:
+    if request.is_clean and not loaded.snapshots.offsets:
         state.clear(limit)
         return
-    load_latest_snapshot(
-        request.fs, request.directory, loaded.snapshots, state, log_start_offset=loaded.log_start_offset, limit=limit
-    )
+    loaded.snapshots.load_newest(state, loaded.log_start_offset, limit)
     replay_producers(state, segments, limit)
 
 
@@ -218,11 +227,8 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     if loaded.leader_epochs.entries() != known_epochs:
         loaded.leader_epochs.save()
     loaded.producer_state.map_end_offset = end_offset
-    producers = loaded.producer_state.producers.values()
-    write_snapshot(request.fs, snapshot_path(request.directory, end_offset), producers)
-    for offset in [offset for offset in loaded.snapshots if offset > end_offset]:
-        remove_if_exists(request.fs, snapshot_path(request.directory, offset))
-    loaded.snapshots = sorted({offset for offset in loaded.snapshots if offset < end_offset} | {end_offset})
+    loaded.snapshots.remove_from(end_offset)
+    loaded.snapshots.take(end_offset, loaded.producer_state)
 
 
 def _recover_segment(segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
@@ -281,19 +287,8 @@ def _start_anew_if_empty(request: LoadRequest, loaded: LoadedLog) -> None:
     loaded.segments = [Segment.create(request.fs, request.directory, start, interval)]
     loaded.leader_epochs.clear()
     loaded.producer_state.clear(start)
-    for offset in loaded.snapshots:
-        remove_if_exists(request.fs, snapshot_path(request.directory, offset))
-    loaded.snapshots = []
+    loaded.snapshots.remove_from(0)
     loaded.log_end_offset = start
-
-
-def remove_stray_snapshots(fs: Fs, directory: str, snapshots: list[int], segments: list[Segment]) -> None:
-    """Keep the snapshots at segment boundaries and the newest one; drops the others from disk and list."""
-    kept = {segment.base_offset for segment in segments} | set(snapshots[-1:])
-    for offset in snapshots:
-        if offset not in kept:
-            remove_if_exists(fs, snapshot_path(directory, offset))
-    snapshots[:] = [offset for offset in snapshots if offset in kept]
 
 
 # Interrupted work.

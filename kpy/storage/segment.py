@@ -1,15 +1,15 @@
 """One segment of a log: a file of record batches, its offset index, its time index and its transaction index.
 
-Positions are byte positions in the .log file, offsets are record offsets. The size is tracked in memory, so an append is one
-pwritev at a known position and a read asks the file system for nothing. Kafka classes LogSegment and FileRecords.
+Positions are byte positions in the .log file, offsets are record offsets. The size is tracked in memory, so an append
+is one pwritev at a known position and a read asks the file system for nothing. Kafka classes LogSegment and
+FileRecords.
 
-Finding a batch costs an index lookup and a walk over the headers behind it. Sequential readers skip both: where a read ends,
-the next one begins, so each segment remembers the boundaries that recent reads have ended at.
+Finding a batch costs an index lookup and a walk over the headers behind it. Sequential readers skip both: where a read
+ends, the next one begins, so each segment remembers the boundaries that recent reads have ended at.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from kpy.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader, read_header
 from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
@@ -21,6 +21,7 @@ from kpy.storage.index import (
     TimeIndex,
     TransactionIndex,
 )
+from kpy.storage.scan import MIN_BATCH_LENGTH, CorruptBatchError, Found, scan_batches, scan_headers
 
 LOG_SUFFIX = ".log"
 OFFSET_INDEX_SUFFIX = ".index"
@@ -31,37 +32,17 @@ DELETED_SUFFIX = ".deleted"
 CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"
 
-MIN_BATCH_LENGTH = HEADER_SIZE - LOG_OVERHEAD
-SCAN_BYTES = 16 * 1024
-"""Read at once while walking over batch headers."""
-REPLAY_BYTES = 1 << 20
-"""Read at once while walking over whole batches."""
 MAX_REMEMBERED_POSITIONS = 64
 """Per segment: about as many sequential readers can follow it without index lookups."""
 
 _log = logging.getLogger(__name__)
 
 
-class CorruptBatchError(Exception):
-    """Bytes in a .log file that are no batch of magic 2. `position` is where it should begin."""
-
-    def __init__(self, path: str, position: int, what: str) -> None:
-        super().__init__(f"{path} at position {position}: {what}")
-        self.position = position
-
-
-class Found(NamedTuple):
-    """A batch in a segment."""
-
-    position: int
-    header: BatchHeader
-
-
 class Segment:
     """The batches from `base_offset` up to the next segment's base offset.
 
-    Only the last segment of a log, the active one, is appended to. `max_timestamp` and its offset are read from the time
-    index when first needed; `first_timestamp`, the first batch's, from the log.
+    Only the last segment of a log, the active one, is appended to. `max_timestamp` and its offset are read from the
+    time index when first needed; `first_timestamp`, the first batch's, from the log.
     """
 
     __slots__ = (
@@ -99,7 +80,7 @@ class Segment:
         self.was_read = False
         self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
         self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
-        self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX))
+        self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX), base_offset)
         self._index_sound = False
         self._bytes_since_index_entry = 0
         self._first_timestamp: int | None = None
@@ -169,7 +150,7 @@ class Segment:
         return 0 <= offset - self.base_offset <= MAX_RELATIVE_OFFSET
 
     def waited_for_roll_ms(self, now_ms: int, max_timestamp: int) -> int:
-        """The age that segment.ms is about: by the records' own time where they have one, else since the first append."""
+        """The age that segment.ms is about: by the records' own time if they have one, else since the first append."""
         first = self.first_timestamp
         if first >= 0:
             return max_timestamp - first
@@ -280,37 +261,12 @@ class Segment:
     # Finding and reading.
 
     def headers(self, position: int, end: int | None = None) -> Iterator[Found]:
-        """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError, CRCs are not checked."""
-        end = self.size if end is None else end
-        file = self.file
-        chunk, chunk_start = b"", 0
-        while end - position >= HEADER_SIZE:
-            if not chunk_start <= position <= chunk_start + len(chunk) - HEADER_SIZE:
-                chunk, chunk_start = file.read(min(SCAN_BYTES, end - position), position), position
-                if len(chunk) < HEADER_SIZE:
-                    return
-            header = read_header(chunk, position - chunk_start)
-            if header.magic != MAGIC or header.batch_length < MIN_BATCH_LENGTH:
-                what = f"no batch begins here (length {header.batch_length}, magic {header.magic})"
-                raise CorruptBatchError(self.path(), position, what)
-            next_position = position + LOG_OVERHEAD + header.batch_length
-            if next_position > end:
-                return
-            yield Found(position, header)
-            position = next_position
+        """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError; CRCs are not checked."""
+        return scan_headers(self.file, self.path(), position, self.size if end is None else end)
 
-    def batches(self, position: int, end: int | None = None) -> Iterator[tuple[BatchHeader, memoryview]]:
-        """Each complete batch with its bytes, for replay. Raises CorruptBatchError, CRCs are not checked."""
-        chunk, chunk_start = memoryview(b""), position
-        for found in self.headers(position, end):
-            size = found.header.size_bytes
-            start = found.position - chunk_start
-            if start + size > len(chunk):
-                chunk_start, start = found.position, 0
-                chunk = memoryview(
-                    self.file.read(max(size, min(REPLAY_BYTES, self.size - found.position)), chunk_start)
-                )
-            yield found.header, chunk[start : start + size]
+    def batches(self, position: int) -> Iterator[tuple[BatchHeader, memoryview]]:
+        """Each complete batch with its bytes, for replay. Raises CorruptBatchError; CRCs are not checked."""
+        return scan_batches(self.file, self.path(), position, self.size)
 
     def batches_from_timestamp(self, timestamp_ms: int, start_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """The batches that can hold the first record at or after the time, among those from `start_offset` on."""
@@ -390,7 +346,7 @@ class Segment:
         positions[offset] = position
 
     def _trusted_position_for(self, offset: int) -> int:
-        """The index's answer, checked against the log: what it points to must look like a batch at or below `offset`."""
+        """The index's answer, checked against the log: what it points to must look like a batch up to `offset`."""
         if not self._index_sound:
             self._check_or_rebuild_indexes()
         position = self.offset_index.position_for(offset)
@@ -410,7 +366,7 @@ class Segment:
         )
 
     def next_offset(self) -> int:
-        """One past the last batch's last offset; the base offset while empty. Raises CorruptBatchError for a bad tail."""
+        """One past the last batch's last offset, or the base offset while empty. CorruptBatchError for a bad tail."""
         position = self._trusted_position_for(self.base_offset + MAX_RELATIVE_OFFSET)
         offset, end = self.base_offset, position
         for found in self.headers(position):
@@ -493,7 +449,10 @@ class Segment:
         self._index_sound = True
 
     def truncate_file(self, size: int) -> None:
-        """Cut the .log file. Durably, since a later recovery may begin right behind the cut and trust what is before it."""
+        """Cut the .log file.
+
+        Durably, since a later recovery may begin right behind the cut and trust what is before it.
+        """
         self.file.truncate(size)
         self.file.sync()
         self.size = size

@@ -1,0 +1,37 @@
+"""What it takes to make a log durable, as a job that can run outside the log's thread."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kpy.storage.fs import File, Fs
+from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.segment import Segment
+
+
+class FlushJob(NamedTuple):
+    """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`.
+
+    `files` and `directories` are those with changes that have never been synced.
+    """
+
+    fs: Fs
+    segments: list[Segment]
+    leader_epochs: LeaderEpochs
+    files: list[str]
+    directories: list[str]
+    end_offset: int
+    is_gone: Callable[[], bool]
+
+    def run(self) -> None:
+        """Sync everything. A log that is deleted meanwhile needs nothing; else failures are OSErrors, and final."""
+        try:
+            for segment in self.segments:
+                segment.flush()
+            self.leader_epochs.sync()
+            for path in self.files:
+                File(self.fs, path).sync()
+            for directory in self.directories:
+                self.fs.sync_dir(directory)
+        except FileNotFoundError:
+            if not self.is_gone():
+                raise

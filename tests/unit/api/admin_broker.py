@@ -1,0 +1,82 @@
+"""A broker for metadata and administration handlers: a real cluster in memory, and replicas that only listen."""
+
+import random
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, cast
+
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.api.registry import ROUTES
+from kpy.config import BrokerConfig
+from kpy.metadata.cluster import Cluster
+from kpy.metadata.embedded import EmbeddedStore
+from kpy.metadata.image import MetadataImage
+from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+
+CLUSTER_ID = "VUJmE3lXTTqs0g9LRGRJbQ"
+LISTENER = "PLAINTEXT"
+
+
+class FakeReplicas:
+    """Stands in for the replica manager: it keeps the images that it was told to apply."""
+
+    def __init__(self) -> None:
+        self.applied: list[MetadataImage] = []
+
+    def apply(self, image: MetadataImage) -> None:
+        self.applied.append(image)
+
+
+def make_broker(**settings: str) -> Broker:
+    """Broker 1 on listener PLAINTEXT at localhost:9092. `settings` are broker configs, underscores for dots."""
+    texts = {"broker.id": "1"} | {key.replace("_", "."): text for key, text in settings.items()}
+    cluster = Cluster(EmbeddedStore(None), broker_id=1, rng=random.Random(1), now_ms=lambda: 0, cluster_id=CLUSTER_ID)
+    broker = Broker(
+        config=BrokerConfig.of(texts),
+        cluster=cluster,
+        replicas=cast("Any", FakeReplicas()),
+        groups=cast("Any", None),
+        fetch_sessions=cast("Any", None),
+        now_ms=lambda: 0,
+        rng=random.Random(2),
+    )
+
+    def on_change(image: MetadataImage) -> None:
+        broker.replicas.apply(image)
+        cluster_wide, own = image.broker_configs.get("", {}), image.broker_configs.get("1", {})
+        broker.config = broker.config.with_overrides(cluster_wide, own)
+
+    cluster.on_change = on_change
+    cluster.register({LISTENER: ("localhost", 9092)}, {LISTENER: "PLAINTEXT"})
+    return broker
+
+
+def call(broker: Broker, codec: ModuleType, request: Any, version: int, listener: str = LISTENER) -> Any:
+    """Sends a request through its handler: both it and the response are encoded and decoded at `version`."""
+    route = ROUTES[codec.API_KEY]
+    client = Client("127.0.0.1", listener)
+    client.version = version
+    received = codec.decode_request(memoryview(b"".join(codec.encode_request(request, version))), version)
+    response = route.load()(received, client, broker)
+    return codec.decode_response(memoryview(b"".join(codec.encode_response(response, version))), version)
+
+
+def create(broker: Broker, name: str, partitions: int = 1, configs: Mapping[str, str] = {}) -> bytes:
+    """Creates a topic and returns its id."""
+    from kpy.wire import create_topics
+
+    topic = CreatableTopic(
+        name=name,
+        num_partitions=partitions,
+        replication_factor=1,
+        configs=[CreatableTopicConfig(name=key, value=value) for key, value in configs.items()],
+    )
+    (result,) = call(broker, create_topics, CreateTopicsRequest(topics=[topic]), 7).topics
+    assert result.error_code == 0, result.error_message
+    return result.topic_id
+
+
+def changes(broker: Broker) -> int:
+    """How many images the replicas have been told to apply."""
+    return len(cast("FakeReplicas", cast("Any", broker.replicas)).applied)
