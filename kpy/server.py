@@ -10,11 +10,12 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -184,12 +185,15 @@ class Chore:
     """Something to be done every so often."""
 
     interval_ms: int
-    do: Callable[[], Awaitable[None]]
+    do: Callable[[], Coroutine[Any, Any, None]]
 
     async def run(self) -> None:
         while True:
             await trio.sleep(self.interval_ms / 1000)
-            await self.do()
+            try:
+                await self.do()
+            except Exception:  # noqa: BLE001  # A fault in a chore must not take the clients' broker away.
+                log.exception("%s met a fault in kpy; trying again in %d ms", self.do.__name__, self.interval_ms)
 
 
 def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:

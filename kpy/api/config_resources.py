@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from kpy.api.broker import Broker
 from kpy.config import ConfigError, validate_overrides
+from kpy.controller.topics import check_config_size
 from kpy.errors import ApiError, ErrorCode
 from kpy.topic_config import validate_topic_configs
 
@@ -75,6 +76,7 @@ def replace_overrides(
     resource_type: int, name: str, overrides: Mapping[str, str], broker: Broker, *, validate_only: bool
 ) -> None:
     """Validates the complete new overrides of what `find_overrides` found, and stores them. Raises ApiError."""
+    check_config_size(overrides)
     if resource_type == ResourceType.TOPIC:
         try:
             validate_topic_configs(overrides, broker.config)

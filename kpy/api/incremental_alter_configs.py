@@ -83,10 +83,13 @@ def _apply(changes: Iterable[AlterableConfig], overrides: Mapping[str, str], *, 
         else:
             known = TOPIC_KEYS.get(change.name) if of_topic else find(change.name)
             items = _list_items(change, known, altered.get(change.name))
+            named = value.split(",")
             if operation is Operation.APPEND:
-                items += [item for item in value.split(",") if item not in items]
+                present = set(items)
+                items += [item for item in named if item not in present]
             else:
-                items = [item for item in items if item not in value.split(",")]
+                removed = set(named)
+                items = [item for item in items if item not in removed]
             altered[change.name] = ",".join(items)
     return altered
 

@@ -1,13 +1,11 @@
-"""What a controller decides about topics: their names, where replicas go, who leads. Pure: requests and an image in,
-images out.
+"""What a controller decides about topics: their names, where replicas go, who leads.
 
-`plan_topic` and `plan_partitions` check a request in Apache Kafka's order and answer with the topic as it will be, or
-raise ApiError with Kafka's own text, which admin clients and their test suites compare. Nothing is written here:
-kpy/metadata/cluster.py does that.
+Pure: requests and an image come in, planned topics go out. `plan_topic` and `plan_partitions` check a request in Apache
+Kafka's order and answer with the topic as it will be, or raise ApiError with Kafka's own text, which admin clients and
+their test suites compare. Nothing is written here: kpy/metadata/cluster.py does that.
 
-Two refusals are those of Apache Kafka's KRaft controller where its ZooKeeper one would let a request through to no
-good end: replicas on brokers that do not exist (the topic would wait for a leader forever), and more than
-MAX_PARTITIONS_PER_REQUEST partitions for a topic in one request.
+Two refusals Apache Kafka's ZooKeeper mode does not know: replicas on brokers that do not exist (the topic would wait
+for a leader forever; KRaft refuses them too), and topics or configs that would not fit into their node.
 """
 
 import random
@@ -20,6 +18,7 @@ from kpy.ids import new_id
 from kpy.metadata.image import NO_LEADER, BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.wire.create_partitions import CreatePartitionsTopic
 from kpy.wire.create_topics import CreatableTopic
+from kpy.wire.primitives import MAX_STRING_BYTES
 
 CONSUMER_OFFSETS = "__consumer_offsets"
 TRANSACTION_STATE = "__transaction_state"
@@ -27,7 +26,10 @@ CLUSTER_METADATA = "__cluster_metadata"
 INTERNAL_TOPICS = frozenset({CONSUMER_OFFSETS, TRANSACTION_STATE})
 
 MAX_NAME_LENGTH = 249
-MAX_PARTITIONS_PER_REQUEST = 10_000
+MAX_PARTITIONS = 10_000
+"""Of one topic, so that its node fits in the store, and a slip of the finger does not fill the disk."""
+MAX_CONFIG_BYTES = 128 * 1024
+"""Keys and values of one topic or broker together, so that their node fits in the store."""
 USE_DEFAULT = -1
 """In a request: as many partitions, or replicas, as the broker's configuration says."""
 
@@ -108,6 +110,7 @@ def plan_topic(
     if topic.assignments:
         _check_manual_assignment(topic, assignment, image)
     configs = {config.name: config.value for config in topic.configs if config.value is not None}
+    check_config_size(configs)
     return TopicImage(topic.name, new_id(rng), _elect(assignment, image), configs)
 
 
@@ -135,6 +138,7 @@ def plan_partitions(topic: CreatePartitionsTopic, image: MetadataImage, rng: ran
             start_partition=count,
         )
     else:
+        _check_partition_count(topic.count)
         added = [entry.broker_ids for entry in topic.assignments]
         assignment = dict(enumerate(added, start=count))
         _check_added_assignment(assignment, topic.count - count, len(first_replicas), image)
@@ -157,7 +161,7 @@ def assign_replicas(
     First replicas go round the brokers from a random one, or from the first whose id is not below `after`; the others
     follow at a distance that grows with each round, so that two brokers do not share all their partitions. If brokers
     name racks, all must, and a partition uses a rack twice only once it uses every rack. Raises ApiError:
-    INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR, POLICY_VIOLATION, UNKNOWN_SERVER_ERROR (racks incomplete).
+    INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR, UNKNOWN_SERVER_ERROR (racks incomplete).
     """
     if num_partitions <= 0:
         raise ApiError(ErrorCode.INVALID_PARTITIONS, "Number of partitions must be larger than 0.")
@@ -168,7 +172,7 @@ def assign_replicas(
             ErrorCode.INVALID_REPLICATION_FACTOR,
             f"Replication factor: {replication_factor} larger than available brokers: {len(brokers)}.",
         )
-    _check_partition_count(num_partitions)
+    _check_partition_count(start_partition + num_partitions)
     racks = _racks(brokers)
     num_racks = len(set(racks.values()))
     order = _rack_alternating(racks)
@@ -234,9 +238,25 @@ def _elect(assignment: Assignment, image: MetadataImage) -> tuple[PartitionImage
     return tuple(partitions)
 
 
+def check_config_size(configs: Mapping[str, str]) -> None:
+    """Raises ApiError(INVALID_CONFIG) for more than MAX_CONFIG_BYTES, or a value that no response can carry.
+
+    Appending to a list is how a value grows beyond what a request could have set.
+    """
+    size = 0
+    for name, value in configs.items():
+        value_size = len(value.encode())
+        if value_size > MAX_STRING_BYTES:
+            message = f"The value of {name} has {value_size} bytes, more than {MAX_STRING_BYTES}."
+            raise ApiError(ErrorCode.INVALID_CONFIG, message)
+        size += len(name.encode()) + value_size
+    if size > MAX_CONFIG_BYTES:
+        raise ApiError(ErrorCode.INVALID_CONFIG, f"Configs of {size} bytes are larger than {MAX_CONFIG_BYTES}.")
+
+
 def _check_partition_count(count: int) -> None:
-    if count > MAX_PARTITIONS_PER_REQUEST:
-        raise ApiError(ErrorCode.POLICY_VIOLATION, "Unable to perform excessively large batch operation.")
+    if count > MAX_PARTITIONS:
+        raise ApiError(ErrorCode.INVALID_PARTITIONS, f"Number of partitions must not be larger than {MAX_PARTITIONS}.")
 
 
 def _check_collision(name: str, existing: Collection[str]) -> None:

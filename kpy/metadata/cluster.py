@@ -82,23 +82,19 @@ class Cluster:
     def start_leader_epochs(self) -> None:
         """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly."""
         ops: list[Op] = []
-        changed: dict[str, TopicImage] = {}
+        raised: dict[str, TopicImage] = {}
         for topic in self.image.topics.values():
-            partitions = tuple(
-                replace(partition, leader_epoch=partition.leader_epoch + 1)
-                if partition.leader == self._broker_id
-                else partition
-                for partition in topic.partitions
-            )
-            changed[topic.name] = replace(topic, partitions=partitions)
-            ops += [
-                SetData(znodes.partition_state_path(topic.name, partition.partition), _encode_state(partition))
-                for partition in partitions
-                if partition.leader == self._broker_id
-            ]
+            partitions = list(topic.partitions)
+            for index, partition in enumerate(topic.partitions):
+                if partition.leader == self._broker_id:
+                    partitions[index] = replace(partition, leader_epoch=partition.leader_epoch + 1)
+                    path = znodes.partition_state_path(topic.name, index)
+                    ops.append(SetData(path, _encode_state(partitions[index])))
+            if partitions != list(topic.partitions):
+                raised[topic.name] = replace(topic, partitions=tuple(partitions))
         if ops:
             self._store.multi(ops)
-            self._publish(replace(self.image, topics=changed))
+            self._publish(replace(self.image, topics={**self.image.topics, **raised}))
 
     def create_topics(self, topics: Sequence[TopicImage]) -> None:
         """Creates planned topics (kpy/controller/topics.py) in one transaction."""
@@ -213,38 +209,47 @@ class Cluster:
             self._store.multi(ops)
 
     def _read_image(self) -> MetadataImage:
-        # Three sweeps however many topics there are.
-        topic_nodes = self._store.tree(znodes.TOPICS)
-        topic_configs = self._store.tree(znodes.TOPIC_CONFIGS)
+        topics = self._read_topics()
+        brokers: dict[int, BrokerImage] = {}
+        for name in self._store.children(znodes.BROKER_IDS):
+            broker_id = int(name)
+            path = znodes.broker_path(broker_id)
+            registration = _decoded(path, znodes.decode_broker, self._store.get(path).data)
+            brokers[broker_id] = BrokerImage(broker_id, registration.rack, registration.endpoints)
         broker_configs: dict[str, Mapping[str, str]] = {}
-        for path, node in self._store.tree(znodes.BROKER_CONFIGS).items():
-            if path != znodes.BROKER_CONFIGS:
-                name = path.removeprefix(f"{znodes.BROKER_CONFIGS}/")
-                configs = _decoded(path, znodes.decode_config, node.data)
-                broker_configs["" if name == znodes.DEFAULT_ENTITY else name] = configs
-        topics: dict[str, TopicImage] = {}
-        for name in self._store.children(znodes.TOPICS):
-            path = znodes.topic_path(name)
-            topic = _decoded(path, znodes.decode_topic, topic_nodes[path].data)
-            partitions: list[PartitionImage] = []
-            for partition, replicas in sorted(topic.replicas.items()):
-                state_path = znodes.partition_state_path(name, partition)
-                if state_path not in topic_nodes:
-                    raise StorageError(f"The metadata store has no {state_path}.")
-                state = _decoded(state_path, znodes.decode_partition_state, topic_nodes[state_path].data)
-                partitions.append(PartitionImage(partition, state.leader, state.leader_epoch, replicas, state.isr))
-            config_path = znodes.topic_config_path(name)
-            config_node = topic_configs.get(config_path)
-            configs = {} if config_node is None else _decoded(config_path, znodes.decode_config, config_node.data)
-            topics[name] = TopicImage(name, topic.topic_id, tuple(partitions), configs)
+        for name in self._store.children(znodes.BROKER_CONFIGS):
+            broker = "" if name == znodes.DEFAULT_ENTITY else name
+            path = znodes.broker_config_path(broker)
+            broker_configs[broker] = _decoded(path, znodes.decode_config, self._store.get(path).data)
         return MetadataImage(
             cluster_id=_decoded(znodes.CLUSTER_ID, znodes.decode_cluster_id, self._store.get(znodes.CLUSTER_ID).data),
             controller_id=self._broker_id,
-            brokers={},
+            brokers=brokers,
             topics=topics,
             topic_names={topic.topic_id: name for name, topic in topics.items()},
             broker_configs=broker_configs,
         )
+
+    def _read_topics(self) -> dict[str, TopicImage]:
+        # Two sweeps, however many topics there are.
+        nodes = self._store.tree(znodes.TOPICS)
+        config_nodes = self._store.tree(znodes.TOPIC_CONFIGS)
+        topics: dict[str, TopicImage] = {}
+        for name in self._store.children(znodes.TOPICS):
+            path = znodes.topic_path(name)
+            topic = _decoded(path, znodes.decode_topic, nodes[path].data)
+            partitions: list[PartitionImage] = []
+            for partition, replicas in sorted(topic.replicas.items()):
+                state_path = znodes.partition_state_path(name, partition)
+                if state_path not in nodes:
+                    raise StorageError(f"The metadata store has no {state_path}.")
+                state = _decoded(state_path, znodes.decode_partition_state, nodes[state_path].data)
+                partitions.append(PartitionImage(partition, state.leader, state.leader_epoch, replicas, state.isr))
+            config_path = znodes.topic_config_path(name)
+            config_node = config_nodes.get(config_path)
+            configs = {} if config_node is None else _decoded(config_path, znodes.decode_config, config_node.data)
+            topics[name] = TopicImage(name, topic.topic_id, tuple(partitions), configs)
+        return topics
 
     def _publish_topics(self, topics: Mapping[str, TopicImage]) -> None:
         names = {topic.topic_id: name for name, topic in topics.items()}

@@ -225,7 +225,7 @@ def _encode(document: Mapping[str, object]) -> bytes:
 
 
 def _decode(data: bytes | None) -> dict[str, object]:
-    document: Any = json.loads(data or b"null")
+    document: Any = json.loads("null" if data is None else data.decode())
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     return cast("dict[str, object]", document)

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from kpy.errors import WireError
+from kpy.errors import StorageError, WireError
 from kpy.net.connection import Buffers, Connection, Dispatch
 from kpy.storage.fs import FileRegion
 
@@ -116,11 +116,11 @@ class Channel:
             self._on_change(self)
 
     def _guarded(self, step: Callable[..., None], *arguments: int) -> None:
-        """Malformed bytes end this connection and no other; what was answered before them still goes out."""
+        """A request that cannot be answered ends this connection and no other; the answers before it still go out."""
         try:
             step(*arguments)
             return
-        except WireError as error:
+        except (WireError, StorageError) as error:
             log.warning("closing the connection of %s: %s", self.peer_host, error)
         except Exception:  # A fault in one request's handler must not take the other clients down.
             log.exception("closing the connection of %s: its request met a fault in kpy", self.peer_host)

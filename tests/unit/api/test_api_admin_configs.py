@@ -337,6 +337,28 @@ def test_a_custom_broker_config_is_kept(broker: Broker) -> None:
     assert broker.cluster.image.broker_configs == {"1": {"nosuch.thing": "1"}}
 
 
+def test_the_bound_on_configs(broker: Broker) -> None:
+    """The largest that are taken still fit into their node, however JSON has to write them."""
+    value = "\x01" * (128 * 1024 // 8 - len("key0"))
+    most = [(f"key{index}", SET, value) for index in range(8)]
+    assert change(broker, (BROKER, "", most)) == [OK]
+    refused = (ErrorCode.INVALID_CONFIG, "Configs of 131073 bytes are larger than 131072.")
+    assert change(broker, (BROKER, "", [("key0", SET, value + "x")])) == [refused]
+    too_many = {name: value for name, _, value in most} | {"key0": value + "x"}
+    assert replace_all(broker, (BROKER, "", too_many)) == [refused]
+    assert len(described(broker, BROKER, "")) == 8
+
+
+def test_a_list_does_not_outgrow_what_a_response_can_carry(broker: Broker) -> None:
+    name = "leader.replication.throttled.replicas"
+    half = ",".join(f"{partition}:1" for partition in range(3000))
+    assert change(broker, (TOPIC, "t", [(name, SET, half)])) == [OK]
+    other = ",".join(f"{partition}:2" for partition in range(3000))
+    ((code, message),) = change(broker, (TOPIC, "t", [(name, APPEND, other)]))
+    assert (code, message) == (ErrorCode.INVALID_CONFIG, f"The value of {name} has 39779 bytes, more than 32767.")
+    assert topic_configs(broker)[name] == half
+
+
 def test_a_broker_id_may_have_leading_zeros(broker: Broker) -> None:
     assert change(broker, (BROKER, "01", [("log.cleaner.threads", SET, "2")])) == [OK]
     assert replace_all(broker, (BROKER, "001", {"log.cleaner.threads": "3"})) == [OK]

@@ -9,9 +9,11 @@ import pytest
 from kpy import ids
 from kpy.controller import topics
 from kpy.controller.topics import (
-    MAX_PARTITIONS_PER_REQUEST,
+    MAX_CONFIG_BYTES,
+    MAX_PARTITIONS,
     TopicDefaults,
     assign_replicas,
+    check_config_size,
     name_error,
     plan_partitions,
     plan_topic,
@@ -153,12 +155,29 @@ def test_more_replicas_than_brokers_are_refused() -> None:
     )
 
 
+TOO_MANY = (ErrorCode.INVALID_PARTITIONS, "Number of partitions must not be larger than 10000.")
+
+
 def test_the_bound_on_partitions() -> None:
-    assert len(plan(requested(partitions=MAX_PARTITIONS_PER_REQUEST)).partitions) == MAX_PARTITIONS_PER_REQUEST
-    expected = (ErrorCode.POLICY_VIOLATION, "Unable to perform excessively large batch operation.")
-    assert refused(requested(partitions=MAX_PARTITIONS_PER_REQUEST + 1)) == expected
-    too_many = assigned(*((index, [1]) for index in range(MAX_PARTITIONS_PER_REQUEST + 1)))
-    assert refused(too_many) == expected
+    assert len(plan(requested(partitions=MAX_PARTITIONS)).partitions) == MAX_PARTITIONS
+    assert refused(requested(partitions=MAX_PARTITIONS + 1)) == TOO_MANY
+    assert refused(assigned(*((index, [1]) for index in range(MAX_PARTITIONS + 1)))) == TOO_MANY
+
+
+def test_the_bound_on_configs() -> None:
+    configs = {f"key{index}": "1" * (MAX_CONFIG_BYTES // 8 - len("key0")) for index in range(8)}
+    check_config_size(configs)
+    with pytest.raises(ApiError) as caught:
+        check_config_size({**configs, "key0": configs["key0"] + "1"})
+    assert caught.value.code == ErrorCode.INVALID_CONFIG
+    assert caught.value.message == "Configs of 131073 bytes are larger than 131072."
+
+
+def test_the_bound_on_one_config() -> None:
+    most = "1" * 32767
+    assert plan(requested(retention_ms=most)).configs == {"retention.ms": most}
+    expected = (ErrorCode.INVALID_CONFIG, "The value of retention.ms has 32768 bytes, more than 32767.")
+    assert refused(requested(retention_ms=f"{most}1")) == expected
 
 
 @pytest.mark.parametrize(("name", "other"), [("a_b", "a.b"), ("a.b", "a_b"), ("a_b.c", "a.b_c")])
@@ -272,8 +291,9 @@ def test_a_topic_only_grows(count: int, message: str) -> None:
 
 
 def test_growing_is_bounded() -> None:
-    expected = (ErrorCode.POLICY_VIOLATION, "Unable to perform excessively large batch operation.")
-    assert grow_refused(MAX_PARTITIONS_PER_REQUEST + 3) == expected
+    assert len(grow(MAX_PARTITIONS).partitions) == MAX_PARTITIONS
+    assert grow_refused(MAX_PARTITIONS + 1) == TOO_MANY
+    assert grow_refused(MAX_PARTITIONS + 1, [1, 2], manual=True) == TOO_MANY
 
 
 def test_growing_an_unknown_topic_is_refused() -> None:

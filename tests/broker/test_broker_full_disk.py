@@ -1,0 +1,78 @@
+"""A disk that takes no more: Kafka's error to the client, one line to the operator, and nothing acknowledged is lost."""
+
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+from raw_client import TEST_SECONDS, RawClient, batch, error_name
+
+from kpy.records.batch import iter_batches, iter_records
+from kpy.wire.metadata import MetadataRequest
+
+LIMIT_BYTES = 200_000
+"""The kernel lets no file of the broker grow beyond this: what a full disk does, without needing one."""
+
+
+@contextmanager
+def broker(data_dir: Path, *, limited: bool) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """A broker in a process of its own, stopped at the end; its port."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES)) if limited else None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kpy", "start", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline().rsplit(":", 1)[1]), process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TEST_SECONDS)
+
+
+async def fill_until_refused(port: int) -> tuple[list[bytes], str]:
+    """Produces until the broker refuses. The acknowledged values, and the error."""
+    acknowledged: list[bytes] = []
+    async with (
+        RawClient(await trio.open_tcp_stream("127.0.0.1", port)) as client,
+        RawClient(await trio.open_tcp_stream("127.0.0.1", port)) as bystander,
+    ):
+        await client.create_topic("t")
+        while True:
+            value = b"%d " % len(acknowledged) + b"x" * 5000
+            answer = await client.produce("t", batch(value))
+            if answer.error_code:
+                break
+            acknowledged.append(value)
+        again = await client.produce("t", batch(b"again"))
+        assert again.error_code == answer.error_code
+        assert (await bystander.ask(3, MetadataRequest(None), 9)).topics[0].name == "t"
+    return acknowledged, error_name(answer.error_code)
+
+
+async def read_all(port: int) -> list[bytes | None]:
+    async with RawClient(await trio.open_tcp_stream("127.0.0.1", port)) as client:
+        answer = await client.fetch("t", 0)
+        return [record.value for _, each in iter_batches(answer.records) for record in iter_records(each)]
+
+
+def test_a_full_disk_is_told_to_the_client_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    with broker(tmp_path, limited=True) as (port, process):
+        acknowledged, error = trio.run(fill_until_refused, port)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        complaints = [line for line in process.stderr.read().splitlines() if "ERROR" in line]
+    assert error == "KAFKA_STORAGE_ERROR"
+    assert len(acknowledged) > 30
+    assert len(complaints) == 1
+    assert str(tmp_path) in complaints[0]
+    with broker(tmp_path, limited=False) as (port, _):
+        assert trio.run(read_all, port) == acknowledged
