@@ -14,10 +14,12 @@ An incremental answer lists only partitions that have records, an error, or a wa
 
 import random
 from dataclasses import dataclass, field
-
-from kpy.wire.fetch import FetchPartition, FetchRequest, PartitionData
+from typing import TYPE_CHECKING
 
 from kpy.errors import ErrorCode
+
+if TYPE_CHECKING:  # the codec takes a while to import, and a broker that has just started has not been fetched from
+    from kpy.wire.fetch import FetchPartition, FetchRequest, PartitionData
 
 INITIAL_EPOCH = 0
 FINAL_EPOCH = -1
@@ -36,14 +38,14 @@ class Wanted:
 
     __slots__ = ("high_watermark", "log_start_offset", "position", "topic", "topic_id")
 
-    def __init__(self, topic: str, topic_id: bytes, position: FetchPartition) -> None:
+    def __init__(self, topic: str, topic_id: bytes, position: "FetchPartition") -> None:
         self.topic = topic
         self.topic_id = topic_id
         self.position = position
         self.high_watermark: int = -1
         self.log_start_offset: int = -1
 
-    def is_news(self, answer: PartitionData) -> bool:
+    def is_news(self, answer: "PartitionData") -> bool:
         """Whether the client must hear of this answer; remembers what it is told."""
         failed = answer.error_code != ErrorCode.NONE
         news = (
@@ -70,7 +72,7 @@ class FetchSession:
     next_epoch: int = 1
     wanted: dict[tuple[str, bytes, int], Wanted] = field(default_factory=dict[tuple[str, bytes, int], Wanted])
 
-    def update(self, request: FetchRequest) -> None:
+    def update(self, request: "FetchRequest") -> None:
         for topic in request.topics:
             for position in topic.partitions:
                 key = (topic.topic, topic.topic_id, position.partition)
@@ -100,7 +102,7 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, request: FetchRequest, uses_topic_ids: bool, now_ms: int) -> FetchSession | ErrorCode | None:
+    def open(self, request: "FetchRequest", uses_topic_ids: bool, now_ms: int) -> FetchSession | ErrorCode | None:
         """The session that this request goes by: None for a full request without one, an error if it names a wrong
         one.
         """
@@ -122,7 +124,7 @@ class FetchSessions:
         session.last_used_ms = now_ms
         return session
 
-    def _create(self, request: FetchRequest, uses_topic_ids: bool, now_ms: int) -> FetchSession | None:
+    def _create(self, request: "FetchRequest", uses_topic_ids: bool, now_ms: int) -> FetchSession | None:
         if len(self._sessions) >= self._max_sessions and not self._evict_one(now_ms):
             return None
         session_id = self._rng.randint(1, 2**31 - 1)

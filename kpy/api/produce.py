@@ -23,11 +23,11 @@ from kpy.wire.produce import (
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
+from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.records.validate import InvalidRecords, validate_produced
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 

@@ -57,11 +57,21 @@ class LogConfig:
             timestamp_before_max_ms=self.message_timestamp_before_max_ms,
             timestamp_after_max_ms=self.message_timestamp_after_max_ms,
             compression_type=self.compression_type,
+            compression_level=self._compression_level(),
             segment_bytes=self.segment_bytes,
         )
         roll_ms = min(self.segment_ms, self.max_compaction_lag_ms) if self.is_compacted else self.segment_ms
         object.__setattr__(self, "produce_rules", rules)
         object.__setattr__(self, "roll_ms", roll_ms)
+
+    def _compression_level(self) -> int | None:
+        """The level of the topic's own codec; None where there is none to choose."""
+        levels = {
+            "gzip": self.compression_gzip_level,
+            "lz4": self.compression_lz4_level,
+            "zstd": self.compression_zstd_level,
+        }
+        return levels.get(self.compression_type)
 
     @property
     def is_compacted(self) -> bool:
