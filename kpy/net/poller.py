@@ -7,6 +7,7 @@ scheduler costs as much as a small request.
 
 import select
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 import trio
@@ -36,6 +37,7 @@ class Poller:
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._watched: dict[int, int] = {}
+        self._hosts: Counter[str] = Counter()
         self._max_request_bytes = max_request_bytes
         self._shared = memoryview(bytearray(SHARED_BUFFER_BYTES))
 
@@ -47,12 +49,13 @@ class Poller:
         channel = Channel(sock, peer_host, dispatch, self._max_request_bytes, self._shared, self._watch)
         channel.last_active = trio.current_time()
         self._channels[channel.fd] = channel
+        self._hosts[peer_host] += 1
         self._watched[channel.fd] = READ
         self._epoll.register(channel.fd, READ)
         return channel
 
     def connections_of(self, host: str) -> int:
-        return sum(1 for channel in self._channels.values() if channel.peer_host == host)
+        return self._hosts[host]
 
     async def run(self) -> None:
         """Serves every connection until cancelled, then closes them all."""
@@ -106,9 +109,11 @@ class Poller:
         """Tells epoll what this channel waits for."""
         fd = channel.fd
         if channel.closed:
-            if self._channels.pop(fd, None) is not None:
-                del self._watched[fd]
-                self._epoll.unregister(fd)
+            del self._channels[fd], self._watched[fd]
+            self._hosts[channel.peer_host] -= 1
+            if not self._hosts[channel.peer_host]:
+                del self._hosts[channel.peer_host]
+            self._epoll.unregister(fd)
             return
         if channel.wants_writable:
             wanted = select.EPOLLRDHUP | WRITE

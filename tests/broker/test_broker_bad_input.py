@@ -174,7 +174,7 @@ async def start(config: BrokerConfig) -> None:
 
 def refused_start(config: BrokerConfig) -> Callable[[Connect], Awaitable[None]]:
     async def test(connect: Connect) -> None:
-        with pytest.raises(StorageError, match="in use|locked|another"):
+        with pytest.raises(StorageError, match="in use"):
             await start(config)
         async with await connect() as client:
             await client.create_topic("still-served")
@@ -191,9 +191,7 @@ def test_a_port_in_use_is_refused_and_the_data_is_closed_cleanly(tmp_path: Path)
     async def test(connect: Connect) -> None:
         async with await connect() as client:
             port = client.stream.socket.getpeername()[1]
-        config = BrokerConfig.of(
-            {"listeners": f"PLAINTEXT://127.0.0.1:{port}", "log.dirs": str(tmp_path / "second")}
-        )
+        config = BrokerConfig.of({"listeners": f"PLAINTEXT://127.0.0.1:{port}", "log.dirs": str(tmp_path / "second")})
         with pytest.raises(OSError, match="in use") as caught:
             await start(config)
         assert caught.value.errno == errno.EADDRINUSE

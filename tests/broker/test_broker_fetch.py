@@ -205,7 +205,8 @@ def test_topics_are_fetched_by_id(tmp_path: Path) -> None:
             topic_id = await topic_id_of(client, "t")
             position = FetchPartition(0, fetch_offset=0, partition_max_bytes=1 << 20)
             for version in (13, 15, 17, 18):
-                wanted = [FetchTopic(topic_id=each, partitions=[position]) for each in (topic_id, b"\x07" * 16, ZERO_ID)]
+                ids = (topic_id, b"\x07" * 16, ZERO_ID)
+                wanted = [FetchTopic(topic_id=each, partitions=[position]) for each in ids]
                 response = await client.ask(FETCH, FetchRequest(max_bytes=1 << 20, topics=wanted), version)
                 known, *unknown = [topic.partitions[0] for topic in response.responses]
                 assert values(known) == [b"a0", b"b0"]

@@ -1,4 +1,4 @@
-"""A disk that takes no more: Kafka's error to the client, one line to the operator, and nothing acknowledged is lost."""
+"""A disk that takes no more: an error to the client, one line to the operator, nothing acknowledged lost."""
 
 import resource
 import signal
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,17 +21,18 @@ LIMIT_BYTES = 200_000
 @contextmanager
 def broker(data_dir: Path, *, limited: bool) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
     """A broker in a process of its own, stopped at the end; its port."""
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES)) if limited else None
     process = subprocess.Popen(
         [sys.executable, "-m", "kpy", "start", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
     )
     assert process.stdout is not None
     try:
-        yield int(process.stdout.readline().rsplit(":", 1)[1]), process
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        if limited:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+        yield port, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=TEST_SECONDS)
