@@ -1,12 +1,7 @@
 """Writes kpy/wire from the declarations: `python -m protocol.generate`, and `--check` to see that nothing is stale.
 
 For each module in protocol/api this writes one in kpy/wire: a slotted class for each message and struct, a reader and a
-writer for each distinct layout of each, and the tables that find them by version. A layout is code: versions whose code
-comes out the same share it, and the function is named after the first of them.
-
-The code is straight-line on purpose. Fields of fixed size that follow each other are read with one unpack, together
-with the first byte of a varint behind them; varints of one byte, which nearly all are, cost a comparison. An array of
-structs is read by one call for the array, not one for each element. See kpy/wire/primitives.py for what remains.
+writer for each distinct layout of each (see protocol.codec), and the tables that find them by version.
 """
 
 import argparse
@@ -14,115 +9,35 @@ import difflib
 import importlib
 import pkgutil
 import re
-import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import protocol.api
-from kpy.ids import ZERO_ID
-from protocol.grammar import NO_VERSION, ZERO, Array, Field, Fixed, Kind, Message, Sized, Struct, Type
+from protocol.codec import (
+    Codec,
+    ReadBlock,
+    WriteBlock,
+    annotation,
+    construction,
+    default_argument,
+    fresh_value,
+    is_fresh,
+    snake,
+)
+from protocol.grammar import Array, Field, Kind, Message, Struct
 
-WIRE = Path(__file__).resolve().parent.parent / "kpy" / "wire"
+ROOT = Path(__file__).resolve().parent.parent
+WIRE = ROOT / "kpy" / "wire"
 PRIMITIVES = WIRE / "primitives.py"
+SETTINGS = ROOT / "pyproject.toml"
+"""Generated files are formatted as all others are."""
 
-# fmt: off
-SCRATCH = frozenset({
-    "after", "bool", "buf", "bytes", "chunks", "count", "dict", "each", "end", "error", "float", "int", "item", "items",
-    "len", "length", "list", "marker", "message", "out", "pos", "range", "sections", "start", "stop", "str", "tag",
-    "tags", "value",
-})
-# fmt: on
-"""Names that generated functions use themselves. A field of such a name becomes a local with a trailing underscore."""
-
-
-# Types and defaults, as Python source ---------------------------------------------------------------------------------
-
-
-def snake(name: str) -> str:
-    """TopicProduceData -> topic_produce_data."""
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name.replace("KRaft", "Kraft"))
-    return re.sub(r"([A-Z])([A-Z][a-z])", r"\1_\2", spaced).lower()
-
-
-def local(name: str) -> str:
-    """The local variable that holds a field while its struct is read."""
-    return name + "_" if name in SCRATCH else name
-
-
-def plain_annotation(type_: Type) -> str:
-    """The Python type, without regard to null."""
-    match type_:
-        case Fixed(python=python):
-            return python
-        case Sized(python=python):
-            return "Records" if python == "records" else python
-        case Array(element=element):
-            return f"list[{plain_annotation(element)}]"
-        case Struct(name=name):
-            return name
-        case _:
-            raise TypeError(type_)
-
-
-def holds_none(declared: Field) -> bool:
-    """Whether the attribute can be None: where null may be sent, and for a tagged struct that was not sent."""
-    has_nulls = isinstance(declared.type, Sized | Array | Struct) and declared.type.nulls != NO_VERSION
-    unsent_struct = isinstance(declared.type, Struct) and declared.tag is not None
-    return has_nulls or unsent_struct or declared.default is None
-
-
-def annotation(declared: Field) -> str:
-    """The type of the attribute."""
-    plain = plain_annotation(declared.type)
-    return f"{plain} | None" if holds_none(declared) and plain != "Records" else plain
-
-
-def is_fresh(declared: Field) -> bool:
-    """Whether the default is an object of its own for each message, so that it cannot be a default argument."""
-    return declared.default is ZERO and not (isinstance(declared.type, Struct) and holds_none(declared))
-
-
-def default_argument(declared: Field) -> str:
-    """The default in the signature of the constructor."""
-    if is_fresh(declared):
-        return "EMPTY"
-    if isinstance(declared.type, Struct):
-        return "None"
-    if declared.default == ZERO_ID:
-        return "ZERO_ID"
-    value = declared.default
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def fresh_value(declared: Field) -> str:
-    """An expression for the default, fresh where it has to be."""
-    if not is_fresh(declared):
-        return default_argument(declared)
-    return "[]" if isinstance(declared.type, Array) else f"{plain_annotation(declared.type)}()"
-
-
-def smallest_size(type_: Type, version: int, flexible: bool) -> int:
-    """The least number of bytes a value of this type can take: what an array of it is checked against."""
-    match type_:
-        case Fixed(size_bytes=size_bytes):
-            return size_bytes
-        case Sized(length_code=code, compact=compact):
-            return 1 if flexible and compact else {"h": 2, "i": 4}[code]
-        case Array():
-            return 1 if flexible else 4
-        case Struct():
-            if type_.is_null_in(version):
-                return 1
-            always = sum(smallest_size(each.type, version, flexible) for each in type_.fields_at(version))
-            return always + flexible
-        case _:
-            raise TypeError(type_)
+# Modules --------------------------------------------------------------------------------------------------------------
 
 
 def structs_in(fields: tuple[Field, ...]) -> Iterator[Struct]:
@@ -132,414 +47,6 @@ def structs_in(fields: tuple[Field, ...]) -> Iterator[Struct]:
         if isinstance(type_, Struct):
             yield from structs_in(type_.fields)
             yield type_
-
-
-def carries_records(fields: tuple[Field, ...], version: int) -> bool:
-    """Whether a struct of these fields holds record batches. Its writer passes them through as buffers of their own."""
-    for each in fields:
-        type_ = each.type.element if isinstance(each.type, Array) else each.type
-        if isinstance(type_, Sized) and type_.python == "records" and version in each.versions:
-            return True
-        if isinstance(type_, Struct) and version in each.versions and carries_records(type_.fields, version):
-            return True
-    return False
-
-
-# Blocks of code -------------------------------------------------------------------------------------------------------
-
-STRUCT_CODES = {"16s": "u", "?": "z"}
-"""Struct characters that need another one to be part of a name."""
-
-
-class Block:
-    """Lines of one function, and the run of fixed-size values that is not yet a line of its own."""
-
-    def __init__(self, layouts: dict[str, str]) -> None:
-        self.lines: list[str] = []
-        self.indent = 0
-        self.run: list[tuple[str, str]] = []
-        self.layouts = layouts
-        """The precompiled structs of the module: name to format."""
-
-    def line(self, text: str) -> None:
-        self.flush()
-        self.lines.append("    " * self.indent + text)
-
-    @contextmanager
-    def inside(self, opening: str) -> Generator[None]:
-        """The lines written meanwhile are the body of this statement."""
-        self.line(opening)
-        self.indent += 1
-        yield
-        self.flush()
-        self.indent -= 1
-
-    def fixed(self, code: str, expression: str) -> None:
-        """Appends a value to the run."""
-        self.run.append((code, expression))
-
-    def flush(self) -> None:
-        """Turns the run into lines."""
-        if self.run:
-            run, self.run = self.run, []
-            self.write_run([code for code, _ in run], [expression for _, expression in run])
-
-    def write_run(self, codes: list[str], expressions: list[str]) -> None:
-        raise NotImplementedError
-
-    def layout(self, codes: list[str]) -> str:
-        """The name of the precompiled struct for these values."""
-        name = "_" + "".join(STRUCT_CODES.get(code, code) for code in codes)
-        self.layouts[name] = ">" + "".join(codes)
-        return name
-
-
-class ReadBlock(Block):
-    """Reads `buf` at `pos`. Expressions are the variables to fill."""
-
-    def __init__(self, layouts: dict[str, str]) -> None:
-        super().__init__(layouts)
-        self.end = "end"
-        """The variable that holds where the bytes end."""
-
-    def write_run(self, codes: list[str], expressions: list[str]) -> None:
-        if codes == ["B"]:
-            self.line(f"{expressions[0]} = buf[pos]")
-        elif len(codes) == 1:
-            self.line(f"({expressions[0]},) = {self.layout(codes)}.unpack_from(buf, pos)")
-        else:
-            self.line(f"{', '.join(expressions)} = {self.layout(codes)}.unpack_from(buf, pos)")
-        self.line(f"pos += {struct.calcsize('>' + ''.join(codes))}")
-
-    def uvarint(self, variable: str) -> None:
-        """Reads a varint; its first byte is part of the run before it."""
-        self.fixed("B", variable)
-        with self.inside(f"if {variable} >= 0x80:"):
-            self.line(f"{variable}, pos = long_uvarint(buf, pos, {variable})")
-
-
-class WriteBlock(Block):
-    """Appends to the bytearray `out`. Expressions are the values to write."""
-
-    def __init__(self, layouts: dict[str, str]) -> None:
-        super().__init__(layouts)
-        self.out = "out"
-        """The variable that holds the bytearray."""
-
-    def write_run(self, codes: list[str], expressions: list[str]) -> None:
-        if codes == ["x"]:
-            self.line(f"{self.out}.append(0)")
-        else:
-            values = ", ".join(expression for expression in expressions if expression)
-            self.line(f"{self.out} += {self.layout(codes)}.pack({values})")
-
-
-# One version of one struct --------------------------------------------------------------------------------------------
-
-
-def codec_name(type_: Sized, version: int, flexible: bool) -> str:
-    """The part of the name that says which of the string and bytes functions of kpy.wire.primitives is meant."""
-    compact = "compact_" if flexible and type_.compact else ""
-    nullable = "nullable_" if type_.is_null_in(version) else ""
-    return compact + nullable + {"str": "string", "bytes": "bytes"}[type_.python]
-
-
-class Codec:
-    """The code of one module, as it comes together: functions by their text, so that equal layouts meet."""
-
-    def __init__(self) -> None:
-        self.layouts: dict[str, str] = {}
-        self.functions: dict[str, str] = {}
-        """Signature and body with a placeholder for the name, to the name."""
-
-    def add(self, stem: str, version: int, signature: str, block: Block) -> str:
-        """The name of the function with this code: an old one if there is one."""
-        block.flush()
-        text = f"def {stem}%s{signature}:\n" + "\n".join("    " + line for line in block.lines)
-        return self.functions.setdefault(text, f"{stem}_v{version}")
-
-    def source(self) -> str:
-        """All functions, inner ones first."""
-        texts: list[str] = []
-        for text, name in self.functions.items():
-            texts.append(text.replace("%s", name[name.rindex("_v") :], 1))
-        return "\n\n\n".join(texts)
-
-    # Reading
-
-    def read_struct(self, type_: Struct, version: int, flexible: bool) -> str:
-        """The function that reads one of these structs."""
-        block = ReadBlock(self.layouts)
-        self.read_fields(block, type_, version, flexible)
-        block.line(f"return {construction(type_, version)}, pos")
-        stem = f"_read_{snake(type_.name)}"
-        signature = f"(buf: memoryview, pos: int, end: int) -> tuple[{type_.name}, int]"
-        return self.add(stem, version, signature, block)
-
-    def read_array(self, type_: Struct, version: int, flexible: bool) -> str:
-        """The function that reads an array of these structs, of which the count is known."""
-        block = ReadBlock(self.layouts)
-        smallest = smallest_size(type_, version, flexible)
-        with block.inside(f"if count < 0 or count * {smallest} > end - pos:"):
-            block.line("raise bad_count(count, end - pos)")
-        block.line(f"items: list[{type_.name}] = []")
-        with block.inside("for _ in range(count):"):
-            self.read_fields(block, type_, version, flexible)
-            block.line(f"items.append({construction(type_, version)})")
-        block.line("return items, pos")
-        stem = f"_read_{snake(type_.name)}_array"
-        signature = f"(buf: memoryview, pos: int, end: int, count: int) -> tuple[list[{type_.name}], int]"
-        return self.add(stem, version, signature, block)
-
-    def read_fields(self, block: ReadBlock, type_: Struct, version: int, flexible: bool) -> None:
-        for each in type_.fields_at(version):
-            self.read_field(block, each, version, flexible)
-        if flexible:
-            self.read_tagged(block, type_.tagged_at(version), version)
-
-    def read_field(self, block: ReadBlock, declared: Field, version: int, flexible: bool) -> None:
-        target = local(declared.name)
-        match declared.type:
-            case Fixed(code=code):
-                block.fixed(code, target)
-            case Sized(python="records"):
-                self.read_records(block, declared, version, flexible)
-            case Sized() as type_:
-                block.line(f"{target}, pos = read_{codec_name(type_, version, flexible)}(buf, pos, {block.end})")
-            case Array() as type_:
-                if flexible:
-                    block.uvarint("count")
-                else:
-                    block.fixed("i", "count")
-                read = self.array_call(block.end, type_.element, version, flexible)
-                if type_.is_null_in(version):
-                    block.line(f"{target}: {plain_annotation(type_)} | None = None")
-                    with block.inside("if count:" if flexible else "if count != -1:"):
-                        block.line(f"{target}, pos = {read}")
-                else:
-                    block.line(f"{target}, pos = {read}")
-            case Struct() as type_:
-                if type_.is_null_in(version):
-                    block.fixed("b", "marker")
-                    block.line(f"{target}: {type_.name} | None = None")
-                    with block.inside("if marker >= 0:" if declared.tag is None else "if marker > 0:"):
-                        block.line(
-                            f"{target}, pos = {self.read_struct(type_, version, flexible)}(buf, pos, {block.end})"
-                        )
-                else:
-                    block.line(f"{target}, pos = {self.read_struct(type_, version, flexible)}(buf, pos, {block.end})")
-            case _:
-                raise TypeError(declared.type)
-
-    def array_call(self, end: str, element: Type, version: int, flexible: bool) -> str:
-        """The call that reads the elements of an array, whose count has been read into `count`."""
-        where = f"buf, pos, {end}, " + ("count - 1" if flexible else "count")
-        match element:
-            case Fixed(code="16s"):
-                return f"read_uuids({where})"
-            case Fixed(code=code):
-                return f'read_numbers({where}, "{code}")'
-            case Sized():
-                return f"read_many({where}, read_{codec_name(element, version, flexible)})"
-            case Struct():
-                return f"{self.read_array(element, version, flexible)}({where})"
-            case _:
-                raise TypeError(element)
-
-    def read_records(self, block: ReadBlock, declared: Field, version: int, flexible: bool) -> None:
-        target = local(declared.name)
-        if flexible:
-            block.uvarint("length")
-            block.line("length -= 1")
-        else:
-            block.fixed("i", "length")
-        block.line("stop = pos + length")
-        if declared.type.is_null_in(version):
-            with block.inside("if length == -1:"):
-                block.line(f"{target} = None")
-            opening = "elif"
-        else:
-            opening = "if"
-        with block.inside(f"{opening} length < 0 or stop > {block.end}:"):
-            block.line(f'raise bad_length("{declared.name}", length, {block.end} - pos)')
-        if declared.type.is_null_in(version):
-            with block.inside("else:"):
-                block.line(f"{target} = buf[pos:stop]")
-                block.line("pos = stop")
-        else:
-            block.line(f"{target} = buf[pos:stop]")
-            block.line("pos = stop")
-
-    def read_tagged(self, block: ReadBlock, known: list[Field], version: int) -> None:
-        block.fixed("B", "tags")
-        for each in known:
-            block.line(f"{local(each.name)}: {annotation(each)} = {fresh_value(each)}")
-        with block.inside("if tags:"):
-            if not known:
-                block.line("pos = skip_tags(buf, pos, end, tags)")
-                return
-            block.line("sections, after = read_tags(buf, pos, end, tags)")
-            with block.inside("for tag, start, stop in sections:"):
-                block.line("pos = start")
-                block.end = "stop"
-                for i, each in enumerate(known):
-                    with block.inside(f"{'elif' if i else 'if'} tag == {each.tag}:"):
-                        self.read_field(block, each, version, flexible=True)
-                block.end = "end"
-                with block.inside("else:"):
-                    block.line("pos = stop")
-                with block.inside("if pos != stop:"):
-                    block.line("raise bad_tag(tag, stop - start, pos - start)")
-            block.line("pos = after")
-
-    # Writing
-
-    def write_struct(self, type_: Struct, version: int, flexible: bool) -> str:
-        """The function that writes one of these structs."""
-        block = WriteBlock(self.layouts)
-        self.write_fields(block, type_, "item", version, flexible)
-        return self.add(f"_write_{snake(type_.name)}", version, f"(item: {type_.name}, out: bytearray) -> None", block)
-
-    def write_array(self, type_: Struct, version: int, flexible: bool) -> str:
-        """The function that writes an array's elements. With record batches it returns the bytearray to go on in."""
-        block = WriteBlock(self.layouts)
-        with block.inside("for item in items:"):
-            self.write_fields(block, type_, "item", version, flexible)
-        if carries_records(type_.fields, version):
-            block.line("return out")
-            signature = f"(items: list[{type_.name}], chunks: list[Buffer], out: bytearray) -> bytearray"
-        else:
-            signature = f"(items: list[{type_.name}], out: bytearray) -> None"
-        return self.add(f"_write_{snake(type_.name)}_array", version, signature, block)
-
-    def write_fields(self, block: WriteBlock, type_: Struct, owner: str, version: int, flexible: bool) -> None:
-        for each in type_.fields_at(version):
-            self.write_field(block, each, owner, version, flexible)
-        if flexible:
-            self.write_tagged(block, type_.tagged_at(version), owner, version)
-
-    def write_field(self, block: WriteBlock, declared: Field, owner: str, version: int, flexible: bool) -> None:
-        value = f"{owner}.{declared.name}"
-        type_ = declared.type
-        nullable = type_.is_null_in(version)
-        if holds_none(declared) and not nullable and declared.tag is None and not is_records(type_):
-            block.line(f'{local(declared.name)} = not_null({value}, "{declared.name}")')
-            value = local(declared.name)
-        match type_:
-            case Fixed(code=code):
-                block.fixed(code, value)
-            case Sized(python="records"):
-                self.write_records(block, declared, value, version, flexible)
-            case Sized():
-                block.line(f"write_{codec_name(type_, version, flexible)}({block.out}, {value})")
-            case Array(element=element) if nullable and declared.tag is None:
-                with block.inside(f"if {value} is None:"):
-                    block.line(f"{block.out}.append(0)" if flexible else f'{block.out} += b"\\xff\\xff\\xff\\xff"')
-                with block.inside("else:"):
-                    self.write_elements(block, element, value, version, flexible)
-            case Array(element=element):
-                self.write_elements(block, element, value, version, flexible)
-            case Struct() if nullable and declared.tag is not None:
-                block.line(f"{block.out}.append(1)")
-                block.line(f"{self.write_struct(type_, version, flexible)}({value}, {block.out})")
-            case Struct() if nullable:
-                with block.inside(f"if {value} is None:"):
-                    block.line(f"{block.out}.append(0xFF)")
-                with block.inside("else:"):
-                    block.line(f"{block.out}.append(1)")
-                    block.line(f"{self.write_struct(type_, version, flexible)}({value}, {block.out})")
-            case Struct():
-                block.line(f"{self.write_struct(type_, version, flexible)}({value}, {block.out})")
-            case _:
-                raise TypeError(type_)
-
-    def write_elements(self, block: WriteBlock, element: Type, value: str, version: int, flexible: bool) -> None:
-        out = block.out
-        if flexible:
-            block.line(f"{out} += uvarint(len({value}) + 1)")
-        else:
-            block.fixed("i", f"len({value})")
-        match element:
-            case Fixed(code="16s"):
-                block.line(f'{out} += b"".join({value})')
-            case Fixed(code=code):
-                block.line(f'write_numbers({out}, {value}, "{code}")')
-            case Sized():
-                with block.inside(f"for each in {value}:"):
-                    block.line(f"write_{codec_name(element, version, flexible)}({out}, each)")
-            case Struct() if carries_records(element.fields, version):
-                block.line(f"{out} = {self.write_array(element, version, flexible)}({value}, chunks, {out})")
-            case Struct():
-                block.line(f"{self.write_array(element, version, flexible)}({value}, {out})")
-            case _:
-                raise TypeError(element)
-
-    def write_records(self, block: WriteBlock, declared: Field, value: str, version: int, flexible: bool) -> None:
-        block.line(f"{local(declared.name)} = {value}")
-        value = local(declared.name)
-        if not declared.type.is_null_in(version):
-            value = f'not_null({value}, "{declared.name}")'
-            block.line(f"{local(declared.name)} = {value}")
-            value = local(declared.name)
-        if flexible:
-            block.line(f"{block.out} += uvarint(0 if {value} is None else len({value}) + 1)")
-        else:
-            block.fixed("i", f"-1 if {value} is None else len({value})")
-        with block.inside(f"if {value}:"):
-            block.line(f"chunks.append({value})")
-            block.line(f"{block.out} = bytearray()")
-            block.line(f"chunks.append({block.out})")
-
-    def write_tagged(self, block: WriteBlock, known: list[Field], owner: str, version: int) -> None:
-        if not known:
-            block.fixed("x", "")
-            return
-        block.line("tags: dict[int, bytearray] = {}")
-        for each in known:
-            with block.inside(f"if {is_set(each, owner)}:"):
-                block.line(f"tags[{each.tag}] = value = bytearray()")
-                block.out = "value"
-                self.write_field(block, each, owner, version, flexible=True)
-                block.flush()
-                block.out = "out"
-        with block.inside("if tags:"):
-            block.line("write_tags(out, tags)")
-        with block.inside("else:"):
-            block.line("out.append(0)")
-
-
-def is_records(type_: Type) -> bool:
-    """Whether these are record batches."""
-    return isinstance(type_, Sized) and type_.python == "records"
-
-
-def is_set(declared: Field, owner: str) -> str:
-    """The condition for sending a tagged field: that it differs from its default."""
-    value = f"{owner}.{declared.name}"
-    if declared.default is None:
-        return f"{value} is not None"
-    if isinstance(declared.type, Struct):
-        return f"{value} is not None and {value} != {declared.type.name}()"
-    if isinstance(declared.type, Array) or declared.default is False:
-        return value
-    return f"{value} != {default_argument(declared)}"
-
-
-def construction(type_: Struct, version: int) -> str:
-    """The call of the constructor with the fields of this version. Those behind an absent one are named."""
-    arguments: list[str] = []
-    gap = False
-    for each in type_.fields:
-        if version not in each.versions:
-            gap = True
-        elif gap:
-            arguments.append(f"{each.name}={local(each.name)}")
-        else:
-            arguments.append(local(each.name))
-    return f"{type_.name}({', '.join(arguments)})"
-
-
-# Modules --------------------------------------------------------------------------------------------------------------
 
 
 def class_source(name: str, fields: tuple[Field, ...], doc: str) -> str:
@@ -780,10 +287,9 @@ def generate() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         for name, source in sources.items():
             Path(scratch, name).write_text(source)
-        config = str(WIRE.parent.parent / "pyproject.toml")
-        ruff = [sys.executable, "-m", "ruff"]
-        subprocess.run([*ruff, "check", "--quiet", "--select=I", "--fix", "--config", config, scratch], check=True)
-        subprocess.run([*ruff, "format", "--quiet", "--config", config, scratch], check=True)
+        ruff, options = [sys.executable, "-m", "ruff"], ["--quiet", "--config", str(SETTINGS), scratch]
+        subprocess.run([*ruff, "check", "--select=I", "--fix", *options], check=True)
+        subprocess.run([*ruff, "format", *options], check=True)
         return {name: Path(scratch, name).read_text() for name in sources}
 
 
@@ -814,7 +320,8 @@ def main() -> int:
 
 def print_difference(name: str, found: str, wanted: str) -> None:
     """The size of the difference, and its beginning."""
-    lines = list(difflib.unified_diff(found.splitlines(), wanted.splitlines(), f"kpy/wire/{name}", "generated", n=1))
+    texts = found.splitlines(), wanted.splitlines()
+    lines = list(difflib.unified_diff(*texts, f"kpy/wire/{name}", "generated", n=1, lineterm=""))
     print("\n".join(lines[:DIFFERENCE_LINES]))
     if len(lines) > DIFFERENCE_LINES:
         print(f"... and {len(lines) - DIFFERENCE_LINES} more lines of difference in {name}")

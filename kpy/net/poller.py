@@ -108,12 +108,10 @@ class Poller:
     def _watch(self, channel: Channel) -> None:
         """Tells epoll what this channel waits for."""
         fd = channel.fd
+        if self._channels.get(fd) is not channel:
+            return  # Closed already, and the number may be another connection's by now.
         if channel.closed:
-            del self._channels[fd], self._watched[fd]
-            self._hosts[channel.peer_host] -= 1
-            if not self._hosts[channel.peer_host]:
-                del self._hosts[channel.peer_host]
-            self._epoll.unregister(fd)
+            self._forget(channel)
             return
         if channel.wants_writable:
             wanted = select.EPOLLRDHUP | WRITE
@@ -124,3 +122,10 @@ class Poller:
         if self._watched[fd] != wanted:
             self._watched[fd] = wanted
             self._epoll.modify(fd, wanted)
+
+    def _forget(self, channel: Channel) -> None:
+        del self._channels[channel.fd], self._watched[channel.fd]
+        self._hosts[channel.peer_host] -= 1
+        if not self._hosts[channel.peer_host]:
+            del self._hosts[channel.peer_host]
+        self._epoll.unregister(channel.fd)

@@ -287,13 +287,19 @@ def explained(error: Exception, message: str) -> WireError:
         if "items" in frame.f_locals:
             path.append(f"[{len(frame.f_locals['items'])}]")
         assigned, equals, _ = linecache.getline(frame.f_code.co_filename, trace.tb_lineno).partition(" = ")
-        field = assigned.strip().strip("(").partition(",")[0]
+        variable = assigned.strip().strip("(").partition(",")[0]
+        field = _SCRATCH.get(variable, variable).removesuffix("_")
         if equals and field.isidentifier():
             path.append(f".{field}")
         pos = frame.f_locals["pos"]
         trace = trace.tb_next
     reason = str(error) if isinstance(error, WireError) else _REASONS[type(error)]
-    return WireError(f"{message}: {''.join(path).lstrip('.')} at byte {pos}: {reason}")
+    path.append(f" at byte {pos}: {reason}")
+    return WireError(f"{message}: {''.join(path).lstrip('. ')}")
+
+
+_SCRATCH = {"pos": "tags", "sections": "tags", "count": "", "length": ""}
+"""What it means when one of these variables is assigned to. The others have the names of fields."""
 
 
 _REASONS: dict[type[Exception], str] = {

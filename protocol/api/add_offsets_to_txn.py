@@ -1,4 +1,4 @@
-"""AddOffsetsToTxn."""
+"""AddOffsetsToTxn: a producer is about to commit a consumer group's offsets within its transaction (KIP-98)."""
 
 from protocol.grammar import ErrorCode, GroupId, Int16, Int32, ProducerId, TransactionalId, request, response, versions
 

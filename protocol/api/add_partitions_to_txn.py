@@ -1,4 +1,4 @@
-"""AddPartitionsToTxn."""
+"""AddPartitionsToTxn: partitions join a transaction, or a broker asks whether they have (KIP-98, KIP-890)."""
 
 from protocol.grammar import (
     Bool,
@@ -28,14 +28,14 @@ AddPartitionsToTxnTransaction = struct(
     "transactional_id" / TransactionalId,
     "producer_id" / ProducerId,
     "producer_epoch" / Int16,
-    "verify_only" / Bool,
+    "verify_only" / Bool,  # only ask whether the partitions are in the transaction (KIP-890)
     "topics" / array(AddPartitionsToTxnTopic),
 )
 
 AddPartitionsToTxnRequest = request(
     24,
     versions("0-5", flexible="3+"),
-    since(4, "transactions" / array(AddPartitionsToTxnTransaction)),
+    since(4, "transactions" / array(AddPartitionsToTxnTransaction)),  # sent by brokers, for many producers at once
     until(3, "v3_and_below_transactional_id" / TransactionalId),
     until(3, "v3_and_below_producer_id" / ProducerId),
     until(3, "v3_and_below_producer_epoch" / Int16),

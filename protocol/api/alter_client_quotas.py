@@ -1,4 +1,4 @@
-"""AlterClientQuotas."""
+"""AlterClientQuotas: sets and removes quotas of users, client ids and addresses (KIP-546)."""
 
 from protocol.grammar import (
     Bool,
@@ -16,13 +16,13 @@ from protocol.grammar import (
 
 EntityData = struct(
     "EntityData",
-    "entity_type" / String,
-    "entity_name" / nullable(String),
+    "entity_type" / String,  # user, client-id or ip
+    "entity_name" / nullable(String),  # null for the default of this type
 )
 
 OpData = struct(
     "OpData",
-    "key" / String,
+    "key" / String,  # of the quota, as in producer_byte_rate
     "value" / Float64,
     "remove" / Bool,
 )
@@ -37,7 +37,7 @@ AlterClientQuotasRequest = request(
     49,
     versions("0-1", flexible="1+"),
     "entries" / array(RequestEntryData),
-    "validate_only" / Bool,
+    "validate_only" / Bool,  # check everything, change nothing
 )
 
 ResponseEntryData = struct(

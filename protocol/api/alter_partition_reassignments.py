@@ -1,4 +1,4 @@
-"""AlterPartitionReassignments."""
+"""AlterPartitionReassignments: moves partitions to other brokers, or cancels that (KIP-455)."""
 
 from protocol.grammar import (
     Bool,
@@ -20,7 +20,7 @@ from protocol.grammar import (
 ReassignablePartition = struct(
     "ReassignablePartition",
     "partition_index" / Int32,
-    default(None, "replicas" / nullable(array(BrokerId))),
+    default(None, "replicas" / nullable(array(BrokerId))),  # the target, or null to cancel a reassignment
 )
 
 ReassignableTopic = struct(
@@ -33,6 +33,7 @@ AlterPartitionReassignmentsRequest = request(
     45,
     versions("0-1", flexible="0+"),
     default(60000, "timeout_ms" / Int32),
+    # whether the number of replicas may differ from now
     since(1, default(True, "allow_replication_factor_change" / Bool)),
     "topics" / array(ReassignableTopic),
 )
@@ -54,7 +55,7 @@ AlterPartitionReassignmentsResponse = response(
     45,
     versions("0-1", flexible="0+"),
     "throttle_time_ms" / Int32,
-    since(1, default(True, "allow_replication_factor_change" / Bool)),
+    since(1, default(True, "allow_replication_factor_change" / Bool)),  # as in the request
     "error_code" / ErrorCode,
     "error_message" / nullable(String),
     "responses" / array(ReassignableTopicResponse),

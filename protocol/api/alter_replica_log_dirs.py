@@ -1,4 +1,4 @@
-"""AlterReplicaLogDirs."""
+"""AlterReplicaLogDirs: moves replicas between the log directories of one broker (KIP-113)."""
 
 from protocol.grammar import ErrorCode, Int32, String, TopicName, array, request, response, struct, versions
 
@@ -10,7 +10,7 @@ AlterReplicaLogDirTopic = struct(
 
 AlterReplicaLogDir = struct(
     "AlterReplicaLogDir",
-    "path" / String,
+    "path" / String,  # absolute, of a directory of log.dirs
     "topics" / array(AlterReplicaLogDirTopic),
 )
 

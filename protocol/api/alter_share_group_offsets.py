@@ -1,4 +1,4 @@
-"""AlterShareGroupOffsets."""
+"""AlterShareGroupOffsets: sets where a share group starts (KIP-932)."""
 
 from protocol.grammar import (
     ErrorCode,

@@ -1,20 +1,20 @@
-"""AlterUserScramCredentials."""
+"""AlterUserScramCredentials: sets and deletes SCRAM credentials (KIP-554)."""
 
 from protocol.grammar import Bytes, ErrorCode, Int8, Int32, String, array, nullable, request, response, struct, versions
 
 ScramCredentialDeletion = struct(
     "ScramCredentialDeletion",
     "name" / String,
-    "mechanism" / Int8,
+    "mechanism" / Int8,  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
 )
 
 ScramCredentialUpsertion = struct(
     "ScramCredentialUpsertion",
     "name" / String,
-    "mechanism" / Int8,
+    "mechanism" / Int8,  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
     "iterations" / Int32,
     "salt" / Bytes,
-    "salted_password" / Bytes,
+    "salted_password" / Bytes,  # the PBKDF2 result; the password itself never travels
 )
 
 AlterUserScramCredentialsRequest = request(

@@ -1,4 +1,8 @@
-"""ApiVersions."""
+"""ApiVersions: what the broker speaks, asked first on every connection.
+
+A broker that does not know the request's version answers in v0 with UNSUPPORTED_VERSION. The response always has header
+v0, since a client cannot know yet whether the broker speaks flexible versions (KIP-511).
+"""
 
 from protocol.grammar import (
     Bool,
@@ -20,7 +24,7 @@ from protocol.grammar import (
 ApiVersionsRequest = request(
     18,
     versions("0-4", flexible="3+"),
-    since(3, "client_software_name" / String),
+    since(3, "client_software_name" / String),  # KIP-511
     since(3, "client_software_version" / String),
 )
 
@@ -51,8 +55,10 @@ ApiVersionsResponse = response(
     "error_code" / ErrorCode,
     "api_keys" / array(ApiVersion),
     since(1, "throttle_time_ms" / Int32),
+    # finalized versions the broker could work with (KIP-584)
     since(3, tagged(0, "supported_features" / array(SupportedFeatureKey))),
-    since(3, tagged(1, default(-1, "finalized_features_epoch" / Int64))),
+    since(3, tagged(1, default(-1, "finalized_features_epoch" / Int64))),  # -1 if unknown
+    # finalized versions that the cluster works with
     since(3, tagged(2, "finalized_features" / array(FinalizedFeatureKey))),
-    since(3, tagged(3, "zk_migration_ready" / Bool)),
+    since(3, tagged(3, "zk_migration_ready" / Bool)),  # for the migration to KRaft
 )

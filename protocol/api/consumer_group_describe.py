@@ -1,4 +1,4 @@
-"""ConsumerGroupDescribe."""
+"""ConsumerGroupDescribe: shows groups of the consumer protocol (KIP-848)."""
 
 from protocol.grammar import (
     Bool,
@@ -41,16 +41,16 @@ Assignment = struct(
 Member = struct(
     "Member",
     "member_id" / String,
-    default(None, "instance_id" / nullable(String)),
+    default(None, "instance_id" / nullable(String)),  # set for static members
     default(None, "rack_id" / nullable(String)),
-    "member_epoch" / Int32,
+    "member_epoch" / Int32,  # what the member last acknowledged
     "client_id" / String,
     "client_host" / String,
     "subscribed_topic_names" / array(TopicName),
-    default(None, "subscribed_topic_regex" / nullable(String)),
-    "assignment" / Assignment,
-    "target_assignment" / Assignment,
-    since(1, default(-1, "member_type" / Int8)),
+    default(None, "subscribed_topic_regex" / nullable(String)),  # RE2 syntax
+    "assignment" / Assignment,  # what it owns now
+    "target_assignment" / Assignment,  # what it is to own
+    since(1, default(-1, "member_type" / Int8)),  # -1 unknown, 0 classic, 1 consumer
 )
 
 DescribedGroup = struct(
@@ -59,10 +59,11 @@ DescribedGroup = struct(
     default(None, "error_message" / nullable(String)),
     "group_id" / GroupId,
     "group_state" / String,
-    "group_epoch" / Int32,
-    "assignment_epoch" / Int32,
+    "group_epoch" / Int32,  # changes whenever members or their subscriptions do
+    "assignment_epoch" / Int32,  # of the target assignment
     "assignor_name" / String,
     "members" / array(Member),
+    # a bit for each ACL operation; INT32_MIN when not asked for
     default(-2_147_483_648, "authorized_operations" / Int32),
 )
 

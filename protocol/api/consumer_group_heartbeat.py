@@ -1,4 +1,4 @@
-"""ConsumerGroupHeartbeat."""
+"""ConsumerGroupHeartbeat: joins, keeps alive, reconciles and leaves, all in one (KIP-848)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -27,15 +27,15 @@ ConsumerGroupHeartbeatRequest = request(
     68,
     versions("0-1", flexible="0+"),
     "group_id" / GroupId,
-    "member_id" / String,
-    "member_epoch" / Int32,
-    default(None, "instance_id" / nullable(String)),
-    default(None, "rack_id" / nullable(String)),
-    default(-1, "rebalance_timeout_ms" / Int32),
-    default(None, "subscribed_topic_names" / nullable(array(TopicName))),
-    since(1, default(None, "subscribed_topic_regex" / nullable(String))),
-    default(None, "server_assignor" / nullable(String)),
-    default(None, "topic_partitions" / nullable(array(TopicPartitions))),
+    "member_id" / String,  # made by the member, since v1
+    "member_epoch" / Int32,  # 0 joins, -1 leaves, -2 leaves as a static member; else the last one received
+    default(None, "instance_id" / nullable(String)),  # null if unchanged or not static
+    default(None, "rack_id" / nullable(String)),  # null if unchanged
+    default(-1, "rebalance_timeout_ms" / Int32),  # -1 if unchanged; how long it may take to give partitions up
+    default(None, "subscribed_topic_names" / nullable(array(TopicName))),  # null if unchanged
+    since(1, default(None, "subscribed_topic_regex" / nullable(String))),  # null if unchanged; RE2 syntax
+    default(None, "server_assignor" / nullable(String)),  # null for the broker's choice
+    default(None, "topic_partitions" / nullable(array(TopicPartitions))),  # what the member owns, null if unchanged
 )
 
 Assignment = struct(
@@ -50,7 +50,7 @@ ConsumerGroupHeartbeatResponse = response(
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
     default(None, "member_id" / nullable(String)),
-    "member_epoch" / Int32,
-    "heartbeat_interval_ms" / Int32,
-    default(None, "assignment" / nullable(Assignment)),
+    "member_epoch" / Int32,  # what the member last acknowledged
+    "heartbeat_interval_ms" / Int32,  # how often the member shall send the next ones
+    default(None, "assignment" / nullable(Assignment)),  # null if unchanged
 )

@@ -1,4 +1,4 @@
-"""consumer_group_records."""
+"""What __consumer_offsets holds of groups of the consumer protocol (KIP-848)."""
 
 from protocol.grammar import (
     Bytes,
@@ -33,15 +33,15 @@ ConsumerGroupPartitionMetadataKey = record(
 PartitionMetadata = struct(
     "PartitionMetadata",
     "partition" / Int32,
-    "racks" / array(String),
+    "racks" / array(String),  # of its replicas
 )
 
 TopicMetadata = struct(
     "TopicMetadata",
     "topic_id" / Uuid,
     "topic_name" / String,
-    "num_partitions" / Int32,
-    "partition_metadata" / array(PartitionMetadata),
+    "num_partitions" / Int32,  # -1 for the broker's default, or where assignments are given
+    "partition_metadata" / array(PartitionMetadata),  # by partition, where racks are known
 )
 
 ConsumerGroupPartitionMetadataValue = record(
@@ -63,21 +63,21 @@ ClassicProtocol = struct(
 
 ClassicMemberMetadata = struct(
     "ClassicMemberMetadata",
-    "session_timeout_ms" / Int32,
-    "supported_protocols" / array(ClassicProtocol),
+    "session_timeout_ms" / Int32,  # how long a member may be silent
+    "supported_protocols" / array(ClassicProtocol),  # as it sent them in JoinGroup
 )
 
 ConsumerGroupMemberMetadataValue = record(
     versions("0", flexible="0+"),
-    "instance_id" / nullable(String),
+    "instance_id" / nullable(String),  # set for static members
     "rack_id" / nullable(String),
     "client_id" / String,
     "client_host" / String,
     "subscribed_topic_names" / array(String),
-    "subscribed_topic_regex" / nullable(String),
-    default(-1, "rebalance_timeout_ms" / Int32),
+    "subscribed_topic_regex" / nullable(String),  # RE2 syntax
+    default(-1, "rebalance_timeout_ms" / Int32),  # how long a rebalance waits for the member
     "server_assignor" / nullable(String),
-    tagged(0, "classic_member_metadata" / nullable(ClassicMemberMetadata)),
+    tagged(0, "classic_member_metadata" / nullable(ClassicMemberMetadata)),  # for members that use the classic protocol
 )
 
 ConsumerGroupTargetAssignmentMetadataKey = record(
@@ -87,7 +87,7 @@ ConsumerGroupTargetAssignmentMetadataKey = record(
 
 ConsumerGroupTargetAssignmentMetadataValue = record(
     versions("0", flexible="0+"),
-    "assignment_epoch" / Int32,
+    "assignment_epoch" / Int32,  # of the target assignment
 )
 
 ConsumerGroupTargetAssignmentMemberKey = record(
@@ -121,9 +121,9 @@ TopicPartitions = struct(
 
 ConsumerGroupCurrentMemberAssignmentValue = record(
     versions("0", flexible="0+"),
-    "member_epoch" / Int32,
-    "previous_member_epoch" / Int32,
-    "state" / Int8,
+    "member_epoch" / Int32,  # what the member last acknowledged
+    "previous_member_epoch" / Int32,  # accepted too, while its answer may be on the way
+    "state" / Int8,  # stable, or what it waits for
     "assigned_partitions" / array(TopicPartitions),
-    "partitions_pending_revocation" / array(TopicPartitions),
+    "partitions_pending_revocation" / array(TopicPartitions),  # to be given up by the member
 )

@@ -1,4 +1,7 @@
-"""ControlledShutdown."""
+"""ControlledShutdown: a broker asks the controller to move its leaderships before it stops.
+
+Requests of v0 have request header v0, which has no client id.
+"""
 
 from protocol.grammar import (
     BrokerId,
@@ -19,6 +22,7 @@ ControlledShutdownRequest = request(
     7,
     versions("0-3", flexible="3+"),
     "broker_id" / BrokerId,
+    # changes at each registration of the broker; tells an old incarnation from a new one
     since(2, default(-1, "broker_epoch" / Int64)),
 )
 
@@ -32,5 +36,5 @@ ControlledShutdownResponse = response(
     7,
     versions("0-3", flexible="3+"),
     "error_code" / ErrorCode,
-    "remaining_partitions" / array(RemainingPartition),
+    "remaining_partitions" / array(RemainingPartition),  # still led by the broker that wants to go
 )

@@ -1,4 +1,4 @@
-"""CreateAcls."""
+"""CreateAcls: grants and denies (KIP-140)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -17,13 +17,13 @@ from protocol.grammar import (
 
 AclCreation = struct(
     "AclCreation",
-    "resource_type" / Int8,
+    "resource_type" / Int8,  # 2 topic, 3 group, 4 cluster, 5 transactional id, 6 delegation token, 7 user
     "resource_name" / String,
-    since(1, default(3, "resource_pattern_type" / Int8)),
+    since(1, default(3, "resource_pattern_type" / Int8)),  # 3 literal, 4 prefixed
     "principal" / String,
-    "host" / String,
-    "operation" / Int8,
-    "permission_type" / Int8,
+    "host" / String,  # * for any
+    "operation" / Int8,  # an AclOperation
+    "permission_type" / Int8,  # 2 deny, 3 allow
 )
 
 CreateAclsRequest = request(

@@ -1,4 +1,4 @@
-"""CreateDelegationToken."""
+"""CreateDelegationToken: a token to authenticate with, instead of the owner's credentials (KIP-48)."""
 
 from protocol.grammar import (
     Bytes,
@@ -24,10 +24,10 @@ CreatableRenewers = struct(
 CreateDelegationTokenRequest = request(
     38,
     versions("0-3", flexible="2+"),
-    since(3, "owner_principal_type" / nullable(String)),
+    since(3, "owner_principal_type" / nullable(String)),  # null for the requester itself (KIP-373)
     since(3, "owner_principal_name" / nullable(String)),
-    "renewers" / array(CreatableRenewers),
-    "max_lifetime_ms" / Int64,
+    "renewers" / array(CreatableRenewers),  # who may renew it besides the owner
+    "max_lifetime_ms" / Int64,  # -1 for the broker's limit
 )
 
 CreateDelegationTokenResponse = response(
@@ -36,12 +36,12 @@ CreateDelegationTokenResponse = response(
     "error_code" / ErrorCode,
     "principal_type" / String,
     "principal_name" / String,
-    since(3, "token_requester_principal_type" / String),
-    since(3, "token_requester_principal_name" / String),
+    since(3, "token_requester_principal_type" / String),  # who asked for the token, if not the owner
+    since(3, "token_requester_principal_name" / String),  # who asked for the token, if not the owner
     "issue_timestamp_ms" / Int64,
-    "expiry_timestamp_ms" / Int64,
-    "max_timestamp_ms" / Int64,
+    "expiry_timestamp_ms" / Int64,  # since the epoch
+    "max_timestamp_ms" / Int64,  # past which no renewal goes
     "token_id" / String,
-    "hmac" / Bytes,
+    "hmac" / Bytes,  # the secret half of the token
     "throttle_time_ms" / Int32,
 )

@@ -1,4 +1,4 @@
-"""CreatePartitions."""
+"""CreatePartitions: adds partitions to topics (KIP-195)."""
 
 from protocol.grammar import (
     Bool,
@@ -18,13 +18,14 @@ from protocol.grammar import (
 
 CreatePartitionsAssignment = struct(
     "CreatePartitionsAssignment",
-    "broker_ids" / array(BrokerId),
+    "broker_ids" / array(BrokerId),  # the replicas; the first is the preferred leader
 )
 
 CreatePartitionsTopic = struct(
     "CreatePartitionsTopic",
     "name" / TopicName,
-    "count" / Int32,
+    "count" / Int32,  # of partitions, in the end
+    # one for each new partition, or null to let the broker choose
     "assignments" / nullable(array(CreatePartitionsAssignment)),
 )
 
@@ -33,7 +34,7 @@ CreatePartitionsRequest = request(
     versions("0-3", flexible="2+"),
     "topics" / array(CreatePartitionsTopic),
     "timeout_ms" / Int32,
-    "validate_only" / Bool,
+    "validate_only" / Bool,  # check everything, change nothing
 )
 
 CreatePartitionsTopicResult = struct(

@@ -1,4 +1,4 @@
-"""CreateTopics."""
+"""CreateTopics, and since v5 what was created (KIP-4, KIP-525)."""
 
 from protocol.grammar import (
     Bool,
@@ -24,7 +24,7 @@ from protocol.grammar import (
 CreatableReplicaAssignment = struct(
     "CreatableReplicaAssignment",
     "partition_index" / Int32,
-    "broker_ids" / array(BrokerId),
+    "broker_ids" / array(BrokerId),  # the replicas; the first is the preferred leader
 )
 
 CreatableTopicConfig = struct(
@@ -36,9 +36,9 @@ CreatableTopicConfig = struct(
 CreatableTopic = struct(
     "CreatableTopic",
     "name" / TopicName,
-    "num_partitions" / Int32,
-    "replication_factor" / Int16,
-    "assignments" / array(CreatableReplicaAssignment),
+    "num_partitions" / Int32,  # -1 for the broker's default, or where assignments are given
+    "replication_factor" / Int16,  # -1 for the broker's default, or where assignments are given
+    "assignments" / array(CreatableReplicaAssignment),  # by partition, or empty to let the broker choose
     "configs" / array(CreatableTopicConfig),
 )
 
@@ -47,7 +47,7 @@ CreateTopicsRequest = request(
     versions("0-7", flexible="5+"),
     "topics" / array(CreatableTopic),
     default(60000, "timeout_ms" / Int32),
-    since(1, "validate_only" / Bool),
+    since(1, "validate_only" / Bool),  # check everything, change nothing
 )
 
 CreatableTopicConfigs = struct(
@@ -55,8 +55,8 @@ CreatableTopicConfigs = struct(
     "name" / String,
     "value" / nullable(String),
     "read_only" / Bool,
-    default(-1, "config_source" / Int8),
-    "is_sensitive" / Bool,
+    default(-1, "config_source" / Int8),  # a ConfigSource: 1 topic, 2 broker, 3 all brokers, 4 static, 5 default
+    "is_sensitive" / Bool,  # its value is never sent
 )
 
 CreatableTopicResult = struct(
@@ -65,7 +65,7 @@ CreatableTopicResult = struct(
     since(7, "topic_id" / Uuid),
     "error_code" / ErrorCode,
     since(1, "error_message" / nullable(String)),
-    since(5, tagged(0, "topic_config_error_code" / ErrorCode)),
+    since(5, tagged(0, "topic_config_error_code" / ErrorCode)),  # why the configs are not shown
     since(5, default(-1, "num_partitions" / Int32)),
     since(5, default(-1, "replication_factor" / Int16)),
     since(5, "configs" / nullable(array(CreatableTopicConfigs))),

@@ -1,4 +1,4 @@
-"""DeleteGroups."""
+"""DeleteGroups: empty ones (KIP-229)."""
 
 from protocol.grammar import ErrorCode, GroupId, Int32, array, request, response, struct, versions
 

@@ -1,11 +1,11 @@
-"""DeleteRecords."""
+"""DeleteRecords: moves the log start offset forward (KIP-107)."""
 
 from protocol.grammar import ErrorCode, Int32, Int64, TopicName, array, request, response, struct, versions
 
 DeleteRecordsPartition = struct(
     "DeleteRecordsPartition",
     "partition_index" / Int32,
-    "offset" / Int64,
+    "offset" / Int64,  # delete all before it; -1 for the high watermark
 )
 
 DeleteRecordsTopic = struct(
@@ -24,7 +24,7 @@ DeleteRecordsRequest = request(
 DeleteRecordsPartitionResult = struct(
     "DeleteRecordsPartitionResult",
     "partition_index" / Int32,
-    "low_watermark" / Int64,
+    "low_watermark" / Int64,  # the first offset that is left
     "error_code" / ErrorCode,
 )
 

@@ -1,4 +1,4 @@
-"""DeleteShareGroupOffsets."""
+"""DeleteShareGroupOffsets: forgets topics of a share group (KIP-932)."""
 
 from protocol.grammar import (
     ErrorCode,

@@ -1,4 +1,4 @@
-"""DeleteTopics."""
+"""DeleteTopics: by name, or since v6 by id (KIP-516)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -19,7 +19,7 @@ from protocol.grammar import (
 
 DeleteTopicState = struct(
     "DeleteTopicState",
-    default(None, "name" / nullable(TopicName)),
+    default(None, "name" / nullable(TopicName)),  # null where the id says which
     "topic_id" / Uuid,
 )
 
@@ -33,7 +33,7 @@ DeleteTopicsRequest = request(
 
 DeletableTopicResult = struct(
     "DeletableTopicResult",
-    "name" / nullable(TopicName, since=6),
+    "name" / nullable(TopicName, since=6),  # null where unknown or not to be revealed
     since(6, "topic_id" / Uuid),
     "error_code" / ErrorCode,
     since(5, default(None, "error_message" / nullable(String))),

@@ -1,4 +1,4 @@
-"""DescribeClientQuotas."""
+"""DescribeClientQuotas: by components of the entity (KIP-546)."""
 
 from protocol.grammar import (
     Bool,
@@ -17,27 +17,27 @@ from protocol.grammar import (
 
 ComponentData = struct(
     "ComponentData",
-    "entity_type" / String,
-    "match_type" / Int8,
-    "match" / nullable(String),
+    "entity_type" / String,  # user, client-id or ip
+    "match_type" / Int8,  # 0 this name, 1 the default, 2 any name
+    "match" / nullable(String),  # the name, for match type 0
 )
 
 DescribeClientQuotasRequest = request(
     48,
     versions("0-1", flexible="1+"),
     "components" / array(ComponentData),
-    "strict" / Bool,
+    "strict" / Bool,  # leave out entities with further components
 )
 
 EntityData = struct(
     "EntityData",
-    "entity_type" / String,
-    "entity_name" / nullable(String),
+    "entity_type" / String,  # user, client-id or ip
+    "entity_name" / nullable(String),  # null for the default of this type
 )
 
 ValueData = struct(
     "ValueData",
-    "key" / String,
+    "key" / String,  # of the quota, as in producer_byte_rate
     "value" / Float64,
 )
 

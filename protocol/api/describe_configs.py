@@ -1,4 +1,4 @@
-"""DescribeConfigs."""
+"""DescribeConfigs: effective values, and where they come from (KIP-133)."""
 
 from protocol.grammar import (
     Bool,
@@ -19,9 +19,9 @@ from protocol.grammar import (
 
 DescribeConfigsResource = struct(
     "DescribeConfigsResource",
-    "resource_type" / Int8,
+    "resource_type" / Int8,  # a ConfigResource: 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
     "resource_name" / String,
-    "configuration_keys" / nullable(array(String)),
+    "configuration_keys" / nullable(array(String)),  # null for all
 )
 
 DescribeConfigsRequest = request(
@@ -36,7 +36,7 @@ DescribeConfigsSynonym = struct(
     "DescribeConfigsSynonym",
     "name" / String,
     "value" / nullable(String),
-    "source" / Int8,
+    "source" / Int8,  # a ConfigSource
 )
 
 DescribeConfigsResourceResult = struct(
@@ -45,10 +45,11 @@ DescribeConfigsResourceResult = struct(
     "value" / nullable(String),
     "read_only" / Bool,
     until(0, "is_default" / Bool),
+    # a ConfigSource: 1 topic, 2 broker, 3 all brokers, 4 static, 5 default
     since(1, default(-1, "config_source" / Int8)),
-    "is_sensitive" / Bool,
-    since(1, "synonyms" / array(DescribeConfigsSynonym)),
-    since(3, "config_type" / Int8),
+    "is_sensitive" / Bool,  # its value is never sent
+    since(1, "synonyms" / array(DescribeConfigsSynonym)),  # where else the value could come from, strongest first
+    since(3, "config_type" / Int8),  # a ConfigType, as in 1 boolean, 2 string
     since(3, "documentation" / nullable(String)),
 )
 

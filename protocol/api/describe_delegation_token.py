@@ -1,4 +1,4 @@
-"""DescribeDelegationToken."""
+"""DescribeDelegationToken: by owner (KIP-48)."""
 
 from protocol.grammar import (
     Bytes,
@@ -24,7 +24,7 @@ DescribeDelegationTokenOwner = struct(
 DescribeDelegationTokenRequest = request(
     41,
     versions("0-3", flexible="2+"),
-    "owners" / nullable(array(DescribeDelegationTokenOwner)),
+    "owners" / nullable(array(DescribeDelegationTokenOwner)),  # null for all that the requester may see
 )
 
 DescribedDelegationTokenRenewer = struct(
@@ -37,13 +37,13 @@ DescribedDelegationToken = struct(
     "DescribedDelegationToken",
     "principal_type" / String,
     "principal_name" / String,
-    since(3, "token_requester_principal_type" / String),
-    since(3, "token_requester_principal_name" / String),
+    since(3, "token_requester_principal_type" / String),  # who asked for the token, if not the owner
+    since(3, "token_requester_principal_name" / String),  # who asked for the token, if not the owner
     "issue_timestamp" / Int64,
     "expiry_timestamp" / Int64,
-    "max_timestamp" / Int64,
+    "max_timestamp" / Int64,  # past which no renewal goes
     "token_id" / String,
-    "hmac" / Bytes,
+    "hmac" / Bytes,  # the secret half of the token
     "renewers" / array(DescribedDelegationTokenRenewer),
 )
 

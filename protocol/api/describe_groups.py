@@ -1,4 +1,4 @@
-"""DescribeGroups."""
+"""DescribeGroups: shows classic groups."""
 
 from protocol.grammar import (
     Bool,
@@ -27,10 +27,10 @@ DescribeGroupsRequest = request(
 DescribedGroupMember = struct(
     "DescribedGroupMember",
     "member_id" / String,
-    since(4, default(None, "group_instance_id" / nullable(String))),
+    since(4, default(None, "group_instance_id" / nullable(String))),  # set for static members (KIP-345)
     "client_id" / String,
     "client_host" / String,
-    "member_metadata" / Bytes,
+    "member_metadata" / Bytes,  # its subscription, for the chosen protocol
     "member_assignment" / Bytes,
 )
 
@@ -41,8 +41,9 @@ DescribedGroup = struct(
     "group_id" / GroupId,
     "group_state" / String,
     "protocol_type" / String,
-    "protocol_data" / String,
+    "protocol_data" / String,  # the chosen assignor
     "members" / array(DescribedGroupMember),
+    # a bit for each ACL operation; INT32_MIN when not asked for
     since(3, default(-2_147_483_648, "authorized_operations" / Int32)),
 )
 

@@ -1,4 +1,4 @@
-"""DescribeLogDirs."""
+"""DescribeLogDirs: what lies in the log directories of one broker (KIP-113)."""
 
 from protocol.grammar import (
     Bool,
@@ -26,15 +26,15 @@ DescribableLogDirTopic = struct(
 DescribeLogDirsRequest = request(
     35,
     versions("0-5", flexible="2+"),
-    "topics" / nullable(array(DescribableLogDirTopic)),
+    "topics" / nullable(array(DescribableLogDirTopic)),  # null for all
 )
 
 DescribeLogDirsPartition = struct(
     "DescribeLogDirsPartition",
     "partition_index" / Int32,
-    "partition_size" / Int64,
-    "offset_lag" / Int64,
-    "is_future_key" / Bool,
+    "partition_size" / Int64,  # in bytes
+    "offset_lag" / Int64,  # behind the high watermark, or for a future replica behind the current one
+    "is_future_key" / Bool,  # it is being moved here from another directory
 )
 
 DescribeLogDirsTopic = struct(
@@ -48,9 +48,9 @@ DescribeLogDirsResult = struct(
     "error_code" / ErrorCode,
     "log_dir" / String,
     "topics" / array(DescribeLogDirsTopic),
-    since(4, default(-1, "total_bytes" / Int64)),
-    since(4, default(-1, "usable_bytes" / Int64)),
-    since(5, "is_cordoned" / Bool),
+    since(4, default(-1, "total_bytes" / Int64)),  # of the volume
+    since(4, default(-1, "usable_bytes" / Int64)),  # of the volume
+    since(5, "is_cordoned" / Bool),  # takes no new partitions
 )
 
 DescribeLogDirsResponse = response(

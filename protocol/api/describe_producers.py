@@ -1,4 +1,4 @@
-"""DescribeProducers."""
+"""DescribeProducers: who writes to partitions, and with which open transactions (KIP-664)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -33,9 +33,9 @@ ProducerState = struct(
     "producer_id" / ProducerId,
     "producer_epoch" / Int32,
     default(-1, "last_sequence" / Int32),
-    default(-1, "last_timestamp" / Int64),
+    default(-1, "last_timestamp" / Int64),  # of its last write, -1 if none
     "coordinator_epoch" / Int32,
-    default(-1, "current_txn_start_offset" / Int64),
+    default(-1, "current_txn_start_offset" / Int64),  # -1 if no transaction is open
 )
 
 PartitionResponse = struct(

@@ -1,4 +1,4 @@
-"""DescribeQuorum."""
+"""DescribeQuorum: the state of the KRaft quorum (KIP-595). kpy has no quorum; tools ask for it."""
 
 from protocol.grammar import (
     BrokerId,
@@ -40,9 +40,9 @@ ReplicaState = struct(
     "ReplicaState",
     "replica_id" / BrokerId,
     since(2, "replica_directory_id" / Uuid),
-    "log_end_offset" / Int64,
-    since(1, default(-1, "last_fetch_timestamp" / Int64)),
-    since(1, default(-1, "last_caught_up_timestamp" / Int64)),
+    "log_end_offset" / Int64,  # -1 if unknown
+    since(1, default(-1, "last_fetch_timestamp" / Int64)),  # by the leader's clock, -1 if unknown
+    since(1, default(-1, "last_caught_up_timestamp" / Int64)),  # by the leader's clock, -1 if unknown
 )
 
 ResponsePartitionData = struct(
@@ -50,7 +50,7 @@ ResponsePartitionData = struct(
     "partition_index" / Int32,
     "error_code" / ErrorCode,
     since(2, "error_message" / nullable(String)),
-    "leader_id" / BrokerId,
+    "leader_id" / BrokerId,  # -1 for nobody
     "leader_epoch" / Int32,
     "high_watermark" / Int64,
     "current_voters" / array(ReplicaState),

@@ -1,4 +1,4 @@
-"""DescribeShareGroupOffsets."""
+"""DescribeShareGroupOffsets: where share groups start (KIP-932)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -27,7 +27,7 @@ DescribeShareGroupOffsetsRequestTopic = struct(
 DescribeShareGroupOffsetsRequestGroup = struct(
     "DescribeShareGroupOffsetsRequestGroup",
     "group_id" / GroupId,
-    "topics" / nullable(array(DescribeShareGroupOffsetsRequestTopic)),
+    "topics" / nullable(array(DescribeShareGroupOffsetsRequestTopic)),  # null for all
 )
 
 DescribeShareGroupOffsetsRequest = request(
@@ -39,9 +39,9 @@ DescribeShareGroupOffsetsRequest = request(
 DescribeShareGroupOffsetsResponsePartition = struct(
     "DescribeShareGroupOffsetsResponsePartition",
     "partition_index" / Int32,
-    "start_offset" / Int64,
+    "start_offset" / Int64,  # -1 if there is none
     "leader_epoch" / Int32,
-    since(1, default(-1, "lag" / Int64)),
+    since(1, default(-1, "lag" / Int64)),  # -1 if unknown
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
 )

@@ -1,4 +1,4 @@
-"""DescribeTopicPartitions."""
+"""DescribeTopicPartitions: Metadata in pages (KIP-966)."""
 
 from protocol.grammar import (
     Bool,
@@ -31,21 +31,22 @@ DescribeTopicPartitionsRequest = request(
     75,
     versions("0", flexible="0+"),
     "topics" / array(TopicRequest),
-    default(2000, "response_partition_limit" / Int32),
-    default(None, "cursor" / nullable(Cursor)),
+    default(2000, "response_partition_limit" / Int32),  # the rest is fetched with the cursor
+    default(None, "cursor" / nullable(Cursor)),  # where to go on, null for the beginning
 )
 
 DescribeTopicPartitionsResponsePartition = struct(
     "DescribeTopicPartitionsResponsePartition",
     "error_code" / ErrorCode,
     "partition_index" / Int32,
-    "leader_id" / BrokerId,
+    "leader_id" / BrokerId,  # -1 for nobody
     default(-1, "leader_epoch" / Int32),
     "replica_nodes" / array(BrokerId),
-    "isr_nodes" / array(BrokerId),
+    "isr_nodes" / array(BrokerId),  # the replicas that are in sync
+    # out of the ISR, but with every committed record (KIP-966)
     default(None, "eligible_leader_replicas" / nullable(array(BrokerId))),
     default(None, "last_known_elr" / nullable(array(BrokerId))),
-    "offline_replicas" / array(BrokerId),
+    "offline_replicas" / array(BrokerId),  # on brokers or directories that are down
 )
 
 DescribeTopicPartitionsResponseTopic = struct(
@@ -53,8 +54,9 @@ DescribeTopicPartitionsResponseTopic = struct(
     "error_code" / ErrorCode,
     "name" / nullable(TopicName),
     "topic_id" / Uuid,
-    "is_internal" / Bool,
+    "is_internal" / Bool,  # whether the broker keeps its own state in it, as in __consumer_offsets
     "partitions" / array(DescribeTopicPartitionsResponsePartition),
+    # a bit for each ACL operation; INT32_MIN when not asked for
     default(-2_147_483_648, "topic_authorized_operations" / Int32),
 )
 
@@ -63,5 +65,5 @@ DescribeTopicPartitionsResponse = response(
     versions("0", flexible="0+"),
     "throttle_time_ms" / Int32,
     "topics" / array(DescribeTopicPartitionsResponseTopic),
-    default(None, "next_cursor" / nullable(Cursor)),
+    default(None, "next_cursor" / nullable(Cursor)),  # null at the end
 )

@@ -1,4 +1,4 @@
-"""DescribeTransactions."""
+"""DescribeTransactions: by transactional id (KIP-664)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -33,11 +33,11 @@ TransactionState = struct(
     "error_code" / ErrorCode,
     "transactional_id" / TransactionalId,
     "transaction_state" / String,
-    "transaction_timeout_ms" / Int32,
-    "transaction_start_time_ms" / Int64,
+    "transaction_timeout_ms" / Int32,  # after which the coordinator aborts it
+    "transaction_start_time_ms" / Int64,  # -1 if it has not begun
     "producer_id" / ProducerId,
     "producer_epoch" / Int16,
-    "topics" / array(TopicData),
+    "topics" / array(TopicData),  # in the open transaction
 )
 
 DescribeTransactionsResponse = response(

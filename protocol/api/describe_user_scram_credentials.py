@@ -1,4 +1,4 @@
-"""DescribeUserScramCredentials."""
+"""DescribeUserScramCredentials: which mechanisms users have, never the secrets (KIP-554)."""
 
 from protocol.grammar import ErrorCode, Int8, Int32, String, array, nullable, request, response, struct, versions
 
@@ -10,12 +10,12 @@ UserName = struct(
 DescribeUserScramCredentialsRequest = request(
     50,
     versions("0", flexible="0+"),
-    "users" / nullable(array(UserName)),
+    "users" / nullable(array(UserName)),  # null for all
 )
 
 CredentialInfo = struct(
     "CredentialInfo",
-    "mechanism" / Int8,
+    "mechanism" / Int8,  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
     "iterations" / Int32,
 )
 

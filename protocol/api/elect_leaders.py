@@ -1,4 +1,4 @@
-"""ElectLeaders."""
+"""ElectLeaders: moves leadership to the preferred replicas, or to any live one (KIP-183, KIP-460)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -25,8 +25,8 @@ TopicPartitions = struct(
 ElectLeadersRequest = request(
     43,
     versions("0-2", flexible="2+"),
-    since(1, "election_type" / Int8),
-    "topic_partitions" / nullable(array(TopicPartitions)),
+    since(1, "election_type" / Int8),  # 0 preferred, 1 unclean
+    "topic_partitions" / nullable(array(TopicPartitions)),  # null for all
     default(60000, "timeout_ms" / Int32),
 )
 

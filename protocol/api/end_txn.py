@@ -1,4 +1,4 @@
-"""EndTxn."""
+"""EndTxn: commits or aborts a transaction (KIP-98)."""
 
 from protocol.grammar import (
     Bool,
@@ -20,7 +20,7 @@ EndTxnRequest = request(
     "transactional_id" / TransactionalId,
     "producer_id" / ProducerId,
     "producer_epoch" / Int16,
-    "committed" / Bool,
+    "committed" / Bool,  # false aborts
 )
 
 EndTxnResponse = response(
@@ -28,6 +28,6 @@ EndTxnResponse = response(
     versions("0-5", flexible="3+"),
     "throttle_time_ms" / Int32,
     "error_code" / ErrorCode,
-    since(5, default(-1, "producer_id" / ProducerId)),
-    since(5, default(-1, "producer_epoch" / Int16)),
+    since(5, default(-1, "producer_id" / ProducerId)),  # for the next transaction (KIP-890)
+    since(5, default(-1, "producer_epoch" / Int16)),  # for the next transaction
 )

@@ -1,4 +1,4 @@
-"""FindCoordinator."""
+"""FindCoordinator: which broker coordinates a group, a transactional id or a share group."""
 
 from protocol.grammar import (
     BrokerId,
@@ -19,9 +19,9 @@ from protocol.grammar import (
 FindCoordinatorRequest = request(
     10,
     versions("0-6", flexible="3+"),
-    until(3, "key" / String),
-    since(1, "key_type" / Int8),
-    since(4, "coordinator_keys" / array(String)),
+    until(3, "key" / String),  # a group id or transactional id
+    since(1, "key_type" / Int8),  # 0 group, 1 transaction, 2 share
+    since(4, "coordinator_keys" / array(String)),  # many at once, and of one type (KIP-699)
 )
 
 Coordinator = struct(

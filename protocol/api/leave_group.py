@@ -1,4 +1,4 @@
-"""LeaveGroup."""
+"""LeaveGroup: members leave a classic group; since v3 many at once, for tools (KIP-345)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -19,22 +19,22 @@ from protocol.grammar import (
 MemberIdentity = struct(
     "MemberIdentity",
     "member_id" / String,
-    default(None, "group_instance_id" / nullable(String)),
-    since(5, default(None, "reason" / nullable(String))),
+    default(None, "group_instance_id" / nullable(String)),  # set for static members (KIP-345)
+    since(5, default(None, "reason" / nullable(String))),  # why it leaves, for the broker's log (KIP-800)
 )
 
 LeaveGroupRequest = request(
     13,
     versions("0-5", flexible="4+"),
     "group_id" / GroupId,
-    until(2, "member_id" / String),
+    until(2, "member_id" / String),  # before v3 members left one by one
     since(3, "members" / array(MemberIdentity)),
 )
 
 MemberResponse = struct(
     "MemberResponse",
     "member_id" / String,
-    "group_instance_id" / nullable(String),
+    "group_instance_id" / nullable(String),  # set for static members (KIP-345)
     "error_code" / ErrorCode,
 )
 

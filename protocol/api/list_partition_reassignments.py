@@ -1,4 +1,4 @@
-"""ListPartitionReassignments."""
+"""ListPartitionReassignments: those that are under way (KIP-455)."""
 
 from protocol.grammar import (
     BrokerId,
@@ -25,15 +25,15 @@ ListPartitionReassignmentsRequest = request(
     46,
     versions("0", flexible="0+"),
     default(60000, "timeout_ms" / Int32),
-    default(None, "topics" / nullable(array(ListPartitionReassignmentsTopics))),
+    default(None, "topics" / nullable(array(ListPartitionReassignmentsTopics))),  # null for all
 )
 
 OngoingPartitionReassignment = struct(
     "OngoingPartitionReassignment",
     "partition_index" / Int32,
-    "replicas" / array(BrokerId),
-    "adding_replicas" / array(BrokerId),
-    "removing_replicas" / array(BrokerId),
+    "replicas" / array(BrokerId),  # all of them, the ones on their way included
+    "adding_replicas" / array(BrokerId),  # on their way in, during a reassignment
+    "removing_replicas" / array(BrokerId),  # on their way out, during a reassignment
 )
 
 OngoingTopicReassignment = struct(

@@ -1,4 +1,4 @@
-"""ListTransactions."""
+"""ListTransactions: those that this broker coordinates (KIP-664)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -20,10 +20,10 @@ from protocol.grammar import (
 ListTransactionsRequest = request(
     66,
     versions("0-2", flexible="0+"),
-    "state_filters" / array(String),
-    "producer_id_filters" / array(ProducerId),
-    since(1, default(-1, "duration_filter" / Int64)),
-    since(2, default(None, "transactional_id_pattern" / nullable(String))),
+    "state_filters" / array(String),  # all states if empty
+    "producer_id_filters" / array(ProducerId),  # all producers if empty
+    since(1, default(-1, "duration_filter" / Int64)),  # open for longer than so many ms; -1 for any
+    since(2, default(None, "transactional_id_pattern" / nullable(String))),  # RE2 syntax; null or empty for any
 )
 
 TransactionState = struct(
@@ -38,6 +38,6 @@ ListTransactionsResponse = response(
     versions("0-2", flexible="0+"),
     "throttle_time_ms" / Int32,
     "error_code" / ErrorCode,
-    "unknown_state_filters" / array(String),
+    "unknown_state_filters" / array(String),  # of those asked for
     "transaction_states" / array(TransactionState),
 )

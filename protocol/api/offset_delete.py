@@ -1,4 +1,4 @@
-"""OffsetDelete."""
+"""OffsetDelete: forgets offsets of topics the group no longer subscribes to (KIP-496)."""
 
 from protocol.grammar import ErrorCode, GroupId, Int32, TopicName, array, request, response, struct, versions
 

@@ -1,4 +1,4 @@
-"""OffsetFetch."""
+"""OffsetFetch: how far a group has consumed; since v8 many groups at once (KIP-709)."""
 
 from protocol.grammar import (
     Bool,
@@ -36,26 +36,26 @@ OffsetFetchRequestTopics = struct(
 OffsetFetchRequestGroup = struct(
     "OffsetFetchRequestGroup",
     "group_id" / GroupId,
-    since(9, default(None, "member_id" / nullable(String))),
-    since(9, default(-1, "member_epoch" / Int32)),
-    "topics" / nullable(array(OffsetFetchRequestTopics)),
+    since(9, default(None, "member_id" / nullable(String))),  # of a group with member epochs (KIP-848)
+    since(9, default(-1, "member_epoch" / Int32)),  # -1 where it does not matter
+    "topics" / nullable(array(OffsetFetchRequestTopics)),  # null for all
 )
 
 OffsetFetchRequest = request(
     9,
     versions("0-10", flexible="6+"),
     until(7, "group_id" / GroupId),
-    until(7, "topics" / nullable(array(OffsetFetchRequestTopic), since=2)),
+    until(7, "topics" / nullable(array(OffsetFetchRequestTopic), since=2)),  # null for all
     since(8, "groups" / array(OffsetFetchRequestGroup)),
-    since(7, "require_stable" / Bool),
+    since(7, "require_stable" / Bool),  # wait out offsets of open transactions (KIP-447)
 )
 
 OffsetFetchResponsePartition = struct(
     "OffsetFetchResponsePartition",
     "partition_index" / Int32,
-    "committed_offset" / Int64,
-    since(5, default(-1, "committed_leader_epoch" / Int32)),
-    "metadata" / nullable(String),
+    "committed_offset" / Int64,  # -1 for none
+    since(5, default(-1, "committed_leader_epoch" / Int32)),  # of the last consumed record, -1 if unknown
+    "metadata" / nullable(String),  # free text of the client
     "error_code" / ErrorCode,
 )
 
@@ -68,9 +68,9 @@ OffsetFetchResponseTopic = struct(
 OffsetFetchResponsePartitions = struct(
     "OffsetFetchResponsePartitions",
     "partition_index" / Int32,
-    "committed_offset" / Int64,
-    default(-1, "committed_leader_epoch" / Int32),
-    "metadata" / nullable(String),
+    "committed_offset" / Int64,  # -1 for none
+    default(-1, "committed_leader_epoch" / Int32),  # of the last consumed record, -1 if unknown
+    "metadata" / nullable(String),  # free text of the client
     "error_code" / ErrorCode,
 )
 

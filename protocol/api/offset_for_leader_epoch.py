@@ -1,4 +1,4 @@
-"""OffsetForLeaderEpoch."""
+"""OffsetForLeaderEpoch: where a leader epoch ends, to find out where logs diverge (KIP-101, KIP-320)."""
 
 from protocol.grammar import (
     BrokerId,
@@ -18,8 +18,9 @@ from protocol.grammar import (
 OffsetForLeaderPartition = struct(
     "OffsetForLeaderPartition",
     "partition" / Int32,
+    # what the client knows, -1 for nothing; a mismatch is refused (KIP-320)
     since(2, default(-1, "current_leader_epoch" / Int32)),
-    "leader_epoch" / Int32,
+    "leader_epoch" / Int32,  # to look up
 )
 
 OffsetForLeaderTopic = struct(
@@ -31,7 +32,7 @@ OffsetForLeaderTopic = struct(
 OffsetForLeaderEpochRequest = request(
     23,
     versions("0-4", flexible="4+"),
-    since(3, default(-2, "replica_id" / BrokerId)),
+    since(3, default(-2, "replica_id" / BrokerId)),  # -1 for a consumer, -2 where it is not said
     "topics" / array(OffsetForLeaderTopic),
 )
 
@@ -39,8 +40,8 @@ EpochEndOffset = struct(
     "EpochEndOffset",
     "error_code" / ErrorCode,
     "partition" / Int32,
-    since(1, default(-1, "leader_epoch" / Int32)),
-    default(-1, "end_offset" / Int64),
+    since(1, default(-1, "leader_epoch" / Int32)),  # the largest known up to the one asked for, -1 if none
+    default(-1, "end_offset" / Int64),  # where that epoch ends, -1 if none
 )
 
 OffsetForLeaderTopicResult = struct(

@@ -1,4 +1,4 @@
-"""PushTelemetry."""
+"""PushTelemetry: metrics that a client took of itself (KIP-714)."""
 
 from protocol.grammar import Bool, Bytes, ErrorCode, Int8, Int32, Uuid, request, response, versions
 
@@ -6,10 +6,10 @@ PushTelemetryRequest = request(
     72,
     versions("0", flexible="0+"),
     "client_instance_id" / Uuid,
-    "subscription_id" / Int32,
-    "terminating" / Bool,
+    "subscription_id" / Int32,  # as it was received
+    "terminating" / Bool,  # this is the client's last
     "compression_type" / Int8,
-    "metrics" / Bytes,
+    "metrics" / Bytes,  # OpenTelemetry's MetricsData, compressed as said
 )
 
 PushTelemetryResponse = response(

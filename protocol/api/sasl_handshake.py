@@ -1,4 +1,7 @@
-"""SaslHandshake."""
+"""SaslHandshake: picks the mechanism.
+
+After v0 the exchange follows without Kafka's headers, after v1 in SaslAuthenticate (KIP-152).
+"""
 
 from protocol.grammar import ErrorCode, String, array, request, response, versions
 
@@ -12,5 +15,5 @@ SaslHandshakeResponse = response(
     17,
     versions("0-1"),
     "error_code" / ErrorCode,
-    "mechanisms" / array(String),
+    "mechanisms" / array(String),  # what the listener offers
 )

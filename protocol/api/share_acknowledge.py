@@ -1,4 +1,7 @@
-"""ShareAcknowledge."""
+"""ShareAcknowledge: what became of records of a share group (KIP-932).
+
+Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early access and never enabled by default.
+"""
 
 from protocol.grammar import (
     Bool,
@@ -23,7 +26,8 @@ from protocol.grammar import (
 AcknowledgementBatch = struct(
     "AcknowledgementBatch",
     "first_offset" / Int64,
-    "last_offset" / Int64,
+    "last_offset" / Int64,  # inclusive
+    # one for each offset, or a single one for all: 0 gap, 1 accept, 2 release, 3 reject, 4 renew
     "acknowledge_types" / array(Int8),
 )
 
@@ -44,14 +48,14 @@ ShareAcknowledgeRequest = request(
     versions("1-2", flexible="0+"),
     default(None, "group_id" / nullable(GroupId)),
     "member_id" / nullable(String),
-    "share_session_epoch" / Int32,
-    since(2, "is_renew_ack" / Bool),
+    "share_session_epoch" / Int32,  # -1 closes the session
+    since(2, "is_renew_ack" / Bool),  # whether any acknowledgement is of type renew
     "topics" / array(AcknowledgeTopic),
 )
 
 LeaderIdAndEpoch = struct(
     "LeaderIdAndEpoch",
-    "leader_id" / Int32,
+    "leader_id" / Int32,  # -1 for nobody
     "leader_epoch" / Int32,
 )
 
@@ -60,7 +64,7 @@ PartitionData = struct(
     "partition_index" / Int32,
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
-    "current_leader" / LeaderIdAndEpoch,
+    "current_leader" / LeaderIdAndEpoch,  # -1, -1 unless the leader is another (KIP-951)
 )
 
 ShareAcknowledgeTopicResponse = struct(
@@ -83,7 +87,7 @@ ShareAcknowledgeResponse = response(
     "throttle_time_ms" / Int32,
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
-    since(2, "acquisition_lock_timeout_ms" / Int32),
+    since(2, "acquisition_lock_timeout_ms" / Int32),  # how long acquired records stay locked
     "responses" / array(ShareAcknowledgeTopicResponse),
-    "node_endpoints" / array(NodeEndpoint),
+    "node_endpoints" / array(NodeEndpoint),  # where the leaders named above are reached (KIP-951)
 )

@@ -1,4 +1,7 @@
-"""ShareFetch."""
+"""ShareFetch: records for a member of a share group (KIP-932).
+
+Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early access and never enabled by default.
+"""
 
 from protocol.grammar import (
     Bool,
@@ -25,7 +28,8 @@ from protocol.grammar import (
 AcknowledgementBatch = struct(
     "AcknowledgementBatch",
     "first_offset" / Int64,
-    "last_offset" / Int64,
+    "last_offset" / Int64,  # inclusive
+    # one for each offset, or a single one for all: 0 gap, 1 accept, 2 release, 3 reject, 4 renew
     "acknowledge_types" / array(Int8),
 )
 
@@ -52,29 +56,29 @@ ShareFetchRequest = request(
     versions("1-2", flexible="0+"),
     default(None, "group_id" / nullable(GroupId)),
     "member_id" / nullable(String),
-    "share_session_epoch" / Int32,
-    "max_wait_ms" / Int32,
+    "share_session_epoch" / Int32,  # 0 opens a session, -1 closes it
+    "max_wait_ms" / Int32,  # for min_bytes to gather
     "min_bytes" / Int32,
     default(0x7FFFFFFF, "max_bytes" / Int32),
-    "max_records" / Int32,
-    "batch_size" / Int32,
-    since(2, "share_acquire_mode" / Int8),
-    since(2, "is_renew_ack" / Bool),
+    "max_records" / Int32,  # to acquire at most; batch boundaries may exceed it
+    "batch_size" / Int32,  # records in a batch of acquired ones, ideally
+    since(2, "share_acquire_mode" / Int8),  # 0 whole batches, 1 max_records exactly
+    since(2, "is_renew_ack" / Bool),  # whether any acknowledgement is of type renew
     "topics" / array(FetchTopic),
-    "forgotten_topics_data" / array(ForgottenTopic),
+    "forgotten_topics_data" / array(ForgottenTopic),  # what the session is to drop
 )
 
 LeaderIdAndEpoch = struct(
     "LeaderIdAndEpoch",
-    "leader_id" / Int32,
+    "leader_id" / Int32,  # -1 for nobody
     "leader_epoch" / Int32,
 )
 
 AcquiredRecords = struct(
     "AcquiredRecords",
     "first_offset" / Int64,
-    "last_offset" / Int64,
-    "delivery_count" / Int16,
+    "last_offset" / Int64,  # inclusive
+    "delivery_count" / Int16,  # how often they were handed out
 )
 
 PartitionData = struct(
@@ -84,7 +88,7 @@ PartitionData = struct(
     default(None, "error_message" / nullable(String)),
     "acknowledge_error_code" / ErrorCode,
     default(None, "acknowledge_error_message" / nullable(String)),
-    "current_leader" / LeaderIdAndEpoch,
+    "current_leader" / LeaderIdAndEpoch,  # -1, -1 unless the leader is another (KIP-951)
     "records" / Records,
     "acquired_records" / array(AcquiredRecords),
 )
@@ -109,7 +113,7 @@ ShareFetchResponse = response(
     "throttle_time_ms" / Int32,
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
-    "acquisition_lock_timeout_ms" / Int32,
+    "acquisition_lock_timeout_ms" / Int32,  # how long acquired records stay locked
     "responses" / array(ShareFetchableTopicResponse),
-    "node_endpoints" / array(NodeEndpoint),
+    "node_endpoints" / array(NodeEndpoint),  # where the leaders named above are reached (KIP-951)
 )

@@ -1,4 +1,7 @@
-"""ShareGroupDescribe."""
+"""ShareGroupDescribe: shows share groups (KIP-932).
+
+Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early access and never enabled by default.
+"""
 
 from protocol.grammar import (
     Bool,
@@ -40,11 +43,11 @@ Member = struct(
     "Member",
     "member_id" / String,
     default(None, "rack_id" / nullable(String)),
-    "member_epoch" / Int32,
+    "member_epoch" / Int32,  # what the member last acknowledged
     "client_id" / String,
     "client_host" / String,
     "subscribed_topic_names" / array(TopicName),
-    "assignment" / Assignment,
+    "assignment" / Assignment,  # what it owns now
 )
 
 DescribedGroup = struct(
@@ -53,10 +56,11 @@ DescribedGroup = struct(
     default(None, "error_message" / nullable(String)),
     "group_id" / GroupId,
     "group_state" / String,
-    "group_epoch" / Int32,
-    "assignment_epoch" / Int32,
+    "group_epoch" / Int32,  # changes whenever members or their subscriptions do
+    "assignment_epoch" / Int32,  # of the target assignment
     "assignor_name" / String,
     "members" / array(Member),
+    # a bit for each ACL operation; INT32_MIN when not asked for
     default(-2_147_483_648, "authorized_operations" / Int32),
 )
 

@@ -1,4 +1,7 @@
-"""ShareGroupHeartbeat."""
+"""ShareGroupHeartbeat: joins, keeps alive and leaves a share group (KIP-932).
+
+Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early access and never enabled by default.
+"""
 
 from protocol.grammar import (
     ErrorCode,
@@ -21,9 +24,9 @@ ShareGroupHeartbeatRequest = request(
     versions("1", flexible="0+"),
     "group_id" / GroupId,
     "member_id" / String,
-    "member_epoch" / Int32,
-    default(None, "rack_id" / nullable(String)),
-    default(None, "subscribed_topic_names" / nullable(array(TopicName))),
+    "member_epoch" / Int32,  # 0 joins, -1 leaves; else the last one received
+    default(None, "rack_id" / nullable(String)),  # null if unchanged
+    default(None, "subscribed_topic_names" / nullable(array(TopicName))),  # null if unchanged
 )
 
 TopicPartitions = struct(
@@ -44,7 +47,7 @@ ShareGroupHeartbeatResponse = response(
     "error_code" / ErrorCode,
     default(None, "error_message" / nullable(String)),
     default(None, "member_id" / nullable(String)),
-    "member_epoch" / Int32,
-    "heartbeat_interval_ms" / Int32,
-    default(None, "assignment" / nullable(Assignment)),
+    "member_epoch" / Int32,  # what the member last acknowledged
+    "heartbeat_interval_ms" / Int32,  # how often the member shall send the next ones
+    default(None, "assignment" / nullable(Assignment)),  # null if unchanged
 )

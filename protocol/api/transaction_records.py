@@ -1,4 +1,4 @@
-"""transaction_records."""
+"""What __transaction_state holds: one record for each transactional id (KIP-98)."""
 
 from protocol.grammar import Int8, Int16, Int32, Int64, String, array, nullable, record, struct, versions
 
@@ -17,9 +17,9 @@ TransactionLogValue = record(
     versions("0-1", flexible="1+"),
     "producer_id" / Int64,
     "producer_epoch" / Int16,
-    "transaction_timeout_ms" / Int32,
-    "transaction_status" / Int8,
-    "transaction_partitions" / nullable(array(PartitionsSchema)),
+    "transaction_timeout_ms" / Int32,  # after which the coordinator aborts it
+    "transaction_status" / Int8,  # a TransactionState: 0 empty, 1 ongoing, 2 and 3 prepared, 4 and 5 complete, 6 dead
+    "transaction_partitions" / nullable(array(PartitionsSchema)),  # null in state empty
     "transaction_last_update_timestamp_ms" / Int64,
-    "transaction_start_timestamp_ms" / Int64,
+    "transaction_start_timestamp_ms" / Int64,  # -1 if it has not begun
 )

@@ -1,4 +1,4 @@
-"""TxnOffsetCommit."""
+"""TxnOffsetCommit: offsets that count once the producer's transaction commits (KIP-98, KIP-447)."""
 
 from protocol.grammar import (
     ErrorCode,
@@ -24,8 +24,8 @@ TxnOffsetCommitRequestPartition = struct(
     "TxnOffsetCommitRequestPartition",
     "partition_index" / Int32,
     "committed_offset" / Int64,
-    since(2, default(-1, "committed_leader_epoch" / Int32)),
-    "committed_metadata" / nullable(String),
+    since(2, default(-1, "committed_leader_epoch" / Int32)),  # of the last consumed record, -1 if unknown
+    "committed_metadata" / nullable(String),  # free text of the client
 )
 
 TxnOffsetCommitRequestTopic = struct(
@@ -41,9 +41,9 @@ TxnOffsetCommitRequest = request(
     "group_id" / GroupId,
     "producer_id" / ProducerId,
     "producer_epoch" / Int16,
-    since(3, default(-1, "generation_id" / Int32)),
+    since(3, default(-1, "generation_id" / Int32)),  # -1 where it is not checked (KIP-447)
     since(3, "member_id" / String),
-    since(3, default(None, "group_instance_id" / nullable(String))),
+    since(3, default(None, "group_instance_id" / nullable(String))),  # set for static members (KIP-345)
     "topics" / array(TxnOffsetCommitRequestTopic),
 )
 

@@ -1,4 +1,4 @@
-"""UnregisterBroker."""
+"""UnregisterBroker: forgets a broker that is gone for good (KIP-500)."""
 
 from protocol.grammar import BrokerId, ErrorCode, Int32, String, nullable, request, response, versions
 

@@ -1,4 +1,4 @@
-"""UpdateFeatures."""
+"""UpdateFeatures: finalizes versions of cluster-wide features (KIP-584)."""
 
 from protocol.grammar import (
     Bool,
@@ -21,9 +21,9 @@ from protocol.grammar import (
 FeatureUpdateKey = struct(
     "FeatureUpdateKey",
     "feature" / String,
-    "max_version_level" / Int16,
+    "max_version_level" / Int16,  # 0 removes the feature
     until(0, "allow_downgrade" / Bool),
-    since(1, default(1, "upgrade_type" / Int8)),
+    since(1, default(1, "upgrade_type" / Int8)),  # 1 upgrade, 2 safe downgrade, 3 downgrade that may lose data
 )
 
 UpdateFeaturesRequest = request(
@@ -31,7 +31,7 @@ UpdateFeaturesRequest = request(
     versions("0-2", flexible="0+"),
     default(60000, "timeout_ms" / Int32),
     "feature_updates" / array(FeatureUpdateKey),
-    since(1, "validate_only" / Bool),
+    since(1, "validate_only" / Bool),  # check everything, change nothing
 )
 
 UpdatableFeatureResult = struct(

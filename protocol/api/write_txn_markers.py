@@ -1,4 +1,4 @@
-"""WriteTxnMarkers."""
+"""WriteTxnMarkers: a transaction coordinator has commit and abort markers written by the leaders (KIP-98)."""
 
 from protocol.grammar import (
     Bool,
@@ -26,10 +26,10 @@ WritableTxnMarker = struct(
     "WritableTxnMarker",
     "producer_id" / ProducerId,
     "producer_epoch" / Int16,
-    "transaction_result" / Bool,
+    "transaction_result" / Bool,  # true commits, false aborts
     "topics" / array(WritableTxnMarkerTopic),
     "coordinator_epoch" / Int32,
-    since(2, "transaction_version" / Int8),
+    since(2, "transaction_version" / Int8),  # 2 checks the epoch strictly (KIP-1228)
 )
 
 WriteTxnMarkersRequest = request(

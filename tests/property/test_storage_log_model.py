@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kpy.records.batch import NewRecord, build_batch, iter_batches, iter_records, read_header
 from kpy.records.validate import ValidBatch
+from kpy.storage.fs import OsFs
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
@@ -25,6 +26,16 @@ TOPIC_ID = bytes(range(16))
 NOW_MS = 10_000_000
 
 offsets = st.integers(0, 200)
+
+
+class UnsyncedFs(OsFs):
+    """No power is cut here, so there is no need to wait for the disk."""
+
+    def fsync(self, fd: int) -> None:  # type: ignore[override]  # OsFs binds os.fsync
+        return
+
+    def sync_dir(self, path: str) -> None:
+        return
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -57,6 +68,7 @@ class LogMachine(RuleBasedStateMachine):
             now_ms=NOW_MS,
             config_for=lambda topic: self.config,
             rng=random.Random(1),
+            fs=UnsyncedFs(),
         )
 
     @property
