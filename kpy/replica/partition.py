@@ -64,11 +64,13 @@ class Partition:
     def append(self, batch: ValidBatch, acks: int, now_ms: int) -> AppendInfo:
         """Appends one batch as leader. Raises ApiError; then nothing was appended."""
         log = self.log
-        if acks == ACKS_ALL and len(self.image.isr) < log.config.min_insync_replicas:
+        # A topic cannot demand more replicas than it has (Partition.effectiveMinIsr).
+        min_isr = min(log.config.min_insync_replicas, len(self.image.replicas))
+        if acks == ACKS_ALL and len(self.image.isr) < min_isr:
             raise ApiError(
                 ErrorCode.NOT_ENOUGH_REPLICAS,
                 f"The size of the current ISR {list(self.image.isr)} is insufficient to satisfy the min.isr requirement"
-                f" of {log.config.min_insync_replicas} for partition {self.topic}-{self.partition}",
+                f" of {min_isr} for partition {self.topic}-{self.partition}",
             )
         info = log.append_as_leader(batch, self.leader_epoch, now_ms)
         if not info.is_duplicate:

@@ -1,0 +1,273 @@
+"""Runs a broker as a process of its own, for tests that drive it with real clients.
+
+The broker under test is kpy. With KPY_COMPAT_AGAINST=kafka it is Apache Kafka in KRaft mode instead, from the jars in
+KPY_KAFKA_CLASSPATH (a Java class path, such as `/opt/kafka/libs/*`): a test that fails there expects what Kafka never
+promised.
+
+Both kinds start the same way: a free port, an empty data directory, settings by Apache Kafka's own names. Readiness is
+seen on the wire: a broker is started when it answers ApiVersions.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.02
+LOG_TAIL_LINES = 80
+
+# What a test broker changes: groups form at once instead of after 3 s, and internal topics fit one broker.
+DEFAULT_SETTINGS: Mapping[str, str] = {
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "5",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.num.partitions": "5",
+    "transaction.state.log.min.isr": "1",
+}
+
+
+class Backend(NamedTuple):
+    """One kind of broker: how its process is started, and which exit codes a SIGTERM may end in."""
+
+    command: Callable[[int, Path, Mapping[str, str]], list[str]]
+    clean_exit_codes: frozenset[int]
+
+
+def _kpy_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
+    command = [sys.executable, "-m", "kpy", "start", "--listen", f"127.0.0.1:{port}", "--data-dir", str(data_dir)]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    return command
+
+
+def _kafka_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
+    """Write what `kafka-storage format` would have written, which saves a second start of a JVM."""
+    conf_dir = data_dir.with_name(data_dir.name + "-conf")
+    conf_dir.mkdir(exist_ok=True)
+    controller_port_file = conf_dir / "controller-port"
+    if not controller_port_file.exists():
+        controller_port_file.write_text(str(free_port()))
+    controller_port = controller_port_file.read_text()
+    meta_properties = data_dir / "meta.properties"
+    if not meta_properties.exists():
+        meta_properties.write_text(
+            "version=1\ncluster.id=MkU3OEVBNTcwNTJENDM2Qg\nnode.id=1\ndirectory.id=Y29tcGF0LXRlc3RzLWRpcg\n"
+        )
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "log.dirs": str(data_dir),
+        # A killed broker may register again only when its old session is over.
+        "broker.session.timeout.ms": "1000",
+        "broker.heartbeat.interval.ms": "200",
+        **settings,
+    }
+    (conf_dir / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    (conf_dir / "log4j.properties").write_text(
+        "log4j.rootLogger=WARN, stdout\nlog4j.appender.stdout=org.apache.log4j.ConsoleAppender\n"
+        "log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n"
+        "log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n"
+    )
+    return [
+        require_tool("java"),
+        "-Xms256m",
+        "-Xmx512m",
+        "-XX:TieredStopAtLevel=1",
+        f"-Dlog4j.configuration=file:{conf_dir / 'log4j.properties'}",
+        "-cp",
+        os.environ["KPY_KAFKA_CLASSPATH"],
+        "kafka.Kafka",
+        str(conf_dir / "server.properties"),
+    ]
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "kpy": Backend(_kpy_command, frozenset({0})),
+    "kafka": Backend(_kafka_command, frozenset({0, 128 + signal.SIGTERM})),
+}
+
+
+def against() -> str:
+    """The broker under test: `kpy` or `kafka`."""
+    return os.environ.get("KPY_COMPAT_AGAINST", "kpy")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unique(prefix: str) -> str:
+    """A topic, group or client name that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Poll `condition` until it is true; AssertionError with `what` when it is not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(POLL_INTERVAL_S)
+
+
+def require_tool(name: str) -> str:
+    """The path of a command; without it the test is skipped, or fails where CI=true promises a complete machine."""
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    reason = f"{name} is not installed: run compat/toolchains.sh"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def require_module(name: str) -> None:
+    """The same for a Python module that a client needs for a codec and that is not installed with it."""
+    if importlib.util.find_spec(name) is not None:
+        return
+    reason = f"the Python module {name} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class BrokerProcess:
+    """One broker on one port and one data directory; it may be stopped, killed and started again.
+
+    `work_dir` holds the data directory, the log, and what the broker needs beside them. `settings` are added to
+    DEFAULT_SETTINGS and are read at each start, so that a test may change them between two.
+    """
+
+    def __init__(self, work_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.data_dir = work_dir / "data"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.settings: dict[str, str] = {**DEFAULT_SETTINGS, **(settings or {})}
+        self._log_path = work_dir / "broker.log"
+        self._backend = BACKENDS[against()]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start the process and return once it answers requests."""
+        assert self._process is None, "the broker runs already"
+        command = self._backend.command(self.port, self.data_dir, self.settings)
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            exit_code = self._process.poll()
+            if exit_code is not None:
+                self._process = None
+                raise AssertionError(f"the broker exited with code {exit_code} at start:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"the broker did not answer within {START_TIMEOUT_S} s:\n{self.log_tail()}")
+            time.sleep(POLL_INTERVAL_S)
+
+    def stop(self) -> None:
+        """SIGTERM; AssertionError when the broker hangs or exits with an error."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        try:
+            exit_code = process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"no exit within {STOP_TIMEOUT_S} s of SIGTERM:\n{self.log_tail()}") from None
+        self._process = None
+        if exit_code not in self._backend.clean_exit_codes:
+            raise AssertionError(f"the broker exited with code {exit_code} on SIGTERM:\n{self.log_tail()}")
+
+    def kill(self) -> None:
+        """SIGKILL: the broker gets no chance to write anything more."""
+        process = self._running()
+        process.kill()
+        process.wait(STOP_TIMEOUT_S)
+        self._process = None
+
+    def restart(self) -> None:
+        """A clean stop and a start on the same port and data."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stop the broker if it runs; a test that has killed it need not start it again."""
+        if self._process is not None:
+            self.stop()
+
+    def log_text(self) -> str:
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def log_tail(self) -> str:
+        return "\n".join(self.log_text().splitlines()[-LOG_TAIL_LINES:])
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the broker does not run"
+        return self._process
+
+    def _answers(self) -> bool:
+        """Whether ApiVersions v0 is answered without an error."""
+        header = struct.pack(">hhih", 18, 0, 1, 0)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+                connection.sendall(struct.pack(">i", len(header)) + header)
+                answer = connection.makefile("rb").read(10)
+        except OSError:
+            return False
+        return len(answer) == 10 and struct.unpack(">ih", answer[4:10]) == (1, 0)
+
+
+@contextmanager
+def running_broker(work_dir: Path, settings: Mapping[str, str] | None = None) -> Iterator[BrokerProcess]:
+    """A started broker that is stopped cleanly at the end."""
+    broker = BrokerProcess(work_dir, settings)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+class BrokerFactory:
+    """Starts brokers for one test, each with settings of its own: `fresh_broker({"log.retention.ms": "1000"})`."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._work_dir = work_dir
+        self.brokers: list[BrokerProcess] = []
+
+    def __call__(self, settings: Mapping[str, str] | None = None) -> BrokerProcess:
+        broker = BrokerProcess(self._work_dir / f"broker-{len(self.brokers)}", settings)
+        self.brokers.append(broker)
+        broker.start()
+        return broker
+
+    def close(self) -> None:
+        for broker in self.brokers:
+            broker.close()

@@ -1,0 +1,171 @@
+"""Apache Kafka's command-line tools: resolved by Maven once for each version, then run as JVMs of their own.
+
+The class path of a version is what its `kafka-<version>.xml` asks for. Maven writes it to target/, which git ignores.
+As long as that file is newer than the request for it and all its jars exist, neither Maven nor the network is needed.
+"""
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compat.harness import require_tool
+
+HERE = Path(__file__).parent
+RESOLVE_TIMEOUT_S = 300.0
+TOOL_TIMEOUT_S = 90.0
+
+# A tool lives for a second, so what shortens its start is worth more than what the JVM would win back later.
+JVM_FLAGS = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+
+
+class Tool(NamedTuple):
+    """A tool's main class, and the option that tells it where the cluster is."""
+
+    main_class: str
+    bootstrap: tuple[str, str] | None = ("--bootstrap-server", "{}")
+
+
+# A tool has one name in every version; what moved or was renamed between versions is said here and nowhere else.
+TOOLS_2_8: Mapping[str, Tool] = {
+    "topics": Tool("kafka.admin.TopicCommand"),
+    "configs": Tool("kafka.admin.ConfigCommand"),
+    "consumer-groups": Tool("kafka.admin.ConsumerGroupCommand"),
+    "get-offsets": Tool("kafka.tools.GetOffsetShell", ("--broker-list", "{}")),
+    "console-producer": Tool("kafka.tools.ConsoleProducer"),
+    "console-consumer": Tool("kafka.tools.ConsoleConsumer"),
+    "producer-perf-test": Tool(
+        "org.apache.kafka.tools.ProducerPerformance", ("--producer-props", "bootstrap.servers={}")
+    ),
+    "consumer-perf-test": Tool("kafka.tools.ConsumerPerformance"),
+    "verifiable-producer": Tool("org.apache.kafka.tools.VerifiableProducer"),
+    "verifiable-consumer": Tool("org.apache.kafka.tools.VerifiableConsumer"),
+    "dump-log": Tool("kafka.tools.DumpLogSegments", None),
+}
+TOOLS_3_9: Mapping[str, Tool] = {
+    **TOOLS_2_8,
+    "topics": Tool("org.apache.kafka.tools.TopicCommand"),
+    "consumer-groups": Tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    "get-offsets": Tool("org.apache.kafka.tools.GetOffsetShell"),
+    "console-consumer": Tool("org.apache.kafka.tools.consumer.ConsoleConsumer"),
+    "consumer-perf-test": Tool("org.apache.kafka.tools.ConsumerPerformance"),
+}
+TOOLS_4_3: Mapping[str, Tool] = {
+    **TOOLS_3_9,
+    "console-producer": Tool("org.apache.kafka.tools.ConsoleProducer"),
+    "producer-perf-test": Tool("org.apache.kafka.tools.ProducerPerformance"),
+    "dump-log": Tool("org.apache.kafka.tools.DumpLogSegments", None),
+}
+
+
+class Options(NamedTuple):
+    """Options that were renamed between versions (KIP-629, KIP-1147)."""
+
+    topic_pattern: str = "--include"
+    reader_property: str = "--property"
+    formatter_property: str = "--property"
+    consumer_perf_count: str = "--messages"
+
+
+TOOLS: Mapping[str, Mapping[str, Tool]] = {"2.8.2": TOOLS_2_8, "3.9.1": TOOLS_3_9, "4.3.1": TOOLS_4_3}
+OPTIONS: Mapping[str, Options] = {
+    "2.8.2": Options(topic_pattern="--whitelist"),
+    "3.9.1": Options(),
+    "4.3.1": Options("--include", "--reader-property", "--formatter-property", "--num-records"),
+}
+VERSIONS = tuple(TOOLS)
+
+
+@functools.cache
+def classpath(version: str) -> str:
+    """The jars of one version of Apache Kafka, with the configuration of their loggers in front."""
+    pom = HERE / f"kafka-{version}.xml"
+    resolved = HERE / "target" / f"kafka-{version}.classpath"
+    if not _is_current(resolved, pom):
+        command = [require_tool("mvn"), "-q", "-B", "-f", str(pom), "dependency:build-classpath"]
+        result = subprocess.run(
+            [*command, f"-Dmdep.outputFile={resolved}"],
+            capture_output=True,
+            text=True,
+            timeout=RESOLVE_TIMEOUT_S,
+            check=False,
+        )
+        assert result.returncode == 0, f"Maven could not resolve {pom.name}:\n{result.stdout}{result.stderr}"
+    return f"{HERE / 'logging'}{os.pathsep}{resolved.read_text()}"
+
+
+def _is_current(resolved: Path, pom: Path) -> bool:
+    if not resolved.exists() or resolved.stat().st_mtime < pom.stat().st_mtime:
+        return False
+    return all(Path(jar).exists() for jar in resolved.read_text().split(os.pathsep))
+
+
+def java(version: str, *arguments: str) -> list[str]:
+    """A command line that runs a main class, or a source file, beside the jars of one version."""
+    return [require_tool("java"), *JVM_FLAGS, "-cp", classpath(version), *arguments]
+
+
+class Output(NamedTuple):
+    """What a finished tool has printed."""
+
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects of a verifiable producer or consumer, one a line."""
+        return [json.loads(line) for line in self.lines]
+
+    def table(self, *columns: str) -> list[tuple[str, ...]]:
+        """The rows below the heading `columns`.
+
+        Cells are told apart by blanks, so none may be empty or hold one. Line ends say nothing: 3.9 leaves some out.
+        """
+        words = self.stdout.split()
+        for start in range(len(words) - len(columns) + 1):
+            if tuple(words[start : start + len(columns)]) == columns:
+                cells = words[start + len(columns) :]
+                width = len(columns)
+                assert len(cells) % width == 0, f"ragged table:\n{self.stdout}"
+                return [tuple(cells[row : row + width]) for row in range(0, len(cells), width)]
+        raise AssertionError(f"no heading {columns} in:\n{self.stdout}{self.stderr}")
+
+
+class KafkaTools:
+    """The tools of one version, pointed at one cluster."""
+
+    def __init__(self, version: str, bootstrap: str) -> None:
+        self.version = version
+        self.options = OPTIONS[version]
+        self._bootstrap = bootstrap
+
+    def command(self, name: str, arguments: Sequence[str]) -> list[str]:
+        tool = TOOLS[self.version][name]
+        bootstrap = [part.format(self._bootstrap) for part in tool.bootstrap or ()]
+        return java(self.version, tool.main_class, *arguments, *bootstrap)
+
+    def run(self, name: str, *arguments: str, stdin: str = "", exit_code: int = 0) -> Output:
+        """Run a tool to its end; AssertionError with all it said when it ends in another exit code."""
+        result = subprocess.run(
+            self.command(name, arguments),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_TIMEOUT_S,
+            check=False,
+        )
+        assert result.returncode == exit_code, (
+            f"{name} {' '.join(arguments)} of {self.version} ended in {result.returncode}, expected {exit_code}:\n"
+            f"{result.stdout}\n{result.stderr}"
+        )
+        return Output(result.stdout, result.stderr)
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        self.run("topics", "--create", "--topic", topic, "--partitions", str(partitions))

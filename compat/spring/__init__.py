@@ -1,0 +1,1 @@
+"""A Spring Cloud Stream application with the Kafka binder's defaults."""
