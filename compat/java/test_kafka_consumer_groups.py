@@ -93,7 +93,7 @@ def test_offsets_can_be_shown_reset_and_deleted(tools: KafkaTools) -> None:
     assert set(offsets(tools, group)) == {1}
     tools.run("consumer-groups", "--delete", "--group", group)
     gone = said(tools.run("consumer-groups", "--describe", "--group", group))
-    # 4.3's tool has two words for it: since DescribeGroups v6 (KIP-1043) it is an error, and the tool shows it as it is.
+    # 4.3's tool has two words for it: DescribeGroups v6 (KIP-1043) made it an error, which the tool shows as it is.
     assert f"Consumer group '{group}' does not exist." in gone or f"Group {group} not found." in gone
 
 
