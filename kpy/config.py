@@ -54,20 +54,14 @@ class BrokerConfig:
     broker_id: int
     broker_rack: str | None
     cluster_id: str | None
-    socket_send_buffer_bytes: int
-    socket_receive_buffer_bytes: int
     socket_request_max_bytes: int
     socket_listen_backlog_size: int
     connections_max_idle_ms: int
     max_connections: int
     max_connections_per_ip: int
     max_connections_per_ip_overrides: str
-    max_connection_creation_rate: int
     max_incremental_fetch_session_cache_slots: int
-    max_request_partition_size_limit: int
     fetch_max_bytes: int
-    request_timeout_ms: int
-    telemetry_max_bytes: int
 
     # Topics and logs.
     auto_create_topics_enable: bool
@@ -78,25 +72,17 @@ class BrokerConfig:
     default_replication_factor: int
     delete_topic_enable: bool
     log_cleaner_backoff_ms: int
-    log_cleaner_dedupe_buffer_size: int
     log_cleaner_delete_retention_ms: int
     log_cleaner_enable: bool
-    log_cleaner_io_buffer_load_factor: float
-    log_cleaner_io_buffer_size: int
-    log_cleaner_io_max_bytes_per_second: float
     log_cleaner_max_compaction_lag_ms: int
     log_cleaner_min_cleanable_ratio: float
     log_cleaner_min_compaction_lag_ms: int
-    log_cleaner_threads: int
     log_cleanup_policy: tuple[str, ...]
     log_flush_interval_messages: int
     log_flush_interval_ms: int | None
-    log_flush_offset_checkpoint_interval_ms: int
     log_flush_scheduler_interval_ms: int
-    log_flush_start_offset_checkpoint_interval_ms: int
     log_index_interval_bytes: int
     log_index_size_max_bytes: int
-    log_initial_task_delay_ms: int
     log_message_downconversion_enable: bool
     log_message_timestamp_after_max_ms: int
     log_message_timestamp_before_max_ms: int
@@ -117,60 +103,27 @@ class BrokerConfig:
     message_max_bytes: int
     min_insync_replicas: int
     num_partitions: int
+    replica_high_watermark_checkpoint_interval_ms: int
     unclean_leader_election_enable: bool
 
-    # Replication.
-    auto_leader_rebalance_enable: bool
-    controlled_shutdown_enable: bool
-    leader_imbalance_check_interval_seconds: int
-    leader_imbalance_per_broker_percentage: int
-    replica_fetch_backoff_ms: int
-    replica_fetch_max_bytes: int
-    replica_fetch_min_bytes: int
-    replica_fetch_response_max_bytes: int
-    replica_fetch_wait_max_ms: int
-    replica_high_watermark_checkpoint_interval_ms: int
-    replica_lag_time_max_ms: int
-    replica_selector_class: str | None
-
     # Groups, offsets, transactions.
-    group_consumer_assignors: tuple[str, ...]
-    group_consumer_heartbeat_interval_ms: int
-    group_consumer_max_size: int
-    group_consumer_session_timeout_ms: int
-    group_coordinator_rebalance_protocols: tuple[str, ...]
     group_initial_rebalance_delay_ms: int
     group_max_session_timeout_ms: int
     group_max_size: int
     group_min_session_timeout_ms: int
     offset_metadata_max_bytes: int
-    offsets_commit_required_acks: int
     offsets_commit_timeout_ms: int
-    offsets_load_buffer_size: int
     offsets_retention_check_interval_ms: int
     offsets_retention_minutes: int
     offsets_topic_compression_codec: int
     offsets_topic_num_partitions: int
     offsets_topic_replication_factor: int
     offsets_topic_segment_bytes: int
-    producer_id_expiration_check_interval_ms: int
     producer_id_expiration_ms: int
-    transaction_abort_timed_out_transaction_cleanup_interval_ms: int
-    transaction_max_timeout_ms: int
-    transaction_partition_verification_enable: bool
-    transaction_remove_expired_transaction_cleanup_interval_ms: int
-    transaction_state_log_load_buffer_size: int
     transaction_state_log_min_isr: int
     transaction_state_log_num_partitions: int
     transaction_state_log_replication_factor: int
     transaction_state_log_segment_bytes: int
-    transactional_id_expiration_ms: int
-
-    # Quotas.
-    controller_quota_window_num: int
-    controller_quota_window_size_seconds: int
-    quota_window_num: int
-    quota_window_size_seconds: int
 
     def __init__(
         self,
@@ -281,13 +234,14 @@ def has_effect(key: str) -> bool:
 
 
 _ALL_KEYS: Final = (*BROKER_KEYS.values(), *DYNAMIC_ONLY_KEYS.values(), *OTHER_KEYS.values())
-_BOUND_AT_START: Final = frozenset({"listeners", "listener.security.protocol.map"})
+_FIXED_AT_START: Final = frozenset({"listeners", "advertised.listeners", "listener.security.protocol.map"})
+"""Dynamic in Apache Kafka, whose brokers open listeners while they run; kpy opens and announces its own at start."""
 
 
 def _refusal(overrides: Mapping[str, str], per_broker: bool) -> str | None:
     """Why these cannot be dynamic configs, or None."""
     known = {key: BROKER_KEYS[key] for key in overrides if key in BROKER_KEYS}
-    if fixed := [key for key in known if known[key].update == READ_ONLY or key in _BOUND_AT_START]:
+    if fixed := [key for key in known if known[key].update == READ_ONLY or key in _FIXED_AT_START]:
         return f"Cannot update these configs dynamically: {_scala_set(fixed)}"
     if unprefixed := [key for key in known if key in config_keys.RELOADABLE_SSL_KEYS]:
         return (

@@ -139,10 +139,10 @@ def resolve_listeners(values: Values, explicit: Container[str]) -> Listeners:
         key, text = "advertised.listeners", str(values["advertised.listeners"])
         every = listeners.parse_listeners(key, text)
         advertised = tuple(endpoint for endpoint in every if endpoint.name not in controllers)
-        opened = {endpoint.name for endpoint in endpoints}
+        opened = [endpoint.name for endpoint in endpoints]
         for endpoint in advertised:
             if endpoint.name not in opened:
-                raise ConfigError(key, str(endpoint), f"{endpoint.name} is not among listeners: {', '.join(opened)}")
+                raise ConfigError(key, str(endpoint), f"listeners has no {endpoint.name}, only {', '.join(opened)}")
     listeners.check_reachable("advertised.listeners", advertised)
     return Listeners(endpoints, advertised, _inter_broker_listener(values, explicit, advertised, protocols))
 

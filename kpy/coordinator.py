@@ -26,7 +26,7 @@ import trio
 
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.group.answers import append_refusal, refusal
-from kpy.group.events import Effects, Event, GroupRecord, Reply, Request, Tick
+from kpy.group.events import Effects, Event, GroupRecord, Reply, Request, Tick, TopicsDeleted
 from kpy.group.offsets import NO_PRODUCER_ID
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
@@ -42,7 +42,7 @@ from kpy.wire.list_groups import ListedGroup
 log = logging.getLogger("kpy.groups")
 
 OFFSETS_TOPIC = "__consumer_offsets"
-RECORDS_A_SLICE = 500
+RECORDS_A_SLICE = 200
 """How many records are replayed before other tasks get their turn."""
 RECORD_OVERHEAD_BYTES = 32
 """More than what one record takes in a batch besides its key and its value."""
@@ -100,6 +100,7 @@ class Led:
     """One partition of __consumer_offsets that this broker leads."""
 
     partition: Partition
+    leader_epoch: int
     is_loaded: bool
     machine: GroupShard | None = None
     """None as long as the partition is empty and nobody has asked for a group of it."""
@@ -140,6 +141,7 @@ class GroupCoordinator:
         self._rng = rng
         self._now_ms = now_ms
         self._codec = Codec(config.offsets_topic_compression_codec)
+        self._topics: Mapping[str, TopicImage] = {}
         self._topic: TopicImage | None = None
         self._led: dict[int, Led] = {}
         self._to_load: deque[int] = deque()
@@ -184,9 +186,7 @@ class GroupCoordinator:
         return positive_java_hash(group_id) % count
 
     def ensure_topic(self) -> TopicImage:
-        """The offsets topic, created by the first client that looks for a coordinator. Raises ApiError if it cannot
-        be.
-        """
+        """The offsets topic; the first client that looks for a coordinator creates it. ApiError if that fails."""
         config = self._config
         return self._cluster.create_internal_topic(
             OFFSETS_TOPIC,
@@ -266,13 +266,14 @@ class GroupCoordinator:
     # -- leadership --------------------------------------------------------------------------------------------------
 
     def apply(self, image: MetadataImage) -> None:
-        """Take up the partitions that this broker leads by now, and let go of the others. Call it after the
-        replicas'.
-        """
+        """Take up the partitions that this broker leads by now, and let go of others. Called after the replicas'."""
         topic = image.topics.get(OFFSETS_TOPIC)
-        if topic is self._topic:
-            return
-        self._topic = topic
+        if topic is not self._topic:
+            self._topic = topic
+            self._lead(topic)
+        self._forget_deleted_topics(image)
+
+    def _lead(self, topic: TopicImage | None) -> None:
         led_now: dict[int, Partition] = {}
         for each in topic.partitions if topic is not None else ():
             try:
@@ -280,15 +281,31 @@ class GroupCoordinator:
             except ApiError:
                 continue
         for index, led in list(self._led.items()):
-            if led_now.get(index) is not led.partition:
+            partition = led_now.get(index)
+            # After another epoch another broker may have led in between, and what it wrote is not in this machine.
+            if partition is None or partition is not led.partition or partition.leader_epoch != led.leader_epoch:
                 self._resign(index)
         for index, partition in led_now.items():
             if index not in self._led:
                 self._elect(index, partition)
 
+    def _forget_deleted_topics(self, image: MetadataImage) -> None:
+        """A topic under the name of a deleted one is another topic, where nobody has committed anything yet."""
+        before, self._topics = self._topics, image.topics
+        deleted = frozenset(
+            name
+            for name, topic in before.items()
+            if topic is not image.topics.get(name)
+            and (name not in image.topics or image.topics[name].topic_id != topic.topic_id)
+        )
+        if deleted:
+            for led in list(self._led.values()):
+                if led.machine is not None:
+                    self._handle(led, TopicsDeleted(deleted))
+
     def _elect(self, index: int, partition: Partition) -> None:
         is_empty = partition.log.log_end_offset == partition.log.log_start_offset
-        self._led[index] = Led(partition, is_loaded=is_empty)
+        self._led[index] = Led(partition, partition.leader_epoch, is_loaded=is_empty)
         if not is_empty:
             self._to_load.append(index)
             self._work.set()
@@ -308,15 +325,14 @@ class GroupCoordinator:
     async def run(self) -> None:
         """Load shards and keep their deadlines, until cancelled."""
         while True:
+            # Made before anything is done, so that what comes up meanwhile is done next.
+            self._work = trio.Event()
             while self._to_load:
                 await self._load(self._to_load.popleft())
             for led in list(self._led.values()):
                 if self._tick(led):
                     await trio.lowlevel.checkpoint()
-            self._work = trio.Event()
             self._wakes_at_ms = min((_deadline_ms(led) for led in self._led.values()), default=math.inf)
-            if self._to_load:
-                continue
             with trio.move_on_after(max(0, self._wakes_at_ms - self._now_ms()) / 1000):
                 await self._work.wait()
 
@@ -359,9 +375,7 @@ class GroupCoordinator:
 
 
 def replayed(partition: Partition, machine: GroupShard) -> Iterator[None]:
-    """Replay a partition's whole log into a machine, one record a step. Raises ApiError for a log that cannot be
-    read.
-    """
+    """Replay a partition's log into a machine, one record a step. Raises ApiError for a log that cannot be read."""
     for header, batch in partition.log.read_batches(partition.log.log_start_offset, partition.log.log_end_offset):
         if header.is_control:
             marker = parse_marker(batch)

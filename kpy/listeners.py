@@ -105,7 +105,7 @@ def from_flag(flag: str, text: str) -> str:
         return text
     if text.isdecimal():
         text = f"localhost:{text}"
-    elif ":" not in text:
+    elif text and ":" not in text:
         text = f"{text}:{DEFAULT_PORT}"
     listener = f"PLAINTEXT://{text}"
     if not _LISTENER.fullmatch(listener) or (text.count(":") > 1 and not text.startswith("[")):

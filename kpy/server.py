@@ -24,6 +24,7 @@ from kpy.api.client import Client
 from kpy.api.fetch_sessions import FetchSessions
 from kpy.api.registry import Dispatcher
 from kpy.config import BrokerConfig
+from kpy.config_checks import parse_connection_overrides
 from kpy.coordinator import CoordinatorConfig, GroupCoordinator
 from kpy.errors import StorageError
 from kpy.group.turn import GroupConfig
@@ -50,7 +51,7 @@ Started = Callable[[list[tuple[str, str, int]]], None]
 
 
 async def serve(config: BrokerConfig, *, started: Started) -> None:
-    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address it cannot have."""
+    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use."""
     with opened(config, now_ms) as (broker, log_dirs), ExitStack() as sockets:
         listening = {
             endpoint.name: [
@@ -144,7 +145,7 @@ def _assemble(
 
 
 def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerConfig:
-    """The configuration with what the metadata says of all brokers and of this one; the same object if that is known."""
+    """The configuration with the dynamic configs of all brokers and of this one; the same object if none is new."""
     for_all: Mapping[str, str] = image.broker_configs.get("", {})
     for_this: Mapping[str, str] = image.broker_configs.get(str(config.broker_id), {})
     if for_all == config.cluster_overrides and for_this == config.broker_overrides:
@@ -177,7 +178,9 @@ def _new_dispatch(listener: str, broker: Broker, nursery: trio.Nursery, host: st
 
 def _may_connect(broker: Broker, poller: Poller, host: str) -> bool:
     config = broker.config
-    return len(poller) < config.max_connections and (poller.connections_of(host) < config.max_connections_per_ip)
+    overrides = parse_connection_overrides(config.max_connections_per_ip_overrides)
+    limit = overrides.get(host, config.max_connections_per_ip)
+    return len(poller) < config.max_connections and poller.connections_of(host) < limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ class Chore:
             await trio.sleep(self.interval_ms / 1000)
             try:
                 await self.do()
-            except Exception:  # noqa: BLE001  # A fault in a chore must not take the clients' broker away.
+            except Exception:  # A fault in a chore must not take the clients' broker away.
                 log.exception("%s met a fault in kpy; trying again in %d ms", self.do.__name__, self.interval_ms)
 
 

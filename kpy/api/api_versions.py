@@ -7,11 +7,10 @@ brings the client's name and version, which must look like Kafka's pattern for t
 
 import re
 
-from kpy.wire.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
-
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.errors import ErrorCode
+from kpy.wire.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 
 SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 """What KIP-511 allows in client_software_name and client_software_version."""

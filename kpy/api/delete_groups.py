@@ -17,6 +17,6 @@ def delete_groups(
 ) -> DeleteGroupsResponse | Pending[DeleteGroupsResponse]:
     answers = [
         broker.groups.tell(group_id, DeleteGroupsRequest(groups_names=[group_id]), client)
-        for group_id in request.groups_names
+        for group_id in dict.fromkeys(request.groups_names)
     ]
     return when_all(answers, lambda each: DeleteGroupsResponse(results=[one.results[0] for one in each]))

@@ -10,15 +10,6 @@ Every consumer is served by the leader. A read_committed consumer reads up to th
 transactions below it were aborted: kpy serves no transactions yet, but a log written by Apache Kafka may hold some.
 """
 
-from kpy.wire.fetch import (
-    AbortedTransaction,
-    EpochEndOffset,
-    FetchableTopicResponse,
-    FetchRequest,
-    FetchResponse,
-    PartitionData,
-)
-
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.api.fetch_sessions import FetchSession, Wanted
@@ -27,6 +18,14 @@ from kpy.pending import Pending
 from kpy.records.legacy import down_convert
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
+from kpy.wire.fetch import (
+    AbortedTransaction,
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
 
 FIRST_VERSION_WITH_FIRST_BATCH_WHOLE = 3
 FIRST_VERSION_WITH_BATCH_V2 = 4

@@ -6,6 +6,10 @@ with timestamp and offset -1 and no error. Version 0 answers with the base offse
 the tiered end (KIP-1005: there is no tiered storage, so -1), 10 a timeout for remote look-ups, which kpy has none of.
 """
 
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.errors import ApiError, ErrorCode
+from kpy.replica.partition import Partition
 from kpy.wire.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsPartitionResponse,
@@ -13,11 +17,6 @@ from kpy.wire.list_offsets import (
     ListOffsetsResponse,
     ListOffsetsTopicResponse,
 )
-
-from kpy.api.broker import Broker
-from kpy.api.client import Client
-from kpy.errors import ApiError, ErrorCode
-from kpy.replica.partition import Partition
 
 LATEST = -1
 EARLIEST = -2

@@ -12,6 +12,11 @@ Deviations: records that are null are refused with INVALID_RECORD, where Apache 
 not served yet: a transactional batch is refused. KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids).
 """
 
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.controller.topics import INTERNAL_TOPICS
+from kpy.errors import ApiError, ErrorCode, WireError
+from kpy.records.validate import InvalidRecords, validate_produced
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -20,12 +25,6 @@ from kpy.wire.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
-
-from kpy.api.broker import Broker
-from kpy.api.client import Client
-from kpy.controller.topics import INTERNAL_TOPICS
-from kpy.errors import ApiError, ErrorCode, WireError
-from kpy.records.validate import InvalidRecords, validate_produced
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 TOOL_CLIENT_ID = "__admin_client"

@@ -38,7 +38,10 @@ TOP_LEVEL_OFFSET_FETCH_ERROR_SINCE = 2
 
 
 def joined(group: Group, member: Member, version: int, *, leader_id: str | None = None) -> JoinGroupResponse:
-    """The generation that a member is in. Its leader also learns who the others are, to assign to them."""
+    """The generation that a member is in. Its leader also learns who the others are, to assign to them.
+
+    `leader_id` names another leader, to a member that leads but must not assign.
+    """
     protocol = group.protocol_name
     members: list[JoinGroupResponseMember] = []
     if member.member_id == group.leader_id and leader_id is None:
@@ -90,9 +93,7 @@ def offset_commit_error(message: OffsetCommitRequest, error: ErrorCode) -> Offse
 
 
 def offset_fetch_error(message: OffsetFetchRequest, version: int, error: ErrorCode) -> OffsetFetchResponse:
-    """Version 8 and later have an error for each group, 2 to 7 one for the request, older ones one for each
-    partition.
-    """
+    """From version 8 on each group has an error, from 2 on the request has one, before that each partition."""
     if version >= GROUPS_IN_OFFSET_FETCH_SINCE:
         return OffsetFetchResponse(
             groups=[OffsetFetchResponseGroup(group_id=each.group_id, error_code=error) for each in message.groups]

@@ -64,7 +64,7 @@ def member_joins(turn: Turn, group: Group, request: Request) -> None:
         refuse_join(turn, request, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id)
     elif member_id == UNKNOWN_MEMBER_ID:
         unknown_member_joins(turn, group, request)
-    elif member_id in group.pending_members:
+    elif member_id in group.pending_members and message.group_instance_id is None:
         new_member_joins(turn, group, request, member_id)
     else:
         error = group.check_member(member_id, message.group_instance_id)
@@ -143,8 +143,8 @@ def static_member_returns(turn: Turn, group: Group, request: Request, member: Me
     answer_sync(turn, member, ErrorCode.FENCED_INSTANCE_ID)
     old_leader_id = group.leader_id
     group.rename_static(member, new_member_id)
-    arm_session(turn, group, member)
     take_over(group, member, request)
+    arm_session(turn, group, member)
     if group.state is GroupState.STABLE and group.select_protocol() == group.protocol_name:
         # Nothing changes for the others: same generation, same assignment, another id.
         assignments = {each.member_id: each.assignment for each in group.members.values()}
@@ -164,10 +164,6 @@ def joined_without_rebalance(
     response = joined(group, member, version)
     response.skip_assignment = group.leader_id == member.member_id
     return response
-
-
-def rejoin_in_empty_group(turn: Turn, group: Group, member: Member, request: Request) -> None:
-    raise AssertionError(f"the empty group {group.group_id} has the member {member.member_id}")
 
 
 def rejoin_while_preparing(turn: Turn, group: Group, member: Member, request: Request) -> None:
@@ -231,22 +227,15 @@ def member_syncs(turn: Turn, group: Group, request: Request) -> None:
     error = group.check_member(message.member_id, message.group_instance_id)
     if not error and message.generation_id != group.generation_id:
         error = ErrorCode.ILLEGAL_GENERATION
-    if not error and (
-        differs(message.protocol_type, group.protocol_type) or differs(message.protocol_name, group.protocol_name)
-    ):
+    told = (message.protocol_type, message.protocol_name)
+    known = (group.protocol_type, group.protocol_name)
+    # Before the version that has these fields the group's own are taken for granted.
+    if not error and request.version >= PROTOCOL_IN_SYNC_SINCE and told != known:
         error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     if error:
         turn.effects.reply(request.token, sync_error(error))
     else:
         TABLE[group.state].member_syncs(turn, group, group.members[message.member_id], request)
-
-
-def differs(told: str | None, known: str | None) -> bool:
-    return told is not None and known is not None and told != known
-
-
-def sync_in_empty_group(turn: Turn, group: Group, member: Member, request: Request) -> None:
-    raise AssertionError(f"the empty group {group.group_id} has the member {member.member_id}")
 
 
 def sync_while_preparing(turn: Turn, group: Group, member: Member, request: Request) -> None:
@@ -356,6 +345,10 @@ def leave_unknown_group(request: Request) -> LeaveGroupResponse:
 # -- states against events ---------------------------------------------------------------------------------------------
 
 
+def empty_group_has_a_member(turn: Turn, group: Group, member: Member, request: Request) -> None:
+    raise AssertionError(f"the empty group {group.group_id} has the member {member.member_id}")
+
+
 class Row(NamedTuple):
     """What a state makes of each event. The events that end a phase are in kpy/group/rebalance.py."""
 
@@ -368,8 +361,8 @@ class Row(NamedTuple):
 TABLE: dict[GroupState, Row] = {
     GroupState.EMPTY: Row(
         member_is_added=prepare_rebalance,
-        member_rejoins=rejoin_in_empty_group,
-        member_syncs=sync_in_empty_group,
+        member_rejoins=empty_group_has_a_member,
+        member_syncs=empty_group_has_a_member,
         heartbeat_answer=ErrorCode.UNKNOWN_MEMBER_ID,
     ),
     GroupState.PREPARING_REBALANCE: Row(

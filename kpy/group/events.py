@@ -1,7 +1,8 @@
 """What a group shard is told, and what it wants done: the vocabulary between the pure machine and its shell.
 
 The shell hands over one event at a time and carries out the `Effects` it gets back in one fixed order: append the
-records as one batch, replay them into the machine, wait until they are committed, send the replies.
+records, replay them into the machine, wait until they are committed, send the replies. If the append fails it
+replays nothing, and refuses whoever the replies were for.
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,13 @@ class Tick(NamedTuple):
     """Time has passed: every deadline at or before now is due."""
 
 
-Event = Request | Tick
+class TopicsDeleted(NamedTuple):
+    """These topics are gone, and with them whatever was committed for them."""
+
+    names: frozenset[str]
+
+
+Event = Request | Tick | TopicsDeleted
 
 
 class Reply(NamedTuple):

@@ -38,9 +38,7 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One member of a classic group. `protocols` maps protocol names to metadata, in the member's order of
-    preference.
-    """
+    """One member of a classic group. `protocols` maps names to metadata, in the member's order of preference."""
 
     member_id: str
     group_instance_id: str | None
@@ -132,9 +130,7 @@ class Group:
         return member
 
     def rename_static(self, member: Member, new_member_id: str) -> None:
-        """Give a static member that came back its new id, in its old place (KIP-345). The old id is fenced from now
-        on.
-        """
+        """Give a static member that came back its new id, in its old place (KIP-345). The old id is fenced then."""
         assert member.group_instance_id is not None
         old_member_id = member.member_id
         self.members = {

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kpy.errors import ErrorCode
-from kpy.group.answers import GROUPS_IN_OFFSET_FETCH_SINCE, NO_LEADER_EPOCH, NO_OFFSET, offset_commit_error
+from kpy.group.answers import GROUPS_IN_OFFSET_FETCH_SINCE, NO_LEADER_EPOCH, NO_OFFSET
 from kpy.group.events import GroupRecord, Request
 from kpy.group.group import Group, GroupState
-from kpy.group.rebalance import arm_session
 from kpy.group.records import CommittedOffset, offset_record, offset_tombstone
 from kpy.group.turn import Turn
 from kpy.wire.offset_commit import (
@@ -126,6 +125,17 @@ class Offsets:
     def count(self, group_id: str) -> int:
         return sum(len(partitions) for partitions in self._committed.get(group_id, {}).values())
 
+    def places(self) -> Iterator[tuple[str, str, int]]:
+        """Group, topic and partition of everything that is committed or held back."""
+        for group_id in self._committed:
+            for topic, partition, _ in self.of_group(group_id):
+                yield group_id, topic, partition
+        for held_back in self._held_back.values():
+            yield from held_back
+
+    def knows(self, group_id: str, topic: str, partition: int) -> bool:
+        return self.get(group_id, topic, partition) is not None or self.is_held_back(group_id, topic, partition)
+
     def has_open_transaction(self, group_id: str) -> bool:
         return group_id in self._open_transactions
 
@@ -138,45 +148,34 @@ class Offsets:
 # -- OffsetCommit ------------------------------------------------------------------------------------------------------
 
 
-def commit_offsets(turn: Turn, group: Group, request: Request, partition_exists: PartitionExists) -> None:
-    """Each partition is judged alone; the member is judged first, unless no partition of the request exists."""
+def commit_offsets(turn: Turn, request: Request, refused: ErrorCode, partition_exists: PartitionExists) -> None:
+    """Commit what can be: each partition is judged alone, after `refused`, which is what speaks against the member."""
     message: OffsetCommitRequest = request.message
-    some_exist = any(
-        partition_exists(topic.name, each.partition_index) for topic in message.topics for each in topic.partitions
-    )
-    if some_exist or not message.topics:
-        error = may_commit(group, request)
-        if error:
-            turn.effects.reply(request.token, offset_commit_error(message, error))
-            return
-        member = group.members.get(message.member_id)
-        if member is not None:
-            arm_session(turn, group, member)
     topics: list[OffsetCommitResponseTopic] = []
     for topic in message.topics:
         results: list[OffsetCommitResponsePartition] = []
         for each in topic.partitions:
-            error = ErrorCode.NONE
+            error = refused
             if not partition_exists(topic.name, each.partition_index):
                 error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
+            elif not error and len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
-            else:
+            if not error:
                 committed = committed_offset(each, message.retention_time_ms, request.version, turn.now_ms)
-                turn.effects.append([offset_record(group.group_id, topic.name, each.partition_index, committed)])
+                turn.effects.append([offset_record(message.group_id, topic.name, each.partition_index, committed)])
             results.append(OffsetCommitResponsePartition(partition_index=each.partition_index, error_code=error))
         topics.append(OffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results))
     turn.effects.reply(request.token, OffsetCommitResponse(topics=topics))
 
 
-def may_commit(group: Group, request: Request) -> ErrorCode:
-    """A member commits in its generation; somebody without one (an admin, a simple consumer) only if nobody is a
-    member.
+def may_commit(group: Group | None, message: OffsetCommitRequest) -> ErrorCode:
+    """A member commits in its generation; others (an admin, a simple consumer) only if nobody is a member.
 
     During PreparingRebalance members may still commit what they have read so far; in CompletingRebalance their
     partitions may already be another's.
     """
-    message: OffsetCommitRequest = request.message
+    if group is None:
+        return ErrorCode.NONE if message.generation_id_or_member_epoch < 0 else ErrorCode.ILLEGAL_GENERATION
     if group.state is GroupState.EMPTY and message.generation_id_or_member_epoch < 0:
         return ErrorCode.NONE
     claims_membership = (
@@ -277,7 +276,9 @@ def shown_offset(
 # -- OffsetDelete, DeleteGroups ----------------------------------------------------------------------------------------
 
 
-def delete_offsets(turn: Turn, offsets: Offsets, group: Group | None, request: Request) -> None:
+def delete_offsets(
+    turn: Turn, offsets: Offsets, group: Group | None, request: Request, partition_exists: PartitionExists
+) -> None:
     """Offsets of a group may be deleted for topics it does not consume at the moment (KIP-496)."""
     message: OffsetDeleteRequest = request.message
     if group is None:
@@ -288,20 +289,23 @@ def delete_offsets(turn: Turn, offsets: Offsets, group: Group | None, request: R
         return
     topics: list[OffsetDeleteResponseTopic] = []
     for topic in message.topics:
-        error = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if group.is_subscribed_to(topic.name) else ErrorCode.NONE
-        partitions = [
-            OffsetDeleteResponsePartition(partition_index=each.partition_index, error_code=error)
-            for each in topic.partitions
-        ]
-        topics.append(OffsetDeleteResponseTopic(name=topic.name, partitions=partitions))
-        if not error:
-            turn.effects.append(
-                offset_tombstone(group.group_id, topic.name, each.partition_index)
-                for each in topic.partitions
-                if offsets.get(group.group_id, topic.name, each.partition_index) is not None
-                or offsets.is_held_back(group.group_id, topic.name, each.partition_index)
-            )
+        results: list[OffsetDeleteResponsePartition] = []
+        for each in topic.partitions:
+            error = ErrorCode.NONE
+            if not partition_exists(topic.name, each.partition_index):
+                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif group.is_subscribed_to(topic.name):
+                error = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
+            elif offsets.knows(group.group_id, topic.name, each.partition_index):
+                turn.effects.append([offset_tombstone(group.group_id, topic.name, each.partition_index)])
+            results.append(OffsetDeleteResponsePartition(partition_index=each.partition_index, error_code=error))
+        topics.append(OffsetDeleteResponseTopic(name=topic.name, partitions=results))
     turn.effects.reply(request.token, OffsetDeleteResponse(topics=topics))
+
+
+def tombstones_of_topics(offsets: Offsets, topics: frozenset[str]) -> list[GroupRecord]:
+    """What is committed for topics that have been deleted: a topic that is created anew must not start from it."""
+    return [offset_tombstone(*place) for place in offsets.places() if place[1] in topics]
 
 
 def tombstones_of_all(offsets: Offsets, group_id: str) -> list[GroupRecord]:

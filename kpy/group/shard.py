@@ -13,9 +13,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from kpy.errors import ErrorCode
-from kpy.group.answers import join_error, offset_commit_error, refusal, sync_error
+from kpy.group.answers import join_error, refusal, sync_error
 from kpy.group.classic import leave_unknown_group, member_heartbeats, member_joins, member_syncs, members_leave
-from kpy.group.events import Effects, Event, Request, Tick
+from kpy.group.events import Effects, Event, Request, Tick, TopicsDeleted
 from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waiting
 from kpy.group.offsets import (
     NO_PRODUCER_ID,
@@ -25,7 +25,9 @@ from kpy.group.offsets import (
     delete_offsets,
     expired,
     fetch_offsets,
+    may_commit,
     tombstones_of_all,
+    tombstones_of_topics,
 )
 from kpy.group.rebalance import (
     arm_session,
@@ -92,11 +94,14 @@ class GroupShard:
         turn = Turn(now_ms, self.config, self._rng, self._timers)
         if isinstance(event, Tick):
             self._time_has_passed(turn)
+        elif isinstance(event, TopicsDeleted):
+            turn.effects.append(tombstones_of_topics(self.offsets, event.names))
         elif type(event.message) in MEMBERSHIP_REQUESTS and event.message.group_id == "":
             turn.effects.reply(event.token, refusal(event.message, event.version, ErrorCode.INVALID_GROUP_ID))
         else:
             HANDLERS[type(event.message)](self, turn, event)
-        if self.groups and self._timers.deadline_ms(SWEEP_TIMER) is None:
+        # Records may make the first group of this shard when they are replayed.
+        if (self.groups or turn.effects.records) and self._timers.deadline_ms(SWEEP_TIMER) is None:
             self._timers.arm(SWEEP_TIMER, now_ms + self.config.offsets_retention_check_interval_ms)
         return turn.effects
 
@@ -149,22 +154,20 @@ class GroupShard:
         """A commit without a generation makes a simple group: one that is its offsets, and never has members."""
         message: OffsetCommitRequest = request.message
         group = self.groups.get(message.group_id)
-        error = ErrorCode.NONE
-        if group is None and message.generation_id_or_member_epoch >= 0:
-            error = ErrorCode.ILLEGAL_GENERATION
-        elif group is None and len(self.groups) >= MAX_GROUPS:
-            error = ErrorCode.POLICY_VIOLATION
-        if error:
-            turn.effects.reply(request.token, offset_commit_error(message, error))
-            return
-        commit_offsets(turn, group or Group(message.group_id), request, self._partition_exists)
+        refused = may_commit(group, message)
+        if group is None and not refused and len(self.groups) >= MAX_GROUPS:
+            refused = ErrorCode.POLICY_VIOLATION
+        member = group.members.get(message.member_id) if group is not None else None
+        if group is not None and member is not None and not refused:
+            arm_session(turn, group, member)
+        commit_offsets(turn, request, refused, self._partition_exists)
 
     def fetch(self, turn: Turn, request: Request) -> None:
         fetch_offsets(turn, self.offsets, request)
 
     def delete_offsets(self, turn: Turn, request: Request) -> None:
         message: OffsetDeleteRequest = request.message
-        delete_offsets(turn, self.offsets, self.groups.get(message.group_id), request)
+        delete_offsets(turn, self.offsets, self.groups.get(message.group_id), request, self._partition_exists)
 
     def describe(self, turn: Turn, request: Request) -> None:
         message: DescribeGroupsRequest = request.message
@@ -189,9 +192,7 @@ class GroupShard:
         turn.effects.reply(request.token, DeleteGroupsResponse(results=results))
 
     def _described(self, group_id: str, version: int) -> DescribedGroup:
-        """The protocol and its metadata are shown only of a Stable group: in any other state they are about to
-        change.
-        """
+        """Protocol, metadata and assignment are shown of a Stable group: in other states they are about to change."""
         group = self.groups.get(group_id)
         if group is None:
             if version < GROUP_ID_NOT_FOUND_IN_DESCRIBE_SINCE:
@@ -248,17 +249,14 @@ class GroupShard:
     def _time_has_passed(self, turn: Turn) -> None:
         while (due := self._timers.pop_due(turn.now_ms)) is not None:
             what, group_id, member_id = due
-            group = self.groups.get(group_id)
             if what == "sweep":
                 self._sweep(turn)
-            elif group is None:
-                continue
             elif what == "session":
-                session_time_is_up(turn, group, member_id)
+                session_time_is_up(turn, self.groups[group_id], member_id)
             elif what == "join":
-                join_time_is_up(turn, group)
+                join_time_is_up(turn, self.groups[group_id])
             else:
-                sync_time_is_up(turn, group)
+                sync_time_is_up(turn, self.groups[group_id])
 
     def _sweep(self, turn: Turn) -> None:
         """Forget offsets that have expired, and groups that have neither members nor offsets any more."""

@@ -10,19 +10,16 @@ from kpy.group.timers import Timers
 DEFAULT_RETENTION_MS = 7 * 24 * 60 * 60 * 1000
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000
-"""How long a member that never got an answer may stay in a rebalance: its client may be gone, and nobody would
-notice.
-"""
+"""How long a member that never got an answer may stay in a rebalance: its client may be gone unnoticed."""
 
 MAX_MEMBER_ID_PREFIX = 1_000
-"""How many characters of a client id or an instance id a member id starts with: it must still fit a string of the wire."""
+"""How many characters of a client or instance id a member id starts with: it must fit a string of the wire."""
 
 MAX_PENDING_MEMBERS = 10_000
 """How many ids one group may have given out to members that have not joined with them. Kafka sets no bound."""
 
 MAX_GROUPS = 1_000_000
 """How many groups one partition of __consumer_offsets may hold. Kafka sets no bound."""
-
 
 TimerKey = tuple[str, str, str]
 """What is due, in which group, and for a session whose it is."""

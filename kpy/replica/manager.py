@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from kpy.storage.log_dirs import LogDirs
-
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import Purgatory
 from kpy.storage.log_config import LogConfig
+from kpy.storage.log_dirs import LogDirs
 
 log = logging.getLogger("kpy.replica")
 

@@ -290,3 +290,22 @@ def fetch_everything() -> object:
 
     position = FetchPartition(0, fetch_offset=0, partition_max_bytes=50 << 20)
     return FetchRequest(max_bytes=50 << 20, topics=[FetchTopic("t", partitions=[position])])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max.connections": "2"},
+        {"max.connections.per.ip": "2"},
+        {"max.connections.per.ip": "100", "max.connections.per.ip.overrides": "127.0.0.1:2,10.0.0.1:50"},
+    ],
+)
+def test_connections_beyond_a_limit_are_closed(tmp_path: Path, settings: dict[str, str]) -> None:
+    async def test(connect: Connect) -> None:
+        async with await connect() as first, await connect() as second:
+            for client in (first, second):
+                assert (await client.ask(API_VERSIONS, ApiVersionsRequest("raw", "1"), 3)).error_code == 0
+            async with await connect() as third:
+                assert await third.receive_frame() is None
+
+    run_with_broker(tmp_path, test, settings)

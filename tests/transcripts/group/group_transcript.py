@@ -12,7 +12,7 @@ time passing: they appear where a deadline did something. Member ids, which are 
     fetch [all] [stable] [t-0 ...] [v=9]               forget-offsets t-0
     describe [v=6]     list [states=a,b] [types=classic]     delete
     transaction <producer id> t-0=5                    end-transaction <producer id> commit|abort
-    fail-append <error>                                restart     wait
+    fail-append <error>     delete-topic <topic>       restart     wait
 """
 
 import random
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal
-from kpy.group.events import Effects, Request, Tick
+from kpy.group.events import Effects, Request, Tick, TopicsDeleted
 from kpy.group.records import CommittedOffset, offset_record, read_group, read_key, read_offset
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
@@ -65,6 +65,7 @@ class Actor:
     member_id: str = ""
     generation_id: int = -1
     instance_id: str | None = None
+    protocol_name: str | None = None
 
 
 @dataclass(eq=False)
@@ -188,6 +189,8 @@ class Transcript:
         if verb == "fail-append":
             self.failing = ErrorCode[words.flags[0]]
             return []
+        if verb == "delete-topic":
+            return self.apply(self.machine().handle(TopicsDeleted(frozenset(words.flags)), self.now_ms))
         if verb == "transaction":
             for name, offset in words.options.items():
                 topic, partition = name.rsplit("-", 1)
@@ -262,7 +265,7 @@ class Transcript:
                 member_id=actor.member_id,
                 group_instance_id=actor.instance_id,
                 protocol_type=words.options.get("type", "consumer"),
-                protocol_name=words.options.get("protocol"),
+                protocol_name=words.options.get("protocol", actor.protocol_name),
                 assignments=assignments,
             ),
             words.number("v", 5),
@@ -372,6 +375,7 @@ class Transcript:
                 return f"MEMBER_ID_REQUIRED as {self.shown(response.member_id)}"
             if not error:
                 actor.member_id, actor.generation_id = response.member_id, response.generation_id
+                actor.protocol_name = response.protocol_name
                 text = f"generation {response.generation_id} as {self.shown(response.member_id)}"
                 text += f", {response.protocol_name}, leader {self.shown(response.leader)}"
                 if response.members:

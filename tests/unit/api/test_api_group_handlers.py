@@ -20,6 +20,7 @@ from kpy.api.offset_delete import offset_delete
 from kpy.api.offset_fetch import offset_fetch
 from kpy.api.sync_group import sync_group
 from kpy.errors import ApiError, ErrorCode
+from kpy.group.answers import refusal
 from kpy.group.events import Request
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
@@ -266,6 +267,16 @@ def test_version_10_fetches_by_topic_id(broker: Any) -> None:
         (each.topic_id, each.partitions[0].committed_offset, each.partitions[0].error_code)
         for each in fetched.groups[0].topics
     } == {(T_ID, 5, ErrorCode.NONE), (GONE_ID, -1, ErrorCode.UNKNOWN_TOPIC_ID)}
+
+
+def test_version_10_passes_on_what_is_wrong_with_the_group(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        broker.groups, "tell", lambda group_id, message, client: refusal(message, 10, ErrorCode.NOT_COORDINATOR)
+    )
+    asked = [OffsetFetchRequestTopics(topic_id=GONE_ID, partition_indexes=[1])]
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup("g", topics=asked)])
+    fetched: Any = offset_fetch(request, a_client(10), broker)
+    assert [(each.error_code, each.topics) for each in fetched.groups] == [(ErrorCode.NOT_COORDINATOR, [])]
 
 
 def test_version_10_leaves_out_topics_that_are_gone_when_all_are_asked_for(broker: Any) -> None:

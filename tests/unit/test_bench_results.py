@@ -1,0 +1,56 @@
+"""The benchmark's arithmetic: which numbers count, and what its table says of them."""
+
+import pytest
+
+from bench.results import Sample, counted, spread, table
+from bench.rows import WORKS, Row
+
+RATE = Row("rate", "1/s", "higher")
+TIME = Row("time", "s", "lower")
+
+
+def samples(*values: float) -> list[Sample]:
+    return [Sample(value, 0.0) for value in values]
+
+
+def cells(row: Row, kpy: list[Sample], kafka: list[Sample]) -> list[str]:
+    last_line = table([row], {"kpy": {row.name: kpy}, "kafka": {row.name: kafka}}, {}).splitlines()[-1]
+    return [cell.strip() for cell in last_line.strip("|").split("|")]
+
+
+def test_disturbed_numbers_are_left_out_whatever_they_say() -> None:
+    assert counted([Sample(1.0, 0.0), Sample(9.0, 0.5), Sample(2.0, 0.0)]) == [1.0, 2.0]
+
+
+def test_all_numbers_count_when_most_are_disturbed() -> None:
+    assert counted([Sample(1.0, 0.5), Sample(9.0, 0.5), Sample(2.0, 0.0)]) == [1.0, 9.0, 2.0]
+
+
+def test_spread_is_a_share_of_the_median() -> None:
+    assert spread([80.0, 100.0, 130.0]) == 0.5
+
+
+@pytest.mark.parametrize(("row", "expected"), [(RATE, "**2.00**"), (TIME, "2.00")])
+def test_the_ratio_is_bold_where_kpy_is_as_good(row: Row, expected: str) -> None:
+    assert cells(row, samples(200.0), samples(100.0))[4] == expected
+
+
+def test_the_table_gives_median_minimum_maximum_and_runs() -> None:
+    row = cells(RATE, samples(100.0, 110.0, 105.0), samples(1.0, 1.0, 1.0))
+    assert row[2] == "105 (100 - 110)"
+    assert row[5] == "3"
+    assert row[6] == ""
+
+
+def test_a_spread_over_a_fifth_is_noted() -> None:
+    assert cells(RATE, samples(90.0, 100.0, 120.0), samples(1.0, 1.0))[6] == "kpy spread 30 %"
+
+
+def test_a_row_without_numbers_says_why() -> None:
+    text = table([RATE], {"kpy": {}, "kafka": {}}, {"rate": "gcc is not installed"})
+    assert text.splitlines()[-1] == "| rate | 1/s | - | - | - | - | gcc is not installed |"
+
+
+def test_rows_have_names_of_their_own() -> None:
+    names = [row.name for work in WORKS for row in work.rows]
+    assert len(set(names)) == len(names)
