@@ -5,7 +5,6 @@ started again on the same directory. The page cache outlives the process, so not
 neither with acks=1 nor with acks=all, neither records nor committed offsets.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from compat.harness import BrokerProcess, unique, wait_until
 

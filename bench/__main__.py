@@ -1,0 +1,191 @@
+"""`python -m bench`: measures kpy beside Apache Kafka, prints a table, and adds a line to results/runs.jsonl.
+
+Works that need a broker of their own (start-up, memory) come first, one broker at a time and no other process up. Then
+both brokers are started and warmed up, and every round does each work on kpy and right after on Apache Kafka. The one
+that has its pause stays up, since a JVM that starts anew for each number would never be measured warm; what it takes
+meanwhile is the row "idle CPU". Rounds are the outer loop: a minute in which the machine is slow then costs each row
+one number and no row all of them.
+"""
+
+import argparse
+import itertools
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import brokers, profiling
+from bench.brokers import BrokerProcess, Kind
+from bench.proc import cpu_seconds_of_others
+from bench.programs import Java, NotInstalledError, WorkFailedError
+from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
+from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work, warm_up
+
+TOOL_LOG4J = """\
+log4j.rootLogger=WARN, stderr
+log4j.appender.stderr=org.apache.log4j.ConsoleAppender
+log4j.appender.stderr.target=System.err
+log4j.appender.stderr.layout=org.apache.log4j.PatternLayout
+log4j.appender.stderr.layout.ConversionPattern=%p %m (%c)%n
+"""
+
+
+class Measurements:
+    """The samples of each broker, and why rows have none."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.samples: dict[str, dict[str, list[Sample]]] = {kind.name: {} for kind in kinds}
+        self.failures: dict[str, str] = {}
+
+    def take(self, work: Work, bench: Bench, broker: BrokerProcess, cores: int) -> None:
+        """Does a work once and keeps its numbers, or the reason why there are none."""
+        started, others_before = time.monotonic(), cpu_seconds_of_others()
+        try:
+            values = work.measure(bench, broker)
+        except (NotInstalledError, WorkFailedError, ConnectionError, TimeoutError) as error:
+            _say(f"  {broker.name}: {work.rows[0].name}: {error}")
+            reason = str(error).partition("\n")[0]
+            self.failures.update({row.name: f"{broker.name}: {reason}" for row in work.rows})
+            return
+        capacity_s = cores * (time.monotonic() - started)
+        others_share = max(0.0, cpu_seconds_of_others() - others_before) / capacity_s
+        for row, value in zip(work.rows, values, strict=True):
+            self.samples[broker.name].setdefault(row.name, []).append(Sample(value, others_share))
+
+
+def main() -> int:
+    options = _options()
+    works = _chosen(options.rows, options.quick)
+    if not works:
+        print(f"no row matches {options.rows!r}", file=sys.stderr)
+        return 2
+    home = Path(tempfile.mkdtemp(prefix="kpy-bench-", dir=options.dir))
+    try:
+        if options.profile:
+            return profiling.profile(_bench(home, options))
+        return _compare(works, _bench(home, options), options)
+    except (NotInstalledError, WorkFailedError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(home)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures kpy beside Apache Kafka 3.9.1.")
+    parser.add_argument("--rows", default="", metavar="PATTERN", help="only rows whose name this regex is found in")
+    parser.add_argument("--runs", type=int, metavar="N", help="numbers for each row and broker (5; quick: 2)")
+    parser.add_argument("--only", choices=("kpy", "kafka"), help="measure one broker alone")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and shorter ones: three to four minutes")
+    parser.add_argument("--minutes", type=float, default=30, help="begin no round that would end later than this (30)")
+    parser.add_argument("--profile", action="store_true", help="instead: where kpy spends its time, by cProfile")
+    parser.add_argument("--dir", metavar="DIR", help="where data directories are made and deleted (the system's)")
+    parser.add_argument("--kafka-classpath", metavar="PATH", help="Apache Kafka's jars, instead of Maven's")
+    parser.add_argument("--no-record", action="store_true", help=f"add nothing to results/{RUNS_FILE.name}")
+    return parser.parse_args()
+
+
+def _chosen(pattern: str, quick: bool) -> list[Work]:
+    """Works of which at least one row is asked for. A pattern reaches rows that a quick run leaves out."""
+    wanted = re.compile(pattern)
+    return [
+        work
+        for work in WORKS
+        if any(wanted.search(row.name) for row in work.rows) and (pattern or work.in_quick or not quick)
+    ]
+
+
+def _bench(home: Path, options: argparse.Namespace) -> Bench:
+    log4j = home / "tools-log4j.properties"
+    log4j.write_text(TOOL_LOG4J)
+    return Bench(home, Java(options.kafka_classpath, log4j), QUICK if options.quick else FULL, itertools.count())
+
+
+def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    runs = options.runs or (2 if options.quick else 5)
+    kinds = [brokers.kpy(), brokers.kafka(bench.java, bench.home / "formatted")]
+    kinds = [kind for kind in kinds if options.only in (None, kind.name)]
+    cores = machine()["cores"]
+    found = Measurements(kinds)
+    deadline = started + 60 * options.minutes
+    # Start-up and memory hardly vary, and Apache Kafka takes long to start after a SIGKILL: half the runs will do.
+    _on_new_brokers([work for work in works if work.on_new_broker], bench, kinds, (runs + 1) // 2, found, cores)
+    shared = [work for work in works if not work.on_new_broker]
+    rounds = _side_by_side(shared, bench, kinds, runs, deadline, found, cores) if shared else runs
+    rows = [row for work in works for row in work.rows]
+    minutes = (time.monotonic() - started) / 60
+    _report(rows, found, options, {"runs": rounds, "minutes": round(minutes, 1)})
+    return 1 if found.failures else 0
+
+
+def _on_new_brokers(
+    works: Sequence[Work], bench: Bench, kinds: Sequence[Kind], runs: int, found: Measurements, cores: int
+) -> None:
+    for number, work in itertools.product(range(1, runs + 1), works):
+        _say(f"run {number} of {runs}: {work.rows[0].name}")
+        for kind in kinds:
+            broker = BrokerProcess(kind, bench.home / kind.name)
+            try:
+                found.take(work, bench, broker, cores)
+            finally:
+                broker.discard()
+
+
+def _side_by_side(
+    works: Sequence[Work],
+    bench: Bench,
+    kinds: Sequence[Kind],
+    runs: int,
+    deadline: float,
+    found: Measurements,
+    cores: int,
+) -> int:
+    """Returns the number of rounds that the time allowed."""
+    running: list[BrokerProcess] = []
+    try:
+        for kind in kinds:
+            broker = BrokerProcess(kind, bench.home / kind.name)
+            running.append(broker)
+            _say(f"warming up {broker.name}")
+            broker.start()
+            warm_up(bench, broker)
+        for number in range(1, runs + 1):
+            round_started = time.monotonic()
+            for work in works:
+                _say(f"run {number} of {runs}: {work.rows[0].name}")
+                for broker in running:
+                    found.take(work, bench, broker, cores)
+            now = time.monotonic()
+            if number < runs and now + (now - round_started) > deadline:
+                _say(f"out of time after {number} of {runs} runs")
+                return number
+        return runs
+    finally:
+        for broker in running:
+            broker.discard()
+
+
+def _report(rows: Sequence[Row], found: Measurements, options: argparse.Namespace, done: Mapping[str, Any]) -> None:
+    by_broker = found.samples
+    print(
+        f"Medians of {done['runs']} runs in {done['minutes']} minutes; ratio = kpy / kafka, bold where kpy is as good"
+    )
+    print("or better; a note where the spread (max - min) is over 20 % of the median.\n")
+    print(", ".join(f"{name}: {value}" for name, value in machine().items()), end="\n\n")
+    print(f"Other processes took {100 * others_share(by_broker.values()):.0f} % of the machine meanwhile.\n")
+    print(table(rows, by_broker, found.failures))
+    if not options.no_record:
+        append_line(rows, by_broker, found.failures, {**done, "quick": options.quick, "rows": options.rows})
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

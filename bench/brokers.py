@@ -1,0 +1,205 @@
+"""The two brokers, each a process of its own on a free port of loopback, with an empty data directory.
+
+Both run with their defaults; what is set is only what a lone broker needs, and an empty group's first rebalance does
+not wait. Apache Kafka runs as its start script (kafka-server-start.sh) would run it: its heap, its JVM flags, its log
+and its garbage collection log. The script itself, which is a shell and a `java -version`, is not run and not counted,
+nor is the formatting of its data directory, which is done once and copied.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.link import Link, answers, free_ports
+from bench.proc import Memory, cpu_seconds, memory
+from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, run
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+START_POLL_INTERVAL_S = 0.002
+DELETE_TIMEOUT_S = 30.0
+LOG_TAIL_BYTES = 3000
+
+SETTINGS: Mapping[str, str] = {
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+}
+
+HEAP_FLAGS = ("-Xmx1G", "-Xms1G")
+JMX_FLAGS = (
+    "-Dcom.sun.management.jmxremote=true",
+    "-Dcom.sun.management.jmxremote.authenticate=false",
+    "-Dcom.sun.management.jmxremote.ssl=false",
+)
+BROKER_LOG4J = """\
+log4j.rootLogger=INFO, file
+log4j.appender.file=org.apache.log4j.DailyRollingFileAppender
+log4j.appender.file.DatePattern='.'yyyy-MM-dd-HH
+log4j.appender.file.File=${kafka.logs.dir}/server.log
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+"""
+CLUSTER_ID = "YmVuY2gtb2Yta3B5LTAwMQ"
+
+
+class Kind(NamedTuple):
+    """How one kind of broker is started. `prepare(home, ports)` is called once, before the first start."""
+
+    name: str
+    prepare: Callable[[Path, Sequence[int]], None]
+    command: Callable[[Path, Sequence[int]], list[str]]
+
+
+class BrokerProcess:
+    """One broker; it may be stopped, killed and started again on the same data."""
+
+    def __init__(self, kind: Kind, home: Path) -> None:
+        self.kind = kind
+        self.name = kind.name
+        self._home = home
+        self._ports = free_ports(2)
+        self.port = self._ports[0]
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.data_dir = home / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data_dir.mkdir(parents=True)
+        kind.prepare(home, self._ports)
+
+    def start(self) -> float:
+        """Starts the process. Returns the seconds until it answered its first request. Raises WorkFailedError."""
+        command = self.kind.command(self._home, self._ports)
+        with self._log_path.open("ab") as log:
+            started = time.monotonic()
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self._process = process
+        while not answers(self.port):
+            if process.poll() is not None:
+                self._process = None
+                raise WorkFailedError(f"{self.name} exited with {process.returncode} at its start:\n{self._log_tail()}")
+            if time.monotonic() > started + START_TIMEOUT_S:
+                raise WorkFailedError(f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s:\n{self._log_tail()}")
+            time.sleep(START_POLL_INTERVAL_S)
+        return time.monotonic() - started
+
+    def stop(self) -> None:
+        """SIGTERM, and the end of the process. Raises WorkFailedError when it does not end."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Ends the process, however it is, and deletes all it wrote."""
+        if self._process is not None:
+            self.kill()
+        shutil.rmtree(self._home)
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.pid)
+
+    def memory(self) -> Memory:
+        return memory(self.pid)
+
+    def delete_topic(self, name: str) -> None:
+        """Deletes a topic and gives its records' disk space back at once.
+
+        Both brokers first rename the directories of a deleted topic and remove them after file.delete.delay.ms, a
+        minute. By then gigabytes would lie in the page cache, and writing slows down with them; so their logs are cut.
+        """
+        with Link(self.port) as link:
+            link.delete_topic(name)
+        deadline = time.monotonic() + DELETE_TIMEOUT_S
+        while any(self.data_dir.glob(f"{name}-[0-9]")):
+            if time.monotonic() > deadline:
+                raise WorkFailedError(f"{self.name} keeps the directory of the deleted topic {name}")
+            time.sleep(START_POLL_INTERVAL_S)
+        for log in self.data_dir.glob(f"{name}-*/*.log*"):
+            with log.open("r+b") as file:
+                file.truncate(0)
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def _log_path(self) -> Path:
+        return self._home / "broker.out"
+
+    def _log_tail(self) -> str:
+        return self._log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:]
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise WorkFailedError(f"{self.name} does not run")
+        return self._process
+
+    def _end(self, how: signal.Signals) -> None:
+        process = self._running()
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+            raise WorkFailedError(
+                f"{self.name} did not stop within {STOP_TIMEOUT_S:.0f} s:\n{self._log_tail()}"
+            ) from None
+        finally:
+            self._process = None
+
+
+def kpy(python: Sequence[str] = (sys.executable, "-m", "kpy")) -> Kind:
+    """kpy, by the Python that runs the benchmark."""
+
+    def command(home: Path, ports: Sequence[int]) -> list[str]:
+        settings = [argument for name, value in SETTINGS.items() for argument in ("--set", f"{name}={value}")]
+        address = ["--listen", f"127.0.0.1:{ports[0]}", "--data-dir", str(home / "data")]
+        return [*python, "start", *address, "--quiet", *settings]
+
+    return Kind("kpy", lambda home, ports: None, command)
+
+
+def kafka(java: Java, formatted: Path) -> Kind:
+    """Apache Kafka in KRaft mode, broker and controller in one process. `formatted` keeps a formatted directory."""
+    return Kind("kafka", partial(_prepare_kafka, java, formatted), partial(_kafka_command, java))
+
+
+def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]) -> None:
+    port, controller_port = ports
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": str(home / "data"),
+        **SETTINGS,
+    }
+    (home / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    (home / "log4j.properties").write_text(BROKER_LOG4J)
+    if formatted.exists():
+        shutil.copytree(formatted, home / "data", dirs_exist_ok=True)
+        return
+    config = str(home / "server.properties")
+    run(java.command((), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config))
+    shutil.copytree(home / "data", formatted)
+
+
+def _kafka_command(java: Java, home: Path, _ports: Sequence[int]) -> list[str]:
+    logs = [
+        f"-Xlog:gc*:file={home}/kafkaServer-gc.log:time,tags:filecount=10,filesize=100M",
+        *JMX_FLAGS,
+        f"-Dkafka.logs.dir={home}",
+        f"-Dlog4j.configuration=file:{home}/log4j.properties",
+    ]
+    flags = [*HEAP_FLAGS, *JVM_PERFORMANCE_FLAGS, *logs]
+    return java.command(flags, "kafka.Kafka", str(home / "server.properties"))

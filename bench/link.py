@@ -1,0 +1,120 @@
+"""A plain blocking connection to a broker, for what surrounds a measurement: topics, sample answers, error positions.
+
+Messages are encoded by kpy's own codec (kpy/wire); each API is given as its module there.
+"""
+
+import contextlib
+import random
+import socket
+import struct
+import time
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+from bench.programs import WorkFailedError
+from kpy.wire import create_topics, delete_topics, list_offsets
+
+TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.005
+CORRELATION_ID = 7
+CLIENT_ID = b"bench"
+PORTS = (20_000, 32_000)
+API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, CORRELATION_ID, 0)
+
+# Versions that kpy and Apache Kafka 3.9 both serve, and that name topics by name.
+CREATE_TOPICS_VERSION = 5
+DELETE_TOPICS_VERSION = 5
+LIST_OFFSETS_VERSION = 7
+CONSUMER = -1
+LATEST = -1
+
+
+def frame(api: ModuleType, request: Any, version: int) -> bytes:
+    """A whole request, size prefix included. Only for APIs with flexible versions, of which `version` is one."""
+    header = struct.pack(">hhih", api.API_KEY, version, CORRELATION_ID, len(CLIENT_ID)) + CLIENT_ID + b"\0"
+    body = b"".join(api.encode_request(request, version))
+    return struct.pack(">i", len(header) + len(body)) + header + body
+
+
+class Link:
+    """A connection that asks one thing at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+        self._reader = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.close()
+        self._socket.close()
+
+    def call(self, api: ModuleType, request: Any, version: int) -> Any:
+        """The decoded answer. Raises WorkFailedError when the broker hangs up, TimeoutError when it is silent."""
+        return api.decode_response(memoryview(self.exchange(frame(api, request, version)))[5:], version)
+
+    def exchange(self, request_frame: bytes) -> bytes:
+        """The answer to a ready-made request, without its size prefix."""
+        self._socket.sendall(request_frame)
+        size = self._reader.read(4)
+        answer = self._reader.read(int.from_bytes(size)) if len(size) == 4 else b""
+        if len(answer) < 4:
+            raise WorkFailedError("the broker closed the connection of a request")
+        return answer
+
+    def create_topic(self, name: str) -> None:
+        """One partition and one replica. Returns when it can be written to: Apache Kafka answers a little before."""
+        topic = create_topics.CreatableTopic(name, 1, 1)
+        request = create_topics.CreateTopicsRequest([topic], int(TIMEOUT_S * 1000))
+        (result,) = self.call(create_topics, request, CREATE_TOPICS_VERSION).topics
+        if result.error_code:
+            raise WorkFailedError(f"topic {name} was not created: error {result.error_code} {result.error_message}")
+        deadline = time.monotonic() + TIMEOUT_S
+        while error := self._error_of(name):
+            if time.monotonic() > deadline:
+                raise WorkFailedError(f"topic {name} cannot be used: error {error}")
+            time.sleep(POLL_INTERVAL_S)
+
+    def delete_topic(self, name: str) -> None:
+        request = delete_topics.DeleteTopicsRequest(topic_names=[name], timeout_ms=int(TIMEOUT_S * 1000))
+        (result,) = self.call(delete_topics, request, DELETE_TOPICS_VERSION).responses
+        if result.error_code:
+            raise WorkFailedError(f"topic {name} was not deleted: error {result.error_code}")
+
+    def _error_of(self, name: str) -> int:
+        """What the leader of partition 0 answers when it is asked for the log's end."""
+        topic = list_offsets.ListOffsetsTopic(name, [list_offsets.ListOffsetsPartition(0, timestamp=LATEST)])
+        request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [topic])
+        return self.call(list_offsets, request, LIST_OFFSETS_VERSION).topics[0].partitions[0].error_code
+
+
+def answers(port: int) -> bool:
+    """Whether something on the port answers ApiVersions without an error."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
+            connection.sendall(API_VERSIONS_REQUEST)
+            with connection.makefile("rb") as reader:
+                answer = reader.read(10)
+    except ConnectionError:
+        return False
+    return len(answer) == 10 and struct.unpack(">ih", answer[4:10]) == (CORRELATION_ID, 0)
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports on loopback that nobody listened on a moment ago.
+
+    They lie below those that the kernel gives to clients: whoever knocks often on such a port before the broker
+    listens would one day get it as its own port, be connected to itself, and keep the broker from binding it.
+    """
+    ports: list[int] = []
+    with contextlib.ExitStack() as probes:
+        while len(ports) < count:
+            port = random.randrange(*PORTS)
+            probe = probes.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports

@@ -1,0 +1,72 @@
+"""What Linux tells about processes: CPU time and memory, with all their children."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+KERNEL_THREADS = 2
+"""The parent of all kernel threads; what they do is done for somebody else, so they count for nobody."""
+
+
+class Process(NamedTuple):
+    """One line of /proc/<pid>/stat. The CPU seconds include those of children that were waited for."""
+
+    pid: int
+    parent: int
+    cpu_s: float
+
+
+class Memory(NamedTuple):
+    """In MB of 10^6 bytes. PSS shares the pages that several processes map among them; RSS counts them for each."""
+
+    pss_mb: float
+    rss_mb: float
+
+
+def processes() -> dict[int, Process]:
+    found = (_read(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return {process.pid: process for process in found if process is not None}
+
+
+def _read(pid: int) -> Process | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # It ended while the list was read.
+    # The second field is the name in parentheses, which may hold anything; user, system and children's times follow.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return Process(pid, int(fields[1]), sum(map(int, fields[11:15])) / TICKS_PER_S)
+
+
+def family(root: int, everyone: dict[int, Process]) -> Iterator[Process]:
+    """A process and all below it."""
+    if root in everyone:
+        yield everyone[root]
+    for process in everyone.values():
+        if process.parent == root:
+            yield from family(process.pid, everyone)
+
+
+def cpu_seconds(root: int) -> float:
+    return sum(process.cpu_s for process in family(root, processes()))
+
+
+def cpu_seconds_of_others() -> float:
+    """CPU time of all processes that are neither this one, nor below it, nor part of the kernel."""
+    everyone = processes()
+    left_out = {p.pid for p in family(os.getpid(), everyone)} | {p.pid for p in family(KERNEL_THREADS, everyone)}
+    return sum(process.cpu_s for process in everyone.values() if process.pid not in left_out)
+
+
+def memory(root: int) -> Memory:
+    pss_kb = rss_kb = 0
+    for process in family(root, processes()):
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            name, *value = line.split()
+            if name == "Pss:":
+                pss_kb += int(value[0])
+            elif name == "Rss:":
+                rss_kb += int(value[0])
+    return Memory(pss_kb * 1024 / 1e6, rss_kb * 1024 / 1e6)

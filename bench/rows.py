@@ -1,0 +1,412 @@
+"""What is measured: the table of works, and how each is done on one broker.
+
+A work is done once on each broker in every round and gives one number for each of its rows. A row's name is its key in
+results/runs.jsonl, so it changes only when what it means does.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+from bench.brokers import BrokerProcess
+from bench.link import Link, frame
+from bench.programs import Java, WorkFailedError, loadgen, rdload, run
+from kpy.records.batch import NewRecord, build_batch
+from kpy.wire import fetch, metadata, produce
+
+# The newest versions that both serve and that name topics by name, so that a request can be made before its topic is.
+PRODUCE_VERSION = 9
+FETCH_VERSION = 12
+METADATA_VERSION = 12
+TOPICS = 10
+IDLE_S = 3.0
+LATENCY_RECORDS_PER_S = 500
+MB = 1_000_000
+GB = 1_000_000_000
+SMALL_MEGABYTES = 100
+"""More than the small requests of one number write."""
+PAYLOADS = 1000
+"""Different values of one size, sent in turn."""
+
+Better = Literal["higher", "lower"]
+
+
+class Row(NamedTuple):
+    name: str
+    unit: str
+    better: Better
+
+
+class Scale(NamedTuple):
+    """How much is done for one number: of a full run, and of a quick one."""
+
+    warm_up_s: float
+    requests_s: float
+    megabytes: int
+    """Of records of 1000 bytes; of smaller ones a third, since the clients are slower there."""
+    latency_s: int
+
+
+FULL = Scale(warm_up_s=0.3, requests_s=2.0, megabytes=600, latency_s=10)
+QUICK = Scale(warm_up_s=0.2, requests_s=1.0, megabytes=240, latency_s=4)
+
+
+class Bench(NamedTuple):
+    """What works need besides a broker."""
+
+    home: Path
+    java: Java
+    scale: Scale
+    topic_numbers: Iterator[int]
+
+    def records(self, size: int) -> int:
+        megabytes = self.scale.megabytes if size >= 1000 else self.scale.megabytes // 3
+        return megabytes * MB // size
+
+    def megabytes_to_write(self, size: int) -> int:
+        """All records of one size with what is around them, in the log and in the memory of the clients."""
+        return 2 * self.records(size) * size // MB
+
+    def payload_file(self, size: int) -> Path:
+        """Values of one size that compress about as real events do, one a line; always the same."""
+        path = self.home / f"payloads-{size}"
+        if not path.exists():
+            rng = random.Random(size)
+            path.write_text("".join(f"{payload(size, rng)}\n" for _ in range(PAYLOADS)))
+        return path
+
+
+class Work(NamedTuple):
+    """`measure` is given a running broker; with `on_new_broker` one that was never started, on an empty directory."""
+
+    rows: tuple[Row, ...]
+    measure: Callable[[Bench, BrokerProcess], tuple[float, ...]]
+    on_new_broker: bool = False
+    in_quick: bool = True
+
+
+def payload(size: int, rng: random.Random) -> str:
+    """Events as a web shop would log them, cut to `size` characters."""
+    events: list[str] = []
+    while sum(map(len, events)) < size:
+        event = {
+            "id": rng.getrandbits(40),
+            "user": f"user-{rng.randrange(50_000)}",
+            "action": rng.choice(("view", "search", "add_to_cart", "purchase")),
+            "price": round(rng.lognormvariate(3, 1), 2),
+            "country": rng.choice(("DE", "FR", "IT", "NL", "PL", "US")),
+        }
+        events.append(json.dumps(event, separators=(",", ":")))
+    return "".join(events)[:size]
+
+
+def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """An empty directory; then, with ten topics in it, after a clean stop and after a SIGKILL."""
+    first_s = broker.start()
+    create_ten_topics(broker)
+    broker.stop()
+    later_s = broker.start()
+    broker.kill()
+    after_kill_s = broker.start()
+    return first_s, later_s, after_kill_s
+
+
+def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """Memory and CPU of a broker with ten topics and nothing to do, and its memory when it has worked for a while."""
+    broker.start()
+    create_ten_topics(broker)
+    cpu_before = broker.cpu_seconds()
+    time.sleep(IDLE_S)
+    idle_cpu_percent = 100 * (broker.cpu_seconds() - cpu_before) / IDLE_S
+    idle = broker.memory()
+    _librdkafka_round_trip(bench, broker, size=1000, settings=())
+    send_requests(bench, broker, produce_request, connections=50, in_flight=5)
+    send_requests(bench, broker, fetch_request, connections=50, in_flight=5)
+    loaded = broker.memory()
+    return idle.pss_mb, idle.rss_mb, loaded.pss_mb, loaded.rss_mb, idle_cpu_percent
+
+
+def create_ten_topics(broker: BrokerProcess) -> None:
+    with Link(broker.port) as link:
+        for number in range(TOPICS):
+            link.create_topic(f"standing-{number}")
+
+
+@contextmanager
+def fresh_topic(bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES) -> Generator[str]:
+    """A topic of its own for one number, with `megabytes` to be written; its data is gone afterwards in any case.
+
+    In many virtual machines free memory belongs to the host again after two seconds, and a page that is then written
+    to costs ten times as much as another. So that much of the page cache is filled and emptied just before: what is
+    measured is the broker, and not who came first after a pause.
+    """
+    name = f"bench{next(bench.topic_numbers):06}"
+    with Link(broker.port) as link:
+        link.create_topic(name)
+    _touch_memory(bench.home / "touched", megabytes)
+    try:
+        yield name
+    finally:
+        broker.delete_topic(name)
+
+
+def _touch_memory(path: Path, megabytes: int) -> None:
+    chunk = bytes(MB)
+    with path.open("wb", buffering=0) as file:
+        for _ in range(megabytes):
+            file.write(chunk)
+    path.unlink()
+
+
+class Request(NamedTuple):
+    """A request to be sent over and over. `error_code` finds, in an answer, what holds the code that must be 0."""
+
+    api: ModuleType
+    message: Any
+    version: int
+    holder_of_error: Callable[[Any], Any]
+
+
+def produce_request(topic: str) -> Request:
+    """One record of 100 bytes, acks=1."""
+    batch = build_batch([NewRecord(1_700_000_000_000, None, bytes(100))])
+    data = produce.TopicProduceData(topic, partition_data=[produce.PartitionProduceData(0, batch)])
+    message = produce.ProduceRequest(None, 1, 1000, [data])
+    return Request(produce, message, PRODUCE_VERSION, lambda answer: answer.responses[0].partition_responses[0])
+
+
+def fetch_request(topic: str) -> Request:
+    """The end of an empty partition, without a wait and without a fetch session."""
+    position = fetch.FetchPartition(0, fetch_offset=0, partition_max_bytes=MB)
+    message = fetch.FetchRequest(max_wait_ms=0, min_bytes=1, topics=[fetch.FetchTopic(topic, partitions=[position])])
+    message.session_epoch = -1
+    return Request(fetch, message, FETCH_VERSION, lambda answer: answer.responses[0].partitions[0])
+
+
+def one_topic_metadata_request(topic: str) -> Request:
+    wanted = [metadata.MetadataRequestTopic(name=topic)]
+    message = metadata.MetadataRequest(wanted, allow_auto_topic_creation=False)
+    return Request(metadata, message, METADATA_VERSION, lambda answer: answer.topics[0])
+
+
+NewRequest = Callable[[str], Request]
+
+
+def request_rate(
+    new_request: NewRequest, connections: int, in_flight: int, bench: Bench, broker: BrokerProcess
+) -> tuple[float, ...]:
+    """Requests a second, and the broker's CPU time for one in microseconds."""
+    return send_requests(bench, broker, new_request, connections, in_flight)
+
+
+def send_requests(
+    bench: Bench, broker: BrokerProcess, new_request: NewRequest, connections: int, in_flight: int
+) -> tuple[float, float]:
+    frame_file = bench.home / "frame"
+    with fresh_topic(bench, broker) as topic:
+        request = new_request(topic)
+        request_frame = frame(request.api, request.message, request.version)
+        frame_file.write_bytes(request_frame)
+        with Link(broker.port) as link:
+            position = error_position(request, link.exchange(request_frame))
+        seconds = map(str, (bench.scale.warm_up_s, bench.scale.requests_s))
+        load = (str(connections), str(in_flight), *seconds, str(position))
+        cpu_before = broker.cpu_seconds()
+        answers, measured_s, all_answers = run([loadgen(), str(broker.port), str(frame_file), *load]).split()
+        cpu_s = broker.cpu_seconds() - cpu_before
+    return int(answers) / float(measured_s), 1e6 * cpu_s / int(all_answers)
+
+
+def error_position(request: Request, answer: bytes) -> int:
+    """Where the error code lies in the answers to this request, counted from their size prefix."""
+    decoded = request.api.decode_response(memoryview(answer)[5:], request.version)
+    holder = request.holder_of_error(decoded)
+    if holder.error_code:
+        raise WorkFailedError(f"{request.api.__name__} is answered with error {holder.error_code}")
+    without = b"".join(request.api.encode_response(decoded, request.version))
+    holder.error_code = -1
+    with_error = b"".join(request.api.encode_response(decoded, request.version))
+    head_size = 4 + len(answer) - len(without)
+    return head_size + next(at for at, pair in enumerate(zip(without, with_error, strict=True)) if len(set(pair)) == 2)
+
+
+def librdkafka_throughput(
+    size: int, settings: tuple[str, ...], bench: Bench, broker: BrokerProcess
+) -> tuple[float, ...]:
+    return _librdkafka_round_trip(bench, broker, size, settings)
+
+
+# Large batches, and a client that waits for nothing but the broker.
+PRODUCER_SETTINGS = (
+    "linger.ms=20",
+    "batch.size=1000000",
+    "batch.num.messages=1000000",
+    "queue.buffering.max.messages=2000000",
+    "queue.buffering.max.kbytes=1048576",
+)
+CONSUMER_SETTINGS = ("queued.min.messages=1000000", "queued.max.messages.kbytes=262144", "fetch.wait.max.ms=100")
+
+
+def _librdkafka_round_trip(
+    bench: Bench, broker: BrokerProcess, size: int, settings: tuple[str, ...]
+) -> tuple[float, ...]:
+    """Produces and consumes the same records: MB/s each, then the broker's CPU seconds per GB each."""
+    records = bench.records(size)
+    payloads = str(bench.payload_file(size))
+    produce_settings = ("acks=1", *PRODUCER_SETTINGS, *settings)
+    with fresh_topic(bench, broker, bench.megabytes_to_write(size)) as topic:
+        cpu_0 = broker.cpu_seconds()
+        produced = run([rdload(), "produce", broker.bootstrap, topic, payloads, str(records), *produce_settings])
+        cpu_1 = broker.cpu_seconds()
+        consumed = run([rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS])
+        cpu_2 = broker.cpu_seconds()
+    consume_s, consumed_bytes = map(float, consumed.split())
+    total = records * size
+    if consumed_bytes != total:
+        raise WorkFailedError(f"{total} bytes were produced and {consumed_bytes:.0f} consumed")
+    return (
+        total / float(produced) / MB,
+        total / consume_s / MB,
+        (cpu_1 - cpu_0) * GB / total,
+        (cpu_2 - cpu_1) * GB / total,
+    )
+
+
+def java_throughput(size: int, codec: str, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """ProducerPerformance and ConsumerPerformance with their defaults, but acks=1; each is a JVM that starts cold."""
+    records = bench.records(size)
+    properties = (f"bootstrap.servers={broker.bootstrap}", "acks=1", f"compression.type={codec}")
+    load = ("--num-records", str(records), "--payload-file", str(bench.payload_file(size)), "--throughput", "-1")
+    target = ("--bootstrap-server", broker.bootstrap, "--messages", str(records), "--timeout", "30000")
+    producer, consumer = (f"org.apache.kafka.tools.{name}Performance" for name in ("Producer", "Consumer"))
+    with fresh_topic(bench, broker, bench.megabytes_to_write(size)) as topic:
+        produced = bench.java.tool(producer, "--topic", topic, *load, "--producer-props", *properties)
+        consumed = bench.java.tool(consumer, "--topic", topic, *target)
+    return produced_per_second(produced, records) * size / MB, consumed_per_second(consumed, records) * size / MB
+
+
+def produced_per_second(output: str, records: int) -> float:
+    """From the last line: `600000 records sent, 81521.7 records/sec (77.74 MB/sec), ...`."""
+    last = output.strip().splitlines()[-1].split()
+    if last[:3] != [str(records), "records", "sent,"]:
+        raise WorkFailedError(f"ProducerPerformance did not send all records:\n{output[-1000:]}")
+    return float(last[3])
+
+
+def consumed_per_second(output: str, records: int) -> float:
+    """From the table of two lines: all records by the time that was spent fetching, without that of joining."""
+    heading, values = (line.split(", ") for line in output.strip().splitlines()[-2:])
+    found = dict(zip(heading, values, strict=True))
+    if int(found["data.consumed.in.nMsg"]) < records:
+        raise WorkFailedError(f"ConsumerPerformance did not get all records:\n{output[-1000:]}")
+    return float(found["fetch.nMsg.sec"])
+
+
+def latency(acks: str, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """From producing a record to its consumer: the 50th, 99th and 99.9th percentile in milliseconds."""
+    records = (bench.scale.latency_s + 1) * LATENCY_RECORDS_PER_S
+    load = (str(bench.payload_file(100)), str(records), str(LATENCY_RECORDS_PER_S))
+    with fresh_topic(bench, broker) as topic:
+        percentiles = run([rdload(), "latency", broker.bootstrap, topic, *load, "linger.ms=0", f"acks={acks}"])
+    return tuple(map(float, percentiles.split()))
+
+
+def load_name(request: str, connections: int, in_flight: int) -> str:
+    return f"{request}, {connections} {'connection' if connections == 1 else 'connections'}, {in_flight} in flight"
+
+
+def _request_work(name: str, new_request: NewRequest, connections: int, in_flight: int, quick: bool) -> Work:
+    what = load_name(name, connections, in_flight)
+    rows = (Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower"))
+    return Work(rows, partial(request_rate, new_request, connections, in_flight), in_quick=quick)
+
+
+def _librdkafka_work(name: str, size: int, *settings: str, quick: bool = True) -> Work:
+    rows = (
+        Row(f"librdkafka produce, {name}", "MB/s", "higher"),
+        Row(f"librdkafka consume, {name}", "MB/s", "higher"),
+        Row(f"librdkafka produce, {name}: broker CPU", "s/GB", "lower"),
+        Row(f"librdkafka consume, {name}: broker CPU", "s/GB", "lower"),
+    )
+    return Work(rows, partial(librdkafka_throughput, size, settings), in_quick=quick)
+
+
+def _java_work(size: int, codec: str, quick: bool) -> Work:
+    name = f"{size} B, {codec}"
+    rows = (Row(f"Java produce, {name}", "MB/s", "higher"), Row(f"Java consume, {name}", "MB/s", "higher"))
+    return Work(rows, partial(java_throughput, size, codec), in_quick=quick)
+
+
+def _latency_work(acks: str, quick: bool) -> Work:
+    what = f"end to end, {LATENCY_RECORDS_PER_S} records/s, acks={acks}"
+    rows = tuple(Row(f"{what}: {percentile}", "ms", "lower") for percentile in ("p50", "p99", "p999"))
+    return Work(rows, partial(latency, acks), in_quick=quick)
+
+
+WORKS: tuple[Work, ...] = (
+    Work(
+        (
+            Row("start, first", "s", "lower"),
+            Row("start, 10 topics, after a clean stop", "s", "lower"),
+            Row("start, 10 topics, after SIGKILL", "s", "lower"),
+        ),
+        start_up,
+        on_new_broker=True,
+    ),
+    Work(
+        (
+            Row("PSS, idle, 10 topics", "MB", "lower"),
+            Row("RSS, idle, 10 topics", "MB", "lower"),
+            Row("PSS, after load", "MB", "lower"),
+            Row("RSS, after load", "MB", "lower"),
+            Row("idle CPU, 10 topics", "% of a core", "lower"),
+        ),
+        idle_and_loaded,
+        on_new_broker=True,
+    ),
+    _request_work("Produce", produce_request, 1, 1, quick=True),
+    _request_work("Produce", produce_request, 1, 5, quick=True),
+    _request_work("Produce", produce_request, 10, 1, quick=True),
+    _request_work("Produce", produce_request, 10, 5, quick=False),
+    _request_work("Produce", produce_request, 50, 1, quick=True),
+    _request_work("Produce", produce_request, 50, 5, quick=True),
+    _request_work("empty Fetch", fetch_request, 1, 1, quick=True),
+    _request_work("empty Fetch", fetch_request, 10, 1, quick=False),
+    _request_work("empty Fetch", fetch_request, 50, 1, quick=False),
+    _request_work("empty Fetch", fetch_request, 50, 5, quick=True),
+    _request_work("Metadata", one_topic_metadata_request, 1, 1, quick=True),
+    _request_work("Metadata", one_topic_metadata_request, 10, 1, quick=False),
+    _request_work("Metadata", one_topic_metadata_request, 50, 1, quick=False),
+    _request_work("Metadata", one_topic_metadata_request, 50, 5, quick=True),
+    _librdkafka_work("100 B, none", 100),
+    _librdkafka_work("100 B, lz4", 100, "compression.codec=lz4", quick=False),
+    _librdkafka_work("100 B, zstd", 100, "compression.codec=zstd", quick=False),
+    _librdkafka_work("1000 B, none", 1000),
+    _librdkafka_work("1000 B, lz4", 1000, "compression.codec=lz4"),
+    _librdkafka_work("1000 B, zstd", 1000, "compression.codec=zstd", quick=False),
+    _librdkafka_work("1000 B, none, idempotent", 1000, "enable.idempotence=true", "acks=all", quick=False),
+    _java_work(100, "none", quick=True),
+    _java_work(100, "lz4", quick=False),
+    _java_work(100, "zstd", quick=False),
+    _java_work(1000, "none", quick=True),
+    _java_work(1000, "lz4", quick=False),
+    _java_work(1000, "zstd", quick=False),
+    _latency_work("1", quick=True),
+    _latency_work("all", quick=False),
+)
+"""In the order in which they are done and shown."""
+
+
+def warm_up(bench: Bench, broker: BrokerProcess) -> None:
+    """Some seconds of each kind of work, whose results nobody sees: a JVM compiles what it runs often."""
+    for new_request in (produce_request, fetch_request, one_topic_metadata_request):
+        for connections, in_flight in ((1, 1), (10, 5)):
+            send_requests(bench, broker, new_request, connections, in_flight)
+    for size in (100, 1000):
+        _librdkafka_round_trip(bench, broker, size, ())
