@@ -8,7 +8,6 @@ table is not advertised.
 """
 
 import importlib
-import inspect
 import logging
 import struct
 from collections.abc import Callable, Coroutine
@@ -20,7 +19,7 @@ from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.errors import WireError
 from kpy.pending import Pending
-from kpy.wire.primitives import skip_tags
+from kpy.wire.primitives import Message, skip_tags
 
 log = logging.getLogger("kpy.api")
 
@@ -155,13 +154,13 @@ class Dispatcher:
         client = self._client
         client.version = version
         answer = handler(request, client, self._broker)
+        if isinstance(answer, Message):
+            return route.encode(answer, version, correlation_id)
         if answer is None:
             return None
         if isinstance(answer, Pending):
             return self._encode_later(cast("Pending[Any]", answer), route, version, correlation_id)
-        if inspect.iscoroutine(answer):
-            return self._run_later(answer, route, version, correlation_id)
-        return route.encode(answer, version, correlation_id)
+        return self._run_later(answer, route, version, correlation_id)
 
     def _remember_client_id(self, client_id: bytes) -> None:
         try:
