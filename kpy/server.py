@@ -205,9 +205,9 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
 
     async def retention() -> None:
         log_dirs.retention(broker.now_ms())
-        await _carry_out(log_dirs, log_dirs.flush_jobs())
 
     async def checkpoints() -> None:
+        await _carry_out(log_dirs, log_dirs.flush_jobs(broker.now_ms()))
         await _carry_out(log_dirs, log_dirs.checkpoint_jobs())
 
     async def compaction() -> None:
@@ -216,9 +216,10 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
     async def idle_connections() -> None:
         poller.close_idle(broker.config.connections_max_idle_ms / 1000)
 
+    checkpoint_ms = min(config.replica_high_watermark_checkpoint_interval_ms, config.log_flush_scheduler_interval_ms)
     chores = [
         Chore(config.log_retention_check_interval_ms, retention),
-        Chore(config.replica_high_watermark_checkpoint_interval_ms, checkpoints),
+        Chore(checkpoint_ms, checkpoints),
         Chore(min(IDLE_CHECK_MS, config.connections_max_idle_ms), idle_connections),
     ]
     if config.log_cleaner_enable:

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from kpy.errors import ApiError, ErrorCode
+from kpy.ids import ZERO_ID
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import Purgatory
+from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
 
@@ -22,20 +24,27 @@ class ReplicaManager:
         self._log_dirs = log_dirs
         self._broker_id = broker_id
         self._topic_config = topic_config
-        self._topics: dict[str, dict[int, Partition]] = {}
+        self._topics: dict[str, dict[int, Partition | None]] = {}
+        """None stands for a partition whose disk failed before it had a log."""
         self._applied: Mapping[str, TopicImage] = {}
         self.purgatory = Purgatory()
 
     def __iter__(self) -> Iterator[Partition]:
         for partitions in self._topics.values():
-            yield from partitions.values()
+            for partition in partitions.values():
+                if partition is not None:
+                    yield partition
 
     def partition(self, topic: str, index: int) -> Partition:
-        """The partition, led by this broker. Raises ApiError UNKNOWN_TOPIC_OR_PARTITION or NOT_LEADER_OR_FOLLOWER."""
+        """The partition, led by this broker.
+
+        Raises ApiError UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER, or KAFKA_STORAGE_ERROR.
+        """
         partitions = self._topics.get(topic)
         partition = partitions.get(index) if partitions else None
         if partition is None:
-            raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            known = partitions is not None and index in partitions
+            raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR if known else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         if not partition.is_leader:
             raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         return partition
@@ -61,34 +70,46 @@ class ReplicaManager:
         for topic in self._applied.values():
             config = self._topic_config(topic.configs)
             for partition in self._topics[topic.name].values():
-                partition.log.config = config
+                if partition is not None:
+                    partition.log.config = config
 
     def _create_or_change(self, topic: TopicImage, *, configs_changed: bool) -> None:
-        config = self._topic_config(topic.configs) if configs_changed else None
+        config = self._topic_config(topic.configs)
         partitions = self._topics.setdefault(topic.name, {})
         for image in topic.partitions:
             partition = partitions.get(image.partition)
-            if partition is None:
-                if self._broker_id in image.replicas:
-                    known = self._log_dirs.logs.get((topic.name, image.partition))
-                    if known is not None and known.topic_id != topic.topic_id:
-                        log.warning("%s: its directory belongs to a deleted topic of that name; deleting it", known.dir)
-                        self._log_dirs.delete_log(topic.name, image.partition)
-                        known = None
-                    held = known or self._log_dirs.create_log(
-                        topic.name, image.partition, topic.topic_id, config or self._topic_config(topic.configs)
-                    )
-                    if config is not None:
-                        held.config = config
+            try:
+                if partition is not None:
+                    if configs_changed:
+                        partition.log.config = config
+                    if image != partition.image:
+                        partition.lead_or_follow(image)
+                elif self._broker_id in image.replicas:
+                    held = self._log_of(topic, image.partition, config)
                     partitions[image.partition] = Partition(topic.name, image, held, self._broker_id, self.purgatory)
-                continue
-            if config is not None:
-                partition.log.config = config
-            if image != partition.image:
-                partition.lead_or_follow(image)
+            except ApiError as error:
+                log.error("%s-%d cannot be served: %s", topic.name, image.partition, error)
+                partitions[image.partition] = None
+
+    def _log_of(self, topic: TopicImage, index: int, config: LogConfig) -> Log:
+        """The partition's log, as it was found on disk or new. Raises ApiError KAFKA_STORAGE_ERROR."""
+        known = self._log_dirs.logs.get((topic.name, index))
+        if known is not None and known.topic_id == ZERO_ID:
+            # partition.metadata was lost, in a power cut perhaps. The records are worth more than the doubt.
+            known.assign_topic_id(topic.topic_id)
+        if known is not None and known.topic_id != topic.topic_id:
+            log.warning("%s belongs to a deleted topic of that name; deleting it", known.dir)
+            self._log_dirs.delete_log(topic.name, index)
+            known = None
+        if known is None:
+            return self._log_dirs.create_log(topic.name, index, topic.topic_id, config)
+        known.config = config
+        return known
 
     def _delete(self, topic: str) -> None:
         for partition in self._topics.pop(topic, {}).values():
+            if partition is None:
+                continue
             partition.is_leader = False
             for fetch in tuple(partition.waiting):
                 self.purgatory.release(fetch)

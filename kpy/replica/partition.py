@@ -56,7 +56,7 @@ class Partition:
         self.leader_epoch = image.leader_epoch
         self.is_leader = image.leader == self.broker_id
         if self.is_leader:
-            self.log.leader_epochs.assign(image.leader_epoch, self.log.log_end_offset)
+            self.log.start_leader_epoch(image.leader_epoch)
             self.log.high_watermark = self.log.log_end_offset
         for fetch in tuple(self.waiting):
             self._purgatory.release(fetch)

@@ -29,7 +29,7 @@ from kpy.records.batch import DELETE_HORIZON, BatchHeader, Record, check_crc, it
 from kpy.storage.fs import Fs
 from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
-from kpy.storage.log_config import LogConfig
+from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.producer_state import parse_marker
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
@@ -41,16 +41,13 @@ WRITE_AT_ONCE_BYTES = 1 << 20
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
 
 
-class CleanedGroup(NamedTuple):
-    """One `.cleaned` segment and the base offsets of those it was made of; the first is its own."""
-
-    originals: list[int]
-
-
 class CleanResult(NamedTuple):
-    """What a round has prepared. The log is clean below `end_offset` once the groups are swapped in."""
+    """What a round has prepared. The log is clean below `end_offset` once the groups are swapped in.
 
-    groups: list[CleanedGroup]
+    A group is the base offsets of the segments that one `.cleaned` segment was made of; the first is its own too.
+    """
+
+    groups: list[list[int]]
     end_offset: int
 
 
@@ -86,11 +83,11 @@ class CleanTask:
         offsets = _OffsetMap(self.max_map_entries)
         _map_dirty_part(self, segments, offsets)
         end_offset = offsets.latest_offset + 1
-        groups: list[CleanedGroup] = []
+        groups: list[list[int]] = []
         transactions = _Transactions(self.aborted)
         for group in _group_by_size(segments, self, end_offset):
             _copy_group(self, group, offsets, transactions)
-            groups.append(CleanedGroup([segment.base_offset for segment in group]))
+            groups.append([segment.base_offset for segment in group])
         return CleanResult(groups, end_offset)
 
 
@@ -142,19 +139,21 @@ def plan(
 
 
 def swap_in(log: Log, task: CleanTask, result: CleanResult) -> bool:
-    """Put the copies in the place of the originals; False, and no trace of the copies, if the log has changed
-    meanwhile.
-    """
+    """Put the copies in the place of the originals; False, and no trace of them, if the log has changed meanwhile."""
     interval = task.config.index_interval_bytes
-    is_unchanged = [each.base_offset for each in log.segments()][: len(task.base_offsets)] == task.base_offsets
+    bases = log.segment_base_offsets()
+    is_unchanged = bases[: len(task.base_offsets)] == task.base_offsets and log.truncated_to == LONG_MAX
     for group in result.groups:
-        cleaned = Segment.attach(task.fs, task.directory, group.originals[0], interval, CLEANED_SUFFIX)
+        cleaned = Segment.attach(task.fs, task.directory, group[0], interval, CLEANED_SUFFIX)
         if not is_unchanged:
             cleaned.remove()
             continue
         cleaned.rename(SWAP_SUFFIX)
         task.fs.sync_dir(task.directory)
-        log.replace_segments(cleaned, group.originals, task.now_ms)
+        log.replace_segments(cleaned, group, task.now_ms)
+    if is_unchanged and result.groups:
+        # The copies are synced. Recovery, for which a gap can be damage, need not look at them.
+        log.recovery_point = max(log.recovery_point, result.groups[-1][-1])
     return is_unchanged
 
 
@@ -208,9 +207,7 @@ class _Transactions:
         return False
 
     def ends_nothing(self, header: BatchHeader, batch: memoryview) -> tuple[bool, AbortedTxn | None]:
-        """Whether a marker's transaction had no data left before this round, and the aborted one if it must stay
-        indexed.
-        """
+        """Whether a marker's transaction had no data left before this round, and the abort that must stay indexed."""
         self._begin_up_to(header.last_offset)
         marker = parse_marker(batch)
         if marker is None:

@@ -84,23 +84,24 @@ class _Entries:
             File(self._fs, self.path).truncate(count * self._layout.size)
             self._saved_count = count
 
-    def save(self, sync: bool) -> None:
-        """Bring the file up to the entries in memory."""
-        count = self.count
-        if self._memory is None or (count == self._saved_count and not sync):
-            return
-        file = File(self._fs, self.path, create=True)
-        size = self._layout.size
-        if count > self._saved_count:
-            file.write(bytes(self._memory[self._saved_count * size : count * size]), self._saved_count * size)
-            self._saved_count = count
-        if sync:
-            file.sync()
+    def save(self, sync: bool = False) -> None:
+        """Bring the file up to the entries in memory, durably with `sync`."""
+        if self._memory is not None and self.count > self._saved_count:
+            start = self._saved_count * self._layout.size
+            file = File(self._fs, self.path, create=True)
+            file.write(self._memory[start:], start)
+            if sync:
+                file.sync()
+            self._saved_count = self.count
 
     def release(self) -> None:
         """Save, and leave the entries to the file."""
-        self.save(sync=False)
+        self.save()
         self._memory = None
+
+    def sync(self) -> None:
+        """Make a file durable that does not grow any more. May run in a worker thread."""
+        File(self._fs, self.path).sync()
 
     def entry(self, slot: int) -> tuple[int, int]:
         layout = self._layout

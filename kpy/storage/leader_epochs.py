@@ -56,9 +56,7 @@ class LeaderEpochs:
             self.save()
 
     def note(self, epoch: int, start_offset: int) -> None:
-        """`assign` for recovery, which meets every batch: only a higher epoch counts, and the file is written at the
-        end.
-        """
+        """`assign` for recovery, which meets every batch: only a higher epoch counts, and `save` comes at the end."""
         if epoch > self.latest_epoch:
             self._insert(epoch, start_offset)
 

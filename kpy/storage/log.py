@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
-from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from kpy.errors import ApiError, ErrorCode
@@ -23,10 +22,11 @@ from kpy.ids import ZERO_ID
 from kpy.records.batch import BatchHeader, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
+from kpy.storage.disk_guard import DiskError, DiskGuard
 from kpy.storage.flush import FlushJob
 from kpy.storage.fs import Buffer, FileRegion, Fs, remove_if_exists
-from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn, CorruptIndexError
-from kpy.storage.log_config import LogConfig
+from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
+from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.producer_state import ProducedBatch, parse_marker
 from kpy.storage.recovery import LoadedLog, account, replay_producers
 from kpy.storage.retention import LogBounds, expired_count
@@ -49,27 +49,6 @@ class AppendInfo(NamedTuple):
     log_append_time_ms: int
     log_start_offset: int
     is_duplicate: bool
-
-
-DiskError = OSError | CorruptBatchError | CorruptIndexError
-
-
-class _DiskGuard:
-    """Hands what goes wrong with the disk inside a `with` to `fail`, which raises the ApiError for it."""
-
-    __slots__ = ("_fail",)
-
-    def __init__(self, fail: Callable[[DiskError], NoReturn]) -> None:
-        self._fail = fail
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, DiskError):
-            self._fail(error)
 
 
 class Log:
@@ -98,6 +77,9 @@ class Log:
         self.log_start_offset = loaded.log_start_offset
         self.log_end_offset = loaded.log_end_offset
         self.recovery_point = loaded.recovery_point
+        self.flushed_ms = 0
+        self.truncated_to = LONG_MAX
+        """The lowest offset of any truncation since compaction was last planned, which counts on what is below."""
         self._high_watermark = loaded.log_start_offset
         self._segments = loaded.segments
         self._bases = [segment.base_offset for segment in loaded.segments]
@@ -105,7 +87,7 @@ class Log:
         self._snapshots = loaded.snapshots
         self._rng = rng
         self._on_disk_error = on_disk_error
-        self._disk = _DiskGuard(self._fail)
+        self._disk = DiskGuard(self._fail)
         self._unsynced_directories = [directory, str(Path(directory).parent)]
         self._unsynced_files = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
         self._deleted: deque[tuple[int, list[str]]] = deque()
@@ -141,6 +123,11 @@ class Log:
             write_topic_id(self._fs, path, topic_id)
         self.topic_id = topic_id
         self._unsynced_files.append(path)
+
+    def start_leader_epoch(self, epoch: int) -> None:
+        """Note that a new leader begins at the log end, even if it never appends. ApiError KAFKA_STORAGE_ERROR."""
+        with self._disk:
+            self.leader_epochs.assign(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
         return list(self._segments)
@@ -244,16 +231,14 @@ class Log:
                 self.leader_epochs.assign(leader_epoch, base_offset)
             segment.append(buffers, size, last_offset, max_timestamp)
             self.log_end_offset = last_offset + 1
-            if last_offset >= self.recovery_point + config.flush_messages:
+            if last_offset + 1 - self.recovery_point >= config.flush_messages:
                 self._flush()
         except (OSError, CorruptBatchError) as error:
             self._fail(error)
 
     def _account(self, header: BatchHeader, batch: memoryview, base_offset: int) -> None:
-        try:
+        with self._disk:
             account(self.producer_state, header, batch, base_offset, self._active)
-        except (OSError, CorruptBatchError) as error:
-            self._fail(error)
 
     def _refuse(self) -> NoReturn:
         raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"The log directory of {self.topic}-{self.partition} is offline")
@@ -263,9 +248,8 @@ class Log:
         if not isinstance(error, OSError):
             raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
         self._on_disk_error(error)
-        raise ApiError(
-            ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
-        ) from error
+        message = f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
+        raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, message) from error
 
     # Reading.
 
@@ -402,11 +386,8 @@ class Log:
     def advance_log_start_offset(self, offset: int) -> None:
         """Hide the records below `offset` (KIP-107). Raises ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
         if offset > self._high_watermark:
-            raise ApiError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"Cannot move the log start of {self.topic}-{self.partition} to {offset}, "
-                f"beyond the high watermark {self._high_watermark}",
-            )
+            message = f"The log cannot start at {offset}, beyond the high watermark {self._high_watermark}"
+            raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, message)
         if offset > self.log_start_offset:
             self._move_log_start(offset)
 
@@ -432,6 +413,7 @@ class Log:
             del self._segments[keep:], self._bases[keep:]
             self._active = self._segments[-1]
             offset = self._active.truncate_to(offset)
+            self.truncated_to = min(self.truncated_to, offset)
             self.log_end_offset = offset
             self.recovery_point = min(self.recovery_point, offset)
             self.log_start_offset = min(self.log_start_offset, offset)
@@ -443,6 +425,7 @@ class Log:
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         """Drop everything; the log begins anew at `offset`."""
+        self.truncated_to = min(self.truncated_to, offset)
         with self._disk:
             for segment in self._segments:
                 segment.remove()
@@ -490,8 +473,8 @@ class Log:
             self.flushed(job)
 
     def drop_idle_files(self) -> None:
-        """Close the descriptors of the inactive segments that nobody has read since the last call."""
-        for segment in self._segments[:-1]:
+        """Close the descriptors of the segments that nobody has used since the last call."""
+        for segment in self._segments:
             segment.drop_idle_file()
 
     def close(self) -> None:
@@ -501,8 +484,6 @@ class Log:
             self._active.close()
             self._snapshots.take(self.log_end_offset, self.producer_state)
             self._snapshots.keep_only(self._bases)
-            for segment in self._segments:
-                segment.drop_idle_file()
 
     def rename_for_delete(self) -> None:
         """Rename the directory to <topic>-<partition>.<32 hex>-delete; the log is not used any more."""

@@ -35,7 +35,7 @@ from kpy.storage.checkpoints import (
 from kpy.storage.cleaner import CleanResult, CleanTask, plan, swap_in
 from kpy.storage.fs import Fs, OsFs, read_file, remove_tree, replace_file
 from kpy.storage.log import DELETE_DIR_SUFFIX, Log
-from kpy.storage.log_config import DAY_MS, LogConfig
+from kpy.storage.log_config import DAY_MS, LONG_MAX, LogConfig
 from kpy.storage.recovery import LoadRequest, load_log
 from kpy.storage.scan import CorruptBatchError
 
@@ -45,8 +45,7 @@ CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 
 DIRECTORY_DELETE_DELAY_MS = 60_000
-"""How long the files of a deleted topic stay for readers that still send from them, as file.delete.delay.ms by default.
-"""
+"""How long the files of a deleted log stay, as long as those of deleted segments by default."""
 
 _PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
 
@@ -77,7 +76,9 @@ class _Directory:
     def read_checkpoint(self, name: str) -> dict[TopicPartition, int] | None:
         """A checkpoint's offsets; None when it is missing or damaged: the logs are then read instead."""
         try:
-            return read_offsets(self.fs, f"{self.path}/{name}")
+            offsets = read_offsets(self.fs, f"{self.path}/{name}")
+            self.written[name] = dict(offsets)
+            return offsets
         except StorageError as error:
             _log.warning("ignoring a checkpoint: %s", error)
         except FileNotFoundError:
@@ -93,9 +94,15 @@ class _Directory:
             LOG_START_OFFSETS: {
                 key: log.log_start_offset for key, log in logs if log.log_start_offset > log.segment_base_offsets()[0]
             },
-            CLEANER_OFFSETS: {key: offset for key, offset in self.cleaner_offsets.items() if key in self.logs},
+            CLEANER_OFFSETS: {key: self.cleaned_up_to(key) or 0 for key in self.cleaner_offsets if key in self.logs},
         }
-        return {name: offsets for name, offsets in wanted.items() if offsets != self.written.get(name, {})}
+        return {name: offsets for name, offsets in wanted.items() if offsets != self.written.get(name)}
+
+    def cleaned_up_to(self, key: TopicPartition) -> int | None:
+        """Where compaction goes on; what has been truncated and written anew since is dirty again."""
+        if key in self.cleaner_offsets:
+            self.cleaner_offsets[key] = min(self.cleaner_offsets[key], self.logs[key].truncated_to)
+        return self.cleaner_offsets.get(key)
 
     def write_checkpoints(self, changed: dict[str, dict[TopicPartition, int]]) -> None:
         for name, offsets in changed.items():
@@ -114,8 +121,7 @@ class LogDirs:
         self._damaged: set[TopicPartition] = set()
         self.cluster_id = ""
         self.was_clean = True
-        """Whether the logs that were found are complete; otherwise they were recovered, and may have lost their tails.
-        """
+        """Whether the logs that were found are complete; if not, they were recovered and may have lost their tails."""
         self.logs: dict[TopicPartition, Log] = {}
         self.on_offline: Callable[[str, list[TopicPartition]], None] | None = None
 
@@ -310,11 +316,14 @@ class LogDirs:
         for job in self.checkpoint_jobs():
             self.carry_out(job)
 
-    def flush_jobs(self) -> Iterator[DiskJob]:
-        """Make the segments durable that have been rolled, so that a crash need not recover them."""
+    def flush_jobs(self, now_ms: int = 0) -> Iterator[DiskJob]:
+        """Make durable what has been rolled, so that a crash need not recover it; and every flush.ms all there is."""
         for directory in self._online():
             for log in list(directory.logs.values()):
-                job = log.flush_job(include_active=False)
+                is_due = now_ms - log.flushed_ms >= log.config.flush_ms
+                if is_due:
+                    log.flushed_ms = now_ms
+                job = log.flush_job(include_active=is_due)
                 if job is not None:
                     yield DiskJob(directory.path, job.run, partial(log.flushed, job))
 
@@ -324,7 +333,8 @@ class LogDirs:
         for directory in self._online():
             for key, log in directory.logs.items():
                 if log.config.is_compacted and key not in self._being_compacted and key not in self._damaged:
-                    checkpoint = directory.cleaner_offsets.get(key)
+                    checkpoint = directory.cleaned_up_to(key)
+                    log.truncated_to = LONG_MAX
                     task = plan(log, self._fs, checkpoint, now_ms, yield_to_others=partial(time.sleep, 0))
                     if task is not None and task.is_due:
                         due.append((task, directory, log))

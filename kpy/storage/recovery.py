@@ -3,11 +3,11 @@
 After a clean shutdown the files are trusted: the log end is read from the tail of the active segment, the producers
 from the last snapshot. After an unclean one, every segment from the one that holds the recovery point on is read batch
 by batch. At the first batch that is cut short, has a bad CRC or an offset that cannot follow, the log is truncated
-there and later segments are removed; so they are when a segment does not begin where the one before it ends, which only
-compaction may bring about: a power cut can take the tail of a segment and leave the next one. indexes, leader epochs
-and producer state are rebuilt on the way. A tail that is damaged in spite of a clean shutdown is treated the same way.
+there and later segments are removed. Indexes, leader epochs and producer state are rebuilt on the way. A tail that is
+damaged in spite of a clean shutdown is treated the same way.
 
-Base offset and leader epoch lie outside the CRC, since leaders stamp them; an offset is only checked to rise.
+Where nothing is compacted, a gap between two offsets is damage too: a power cut can take the tail of one segment and
+leave the next. Leader epochs are taken as they are; like base offsets, they lie outside the CRC.
 
 A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go;
 `.swap` files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
@@ -104,6 +104,8 @@ def load_log(request: LoadRequest) -> LoadedLog:
     loaded.leader_epochs.truncate_from_start(loaded.log_start_offset)
     loaded.producer_state.expire(request.now_ms)
     loaded.snapshots.keep_only(segment.base_offset for segment in loaded.segments)
+    for segment in loaded.segments:
+        segment.drop_idle_file()
     return loaded
 
 
@@ -130,8 +132,7 @@ def _first_without_txn_index(loaded: LoadedLog, names: list[str]) -> int:
 
 
 def _load_epochs(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> int:
-    """Read the leader epochs. If they are lost, every segment must be read to find them: then 0, else
-    `first_unchecked`.
+    """Read the leader epochs. Returns 0 if they are lost and every segment must be read, else `first_unchecked`.
 
     A power cut can leave the file empty, which it rightly is only before the first append.
     """
@@ -157,9 +158,7 @@ def _open_active(loaded: LoadedLog) -> int:
 
 
 def _load_producers(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) -> None:
-    """Producer state up to the first unchecked segment; after a clean shutdown without any snapshot there are no
-    producers.
-    """
+    """Producer state up to the first unchecked segment. No snapshot after a clean shutdown means no producers."""
     state, segments = loaded.producer_state, loaded.segments
     is_sound = first_unchecked == len(segments)
     limit = loaded.log_end_offset if is_sound else segments[first_unchecked].base_offset
@@ -172,8 +171,9 @@ def _load_producers(request: LoadRequest, loaded: LoadedLog, first_unchecked: in
 
 def replay_producers(state: ProducerState, segments: list[Segment], limit: int) -> None:
     """Account for the batches from the state's end up to `limit`, a segment boundary or the log end."""
-    for segment, after in zip(segments, [*segments[1:], None], strict=True):
-        if segment.base_offset >= limit or (after is not None and after.base_offset <= state.map_end_offset):
+    ends = [*(segment.base_offset for segment in segments[1:]), limit]
+    for segment, end_offset in zip(segments, ends, strict=False):
+        if segment.base_offset >= limit or end_offset <= state.map_end_offset:
             continue
         position = segment.position_of(state.map_end_offset)
         for header, batch in segment.batches(position) if position is not None else ():
@@ -205,13 +205,12 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     end_offset = segments[slot].base_offset
     known_epochs = loaded.leader_epochs.entries()
     loaded.leader_epochs.forget_from(end_offset)
-    may_have_gaps = request.config.is_compacted or request.recovery_point is None
     unread = segments[slot:]
     del segments[slot:]
-    while unread and (unread[0].base_offset == end_offset or (may_have_gaps and unread[0].base_offset > end_offset)):
+    while unread and _may_follow(unread[0].base_offset, end_offset, request):
         segment = unread.pop(0)
         segments.append(segment)
-        valid_bytes, end_offset = _recover_segment(segment, loaded)
+        valid_bytes, end_offset = _recover_segment(request, segment, loaded)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
             segment.truncate_file(valid_bytes)
@@ -222,7 +221,7 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
         _log.warning("removing %s, which lies behind the end of what is valid", segment.path())
         segment.remove()
     segments[-1].become_active()
-    segments[-1].save_indexes(sync=False)
+    segments[-1].save_indexes()
     loaded.log_end_offset = end_offset
     if loaded.leader_epochs.entries() != known_epochs:
         loaded.leader_epochs.save()
@@ -231,7 +230,16 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     loaded.snapshots.take(end_offset, loaded.producer_state)
 
 
-def _recover_segment(segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
+def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool:
+    """Whether a segment or batch can come behind `end_offset`. Only compaction leaves gaps.
+
+    The offsets of compacted segments lie below the recovery point, unless that is lost.
+    """
+    may_leave_gap = request.config.is_compacted or request.recovery_point is None
+    return base_offset == end_offset or (may_leave_gap and base_offset > end_offset)
+
+
+def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
     """Check every batch and rebuild what is derived from them; (valid bytes, next offset)."""
     expected_offset = segment.base_offset
     segment.reset_indexes()
@@ -239,7 +247,8 @@ def _recover_segment(segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
     valid_bytes = 0
     try:
         for header, batch in segment.batches(0):
-            if not _is_valid(header, batch, segment, expected_offset):
+            is_valid = segment.can_hold(header.last_offset) and header.last_offset_delta >= 0 and check_crc(batch)
+            if not is_valid or not _may_follow(header.base_offset, expected_offset, request):
                 break
             segment.index_batch(valid_bytes, header)
             if header.partition_leader_epoch >= 0:
@@ -252,15 +261,6 @@ def _recover_segment(segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
         _refuse_legacy(segment, error.position)
         _log.warning("truncating a segment: %s", error)
     return valid_bytes, expected_offset
-
-
-def _is_valid(header: BatchHeader, batch: memoryview, segment: Segment, expected_offset: int) -> bool:
-    return (
-        header.last_offset_delta >= 0
-        and header.base_offset >= expected_offset
-        and segment.can_hold(header.last_offset)
-        and check_crc(batch)
-    )
 
 
 def _refuse_legacy(segment: Segment, position: int) -> None:

@@ -64,7 +64,7 @@ class Segment:
         "size",
         "time_index",
         "txn_index",
-        "was_read",
+        "was_used",
     )
 
     def __init__(self, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> None:
@@ -77,7 +77,7 @@ class Segment:
         self.index_interval_bytes = index_interval_bytes
         self.size = 0
         self._first_append_ms: int | None = None
-        self.was_read = False
+        self.was_used = False
         self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
         self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
         self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX), base_offset)
@@ -118,6 +118,7 @@ class Segment:
 
     def append(self, buffers: Sequence[Buffer], size: int, last_offset: int, max_timestamp: int) -> None:
         """Write one append of `size` bytes at the end. When it raises OSError, the segment is as it was before."""
+        self.was_used = True
         position = self.size
         file = self._file or self.file
         try:
@@ -176,28 +177,33 @@ class Segment:
             self.time_index.entries.load()
             self.time_index.append_if_later(self._max_timestamp, self._offset_of_max_timestamp)
 
-    def save_indexes(self, sync: bool) -> None:
-        self.offset_index.entries.save(sync)
-        self.time_index.entries.save(sync)
-        if sync:
-            self.txn_index.sync()
+    def save_indexes(self) -> None:
+        self.offset_index.entries.save()
+        self.time_index.entries.save()
 
     def flush(self) -> None:
-        """Make the segment durable. May run in a worker thread: it only reads what appends change."""
+        """Make the segment durable. May run in a worker thread.
+
+        The indexes of an active segment are left out: after a crash it is read again in any case.
+        """
         self.file.sync()
-        self.save_indexes(sync=True)
+        self.txn_index.sync()
+        if not self.offset_index.entries.in_memory:
+            self.offset_index.entries.sync()
+            self.time_index.entries.sync()
 
     def close(self) -> None:
-        """Complete the indexes of the active segment, as a clean shutdown needs it."""
+        """Complete the indexes of the active segment, durably, as a clean shutdown needs it."""
         self._close_time_index()
-        self.save_indexes(sync=False)
+        self.offset_index.entries.save(sync=True)
+        self.time_index.entries.save(sync=True)
         self._file = None
 
     def drop_idle_file(self) -> None:
-        """Let go of the descriptor if nothing has read the segment since the last call."""
-        if not self.was_read:
+        """Let go of the descriptor if the segment has not been used since the last call."""
+        if not self.was_used:
             self._file = None
-        self.was_read = False
+        self.was_used = False
 
     # Files.
 
@@ -270,12 +276,19 @@ class Segment:
 
     def batches_from_timestamp(self, timestamp_ms: int, start_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """The batches that can hold the first record at or after the time, among those from `start_offset` on."""
-        if not self._index_sound:
-            self._check_or_rebuild_indexes()
-        position = self._trusted_position_for(max(self.time_index.floor(timestamp_ms)[1], start_offset))
-        for header, batch in self.batches(position):
+        self._check_or_rebuild_indexes()
+        timestamp, offset = self.time_index.floor(timestamp_ms)
+        if timestamp >= 0 and not self._has_max_timestamp(offset, timestamp):
+            self.rebuild_indexes(keep_in_memory=self.time_index.entries.in_memory)
+            timestamp, offset = self.time_index.floor(timestamp_ms)
+        for header, batch in self.batches(self._trusted_position_for(max(offset, start_offset))):
             if header.max_timestamp >= timestamp_ms:
                 yield header, batch
+
+    def _has_max_timestamp(self, offset: int, timestamp: int) -> bool:
+        """Whether the batch that holds `offset` has this max timestamp, as a sound time index says."""
+        found = self.find(offset)
+        return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
 
     def find(self, offset: int) -> Found | None:
         """The first batch whose last offset is >= `offset`; None when every batch lies below."""
@@ -306,7 +319,7 @@ class Segment:
         `end_offset` is where the segment ends. With `min_one_batch` the first batch is given even if it is larger than
         `max_bytes`.
         """
-        self.was_read = True
+        self.was_used = True
         start = self.position_of(offset)
         if start is None:
             return None
@@ -415,7 +428,7 @@ class Segment:
         for position, header in self.headers(0):
             self.index_batch(position, header)
         self._close_time_index()
-        self.save_indexes(sync=False)
+        self.save_indexes()
         if not keep_in_memory:
             self.become_inactive()
 
@@ -437,22 +450,14 @@ class Segment:
         last_offset, position = self.offset_index.last()
         if self.offset_index.entries.count and not self._holds_batch_at(position, last_offset):
             raise CorruptIndexError(f"{self.offset_index.entries.path} does not fit its log")
-        timestamp, offset = self.time_index.last()
-        position = self.offset_index.position_for(offset)
-        if self.size and not self._holds_batch_at(position, offset):
-            raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
-        for found in self.headers(position):
-            if found.header.last_offset >= offset:
-                if found.header.max_timestamp != timestamp:
-                    raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
-                break
         self._index_sound = True
+        timestamp, offset = self.time_index.last()
+        if self.size and not self._has_max_timestamp(offset, timestamp):
+            self._index_sound = False
+            raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
 
     def truncate_file(self, size: int) -> None:
-        """Cut the .log file.
-
-        Durably, since a later recovery may begin right behind the cut and trust what is before it.
-        """
+        """Cut the .log file, durably: a later recovery may begin right behind the cut and trust what is before it."""
         self.file.truncate(size)
         self.file.sync()
         self.size = size
@@ -470,7 +475,7 @@ class Segment:
         self._max_timestamp, self._offset_of_max_timestamp = self.time_index.last()
         self._bytes_since_index_entry = 0
         if not self.size:
-            self._first_timestamp = None
+            self._first_timestamp = self._first_append_ms = None
         for _, header in self.headers(self.offset_index.last()[1]):
             if header.max_timestamp > self._max_timestamp:
                 self._max_timestamp = header.max_timestamp

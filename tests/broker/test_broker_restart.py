@@ -83,3 +83,36 @@ def test_a_deleted_topic_stays_deleted_and_its_name_is_free(tmp_path: Path) -> N
 
     run_with_broker(tmp_path, before)
     run_with_broker(tmp_path, after)
+
+
+def test_a_log_that_lost_its_topic_id_is_kept(tmp_path: Path) -> None:
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            await client.produce("t", batch(b"v"))
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            assert (await client.fetch("t", 0)).high_watermark == 1
+
+    run_with_broker(tmp_path, before)
+    metadata = tmp_path / "t-0" / "partition.metadata"
+    content = metadata.read_text()
+    metadata.unlink()
+    run_with_broker(tmp_path, after)
+    assert metadata.read_text() == content
+
+
+def test_a_log_of_another_topic_with_that_name_is_not_taken_for_it(tmp_path: Path) -> None:
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            await client.produce("t", batch(b"v"))
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            assert (await client.fetch("t", 0)).high_watermark == 0
+
+    run_with_broker(tmp_path, before)
+    (tmp_path / "t-0" / "partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAFg")
+    run_with_broker(tmp_path, after)

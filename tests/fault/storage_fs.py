@@ -14,6 +14,16 @@ class Crash(BaseException):
     """The process is gone at this point. Not an Exception, so that no error handling of the storage can catch it."""
 
 
+class UnsyncedFs(OsFs):
+    """The real files without waiting for the disk, for tests in which no power is cut."""
+
+    def fsync(self, fd: int) -> None:  # type: ignore[override]  # OsFs binds os.fsync
+        return
+
+    def sync_dir(self, path: str) -> None:
+        return
+
+
 class FailingFs(OsFs):
     """The real disk until `fail_at` changing operations have been done; that one and all later ones fail.
 
@@ -114,7 +124,8 @@ class MemoryFs:
     def _surviving_content(self, node: _Node, rng: random.Random) -> bytes:
         if bytes(node.data) == node.synced or rng.random() < 0.3:
             return node.synced
-        common = len(os.path.commonprefix([bytes(node.data), node.synced]))
+        pairs = zip(node.data, node.synced, strict=False)
+        common = next((at for at, (new, old) in enumerate(pairs) if new != old), min(len(node.data), len(node.synced)))
         cut = rng.randint(common, len(node.data))
         zeros = len(node.data) - cut if rng.random() < 0.3 else 0
         return bytes(node.data[:cut]) + bytes(zeros)

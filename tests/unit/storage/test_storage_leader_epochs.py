@@ -1,0 +1,111 @@
+"""The epoch history of a log (KIP-101, KIP-320)."""
+
+from pathlib import Path
+
+import pytest
+
+from kpy.storage.fs import OsFs
+from kpy.storage.leader_epochs import LeaderEpochs
+
+LOG_END = 100
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> LeaderEpochs:
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    for epoch, start_offset in ((2, 0), (4, 30), (7, 60)):
+        epochs.assign(epoch, start_offset)
+    return epochs
+
+
+def reloaded(tmp_path: Path) -> list[tuple[int, int]]:
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs.load()
+    return epochs.entries()
+
+
+def test_new_epochs_are_kept_in_the_file(epochs: LeaderEpochs, tmp_path: Path) -> None:
+    assert epochs.latest_epoch == 7
+    assert reloaded(tmp_path) == epochs.entries() == [(2, 0), (4, 30), (7, 60)]
+
+
+def test_epoch_that_has_begun_already_does_not_begin_again(epochs: LeaderEpochs) -> None:
+    epochs.assign(7, 80)
+    assert epochs.entries()[-1] == (7, 60)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "start_offset", "expected"),
+    [
+        (8, 60, [(2, 0), (4, 30), (8, 60)]),
+        (8, 20, [(2, 0), (8, 20)]),
+        (4, 90, [(2, 0), (4, 90)]),
+        (7, 50, [(2, 0), (4, 30), (7, 50)]),
+        (9, 0, [(9, 0)]),
+    ],
+)
+def test_entries_that_contradict_a_new_one_go(
+    epochs: LeaderEpochs, tmp_path: Path, epoch: int, start_offset: int, expected: list[tuple[int, int]]
+) -> None:
+    epochs.assign(epoch, start_offset)
+    assert reloaded(tmp_path) == epochs.entries() == expected
+    assert epochs.latest_epoch == epoch
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (-1, (-1, -1)),
+        (0, (0, 0)),
+        (2, (2, 30)),
+        (3, (2, 30)),
+        (4, (4, 60)),
+        (6, (4, 60)),
+        (7, (7, LOG_END)),
+        (8, (-1, -1)),
+    ],
+)
+def test_end_offset_is_that_of_the_largest_epoch_up_to_the_one_asked_for(
+    epochs: LeaderEpochs, asked: int, answer: tuple[int, int]
+) -> None:
+    assert epochs.end_offset_for(asked, LOG_END) == answer
+
+
+def test_nothing_is_known_of_any_epoch_in_an_empty_history(tmp_path: Path) -> None:
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs.load()
+    assert epochs.end_offset_for(0, LOG_END) == (-1, -1)
+    assert epochs.epoch_for(0) == -1
+    assert epochs.latest_epoch == -1
+
+
+@pytest.mark.parametrize(("offset", "epoch"), [(0, 2), (29, 2), (30, 4), (60, 7), (99, 7)])
+def test_epoch_of_an_offset(epochs: LeaderEpochs, offset: int, epoch: int) -> None:
+    assert epochs.epoch_for(offset) == epoch
+
+
+@pytest.mark.parametrize(("end_offset", "expected"), [(61, 3), (60, 2), (31, 2), (30, 1), (0, 0)])
+def test_truncating_the_end_forgets_the_epochs_that_begin_there(
+    epochs: LeaderEpochs, tmp_path: Path, end_offset: int, expected: int
+) -> None:
+    kept = epochs.entries()[:expected]
+    epochs.truncate_from_end(end_offset)
+    assert reloaded(tmp_path) == epochs.entries() == kept
+    assert epochs.latest_epoch == (kept[-1][0] if kept else -1)
+
+
+@pytest.mark.parametrize(
+    ("start_offset", "expected"),
+    [(0, [(2, 0), (4, 30), (7, 60)]), (10, [(2, 10), (4, 30), (7, 60)]), (30, [(4, 30), (7, 60)]), (75, [(7, 75)])],
+)
+def test_truncating_the_start_moves_the_epoch_that_holds_it(
+    epochs: LeaderEpochs, tmp_path: Path, start_offset: int, expected: list[tuple[int, int]]
+) -> None:
+    epochs.truncate_from_start(start_offset)
+    assert reloaded(tmp_path) == epochs.entries() == expected
+
+
+@pytest.mark.parametrize("entry", [(-1, 0), (0, -1)])
+def test_negative_epoch_or_offset_is_a_mistake(epochs: LeaderEpochs, entry: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="cannot start"):
+        epochs.assign(*entry)
