@@ -124,7 +124,9 @@ def _make_directory(path: Path) -> None:
 def _assemble(
     config: BrokerConfig, cluster: Cluster, log_dirs: LogDirs, rng: random.Random, clock: Callable[[], int]
 ) -> Broker:
-    replicas = ReplicaManager(log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config))
+    replicas = ReplicaManager(
+        log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock
+    )
     groups = GroupCoordinator(replicas, cluster, _coordinator_config(config), rng, clock)
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     broker = Broker(config, cluster, replicas, groups, sessions, clock, rng)
@@ -209,6 +211,7 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
     async def checkpoints() -> None:
         await _carry_out(log_dirs, log_dirs.flush_jobs(broker.now_ms()))
         await _carry_out(log_dirs, log_dirs.checkpoint_jobs())
+        await _carry_out(log_dirs, log_dirs.removal_jobs(broker.now_ms()))
 
     async def compaction() -> None:
         await _carry_out(log_dirs, iter(lambda: log_dirs.clean_job(broker.now_ms()), None))

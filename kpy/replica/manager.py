@@ -19,11 +19,16 @@ class ReplicaManager:
     """`apply` follows the metadata; `partition` finds what a client names."""
 
     def __init__(
-        self, log_dirs: LogDirs, broker_id: int, topic_config: Callable[[Mapping[str, str]], LogConfig]
+        self,
+        log_dirs: LogDirs,
+        broker_id: int,
+        topic_config: Callable[[Mapping[str, str]], LogConfig],
+        now_ms: Callable[[], int],
     ) -> None:
         self._log_dirs = log_dirs
         self._broker_id = broker_id
         self._topic_config = topic_config
+        self._now_ms = now_ms
         self._topics: dict[str, dict[int, Partition | None]] = {}
         """None stands for a partition whose disk failed before it had a log."""
         self._applied: Mapping[str, TopicImage] = {}
@@ -99,7 +104,7 @@ class ReplicaManager:
             known.assign_topic_id(topic.topic_id)
         if known is not None and known.topic_id != topic.topic_id:
             log.warning("%s belongs to a deleted topic of that name; deleting it", known.dir)
-            self._log_dirs.delete_log(topic.name, index)
+            self._log_dirs.delete_log(topic.name, index, self._now_ms())
             known = None
         if known is None:
             return self._log_dirs.create_log(topic.name, index, topic.topic_id, config)
@@ -113,4 +118,4 @@ class ReplicaManager:
             partition.is_leader = False
             for fetch in tuple(partition.waiting):
                 self.purgatory.release(fetch)
-            self._log_dirs.delete_log(topic, partition.partition)
+            self._log_dirs.delete_log(topic, partition.partition, self._now_ms())

@@ -214,22 +214,30 @@ class TransactionIndex:
     file.
     """
 
-    __slots__ = ("_base_offset", "_fs", "path")
+    __slots__ = ("_base_offset", "_fs", "_is_known_empty", "path")
 
     def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
         self._fs = fs
         self._base_offset = base_offset
+        self._is_known_empty = False
         self.path = path
 
     def append(self, txn: AbortedTxn) -> None:
+        self._is_known_empty = False
         file = File(self._fs, self.path, create=True)
         file.write(TXN_ENTRY.pack(0, *txn), self._fs.size(self.path))
 
     def read(self) -> list[AbortedTxn]:
-        """Every entry. Raises CorruptIndexError for bytes that cannot be entries of this segment."""
+        """Every entry. Raises CorruptIndexError for bytes that cannot be entries of this segment.
+
+        That there is no file is found out once: each fetch of a read_committed consumer asks all later segments.
+        """
+        if self._is_known_empty:
+            return []
         try:
             data = read_file(self._fs, self.path)
         except FileNotFoundError:
+            self._is_known_empty = True
             return []
         if len(data) % TXN_ENTRY.size:
             raise CorruptIndexError(f"{self.path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")

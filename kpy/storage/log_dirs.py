@@ -33,7 +33,7 @@ from kpy.storage.checkpoints import (
     write_topic_id,
 )
 from kpy.storage.cleaner import CleanResult, CleanTask, plan, swap_in
-from kpy.storage.fs import Fs, OsFs, read_file, remove_tree, replace_file
+from kpy.storage.fs import Fs, OsFs, read_file, remove_if_exists, remove_tree, replace_file
 from kpy.storage.log import DELETE_DIR_SUFFIX, Log
 from kpy.storage.log_config import DAY_MS, LONG_MAX, LogConfig
 from kpy.storage.recovery import LoadRequest, load_log
@@ -44,7 +44,6 @@ META_PROPERTIES = "meta.properties"
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 
-DIRECTORY_DELETE_DELAY_MS = 60_000
 """How long the files of a deleted log stay, as long as those of deleted segments by default."""
 
 _PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
@@ -69,7 +68,7 @@ class _Directory:
         self.lock_fd = -1
         self.error: OSError | None = None
         self.logs: dict[TopicPartition, Log] = {}
-        self.doomed: list[tuple[int | None, str]] = []
+        self.doomed: list[tuple[int, str]] = []
         self.cleaner_offsets: dict[TopicPartition, int] = {}
         self.written: dict[str, dict[TopicPartition, int]] = {}
 
@@ -259,7 +258,7 @@ class LogDirs:
             self.fail(directory.path, error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the log of {topic}-{partition}") from error
 
-    def delete_log(self, topic: str, partition: int) -> None:
+    def delete_log(self, topic: str, partition: int, now_ms: int) -> None:
         """Take the log out of service and rename its directory; the files go file.delete.delay.ms later."""
         key = topic, partition
         log = self.logs.pop(key)
@@ -268,21 +267,19 @@ class LogDirs:
         self._damaged.discard(key)
         directory.cleaner_offsets.pop(key, None)
         log.rename_for_delete()
-        directory.doomed.append((None, str(log.dir)))
+        directory.doomed.append((now_ms + log.config.file_delete_delay_ms, str(log.dir)))
 
     # Upkeep.
 
     def retention(self, now_ms: int) -> None:
-        """Drop what is due: old segments, files and directories deleted earlier, silent producers, idle descriptors."""
+        """Drop what is due: old segments, which are only renamed, silent producers, idle descriptors."""
         for directory in self._online():
             try:
                 for key, log in list(directory.logs.items()):
                     if key not in self._being_compacted and directory.error is None:
                         self._apply_retention(log, now_ms)
-                    log.remove_deleted_files(now_ms)
                     log.producer_state.expire(now_ms)
                     log.drop_idle_files()
-                self._remove_doomed(directory, now_ms)
             except OSError as error:
                 self.fail(directory.path, error)
 
@@ -292,16 +289,25 @@ class LogDirs:
         except ApiError as error:
             _log.warning("no segments of %s-%d were deleted: %s", log.topic, log.partition, error)
 
-    def _remove_doomed(self, directory: _Directory, now_ms: int) -> None:
-        waiting: list[tuple[int | None, str]] = []
-        for due_ms, path in directory.doomed:
-            if due_ms is None:
-                waiting.append((now_ms + DIRECTORY_DELETE_DELAY_MS, path))
-            elif due_ms > now_ms:
-                waiting.append((due_ms, path))
-            else:
-                remove_tree(self._fs, path)
-        directory.doomed = waiting
+    def removal_jobs(self, now_ms: int) -> Iterator[DiskJob]:
+        """Remove the files and partition directories that were deleted file.delete.delay.ms ago."""
+        for directory in self._online():
+            files = [path for log in directory.logs.values() for path in log.take_due_files(now_ms)]
+            trees = [path for due_ms, path in directory.doomed if due_ms <= now_ms]
+            directory.doomed = [each for each in directory.doomed if each[0] > now_ms]
+            if files or trees:
+                yield DiskJob(directory.path, partial(self._remove, files, trees), _nothing)
+
+    def _remove(self, files: list[str], trees: list[str]) -> None:
+        for path in files:
+            remove_if_exists(self._fs, path)
+        for path in trees:
+            remove_tree(self._fs, path)
+
+    def remove_deleted(self, now_ms: int) -> None:
+        """Carry out the removal jobs in this thread."""
+        for job in self.removal_jobs(now_ms):
+            self.carry_out(job)
 
     def checkpoint_jobs(self) -> Iterator[DiskJob]:
         """Write the recovery points, log starts, high watermarks and cleaner offsets that have changed."""
@@ -430,6 +436,10 @@ def _topic_id_in(fs: Fs, directory: str) -> bytes:
     except StorageError as error:
         _log.warning("ignoring a topic id: %s", error)
         return ids.ZERO_ID
+
+
+def _nothing() -> None:
+    """What is left to do after a removal."""
 
 
 class _Meta(NamedTuple):

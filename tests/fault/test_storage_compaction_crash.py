@@ -146,6 +146,7 @@ def test_power_cut_during_compaction_keeps_the_last_value_of_every_key(lives: li
                 check(log, model)
             elif step == "retention":
                 dirs.retention(now_ms)
+                dirs.remove_deleted(now_ms)
             elif step == "checkpoint":
                 dirs.checkpoint(0)
             elif step == "close":

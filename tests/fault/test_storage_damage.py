@@ -241,6 +241,7 @@ def test_leftovers_of_deletion_and_compaction_go(root: Path, expected: list[byte
         path.name for path in (root / "t-0").iterdir() if path.name.startswith(("00000000000000000002", "leftover"))
     ]
     dirs.retention(0)
+    dirs.remove_deleted(0)
     assert not list(root.glob("*-delete"))
     dirs.close()
 

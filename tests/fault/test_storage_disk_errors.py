@@ -63,9 +63,10 @@ class Life:
             if sequence % 7 == 6:
                 dirs.checkpoint(0)
             if sequence == 12:
-                dirs.delete_log("deleted", 0)
+                dirs.delete_log("deleted", 0, 0)
             if sequence % 10 == 9:
                 dirs.retention(1_000_000)
+                dirs.remove_deleted(1_000_000)
         dirs.close()
 
 
@@ -87,6 +88,7 @@ def check_reopened(root: Path, acknowledged: int, surplus: int) -> None:
     assert found == list(range(log.log_start_offset, log.log_end_offset))
     append(log, log.log_end_offset)
     dirs.retention(1_000_000)
+    dirs.remove_deleted(1_000_000)
     assert not list(root.glob("*-delete"))
     dirs.close()
 

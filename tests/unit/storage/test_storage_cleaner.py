@@ -312,7 +312,7 @@ def test_deleting_a_log_during_its_round_disturbs_nothing(compacted: Compacted) 
     compacted.log.roll()
     job = compacted.dirs.clean_job(NOW_MS)
     assert job is not None
-    compacted.dirs.delete_log("t", 0)
+    compacted.dirs.delete_log("t", 0, 0)
     job.run()
     job.done()
     assert compacted.dirs.offline_paths() == []
@@ -341,6 +341,7 @@ def test_retention_applies_to_logs_that_are_compacted_and_deleted(tmp_path: Path
     compacted.now_ms += 2000
     compacted.append(("b", "1"))
     compacted.dirs.retention(compacted.now_ms)
+    compacted.dirs.remove_deleted(compacted.now_ms)
     assert compacted.pairs() == [(1, "b", "1")]
 
 
@@ -348,6 +349,7 @@ def test_log_that_is_only_compacted_keeps_old_segments(compacted: Compacted) -> 
     compacted.append(("a", "1"))
     compacted.log.roll()
     compacted.dirs.retention(NOW_MS + 365 * DAY_MS)
+    compacted.dirs.remove_deleted(NOW_MS + 365 * DAY_MS)
     assert compacted.pairs() == [(0, "a", "1")]
 
 
@@ -376,6 +378,7 @@ def test_region_handed_out_before_the_swap_stays_readable(compacted: Compacted) 
     before = region.read()
     compacted.dirs.clean(NOW_MS)
     compacted.dirs.retention(NOW_MS + CONFIG.file_delete_delay_ms)
+    compacted.dirs.remove_deleted(NOW_MS + CONFIG.file_delete_delay_ms)
     assert not list((compacted.root / "t-0").glob("*.deleted"))
     assert region.read() == before
     assert read_first(compacted.log) != before[: len(read_first(compacted.log))]

@@ -291,7 +291,8 @@ def test_region_stays_readable_after_its_segment_is_deleted(log: Log) -> None:
     assert region is not None
     log.advance_log_start_offset(1)
     assert log.delete_old_segments(NOW_MS)
-    log.remove_deleted_files(NOW_MS + CONFIG.file_delete_delay_ms)
+    for path in log.take_due_files(NOW_MS + CONFIG.file_delete_delay_ms):
+        Path(path).unlink()
     assert not (log.dir / f"{0:020d}.log").exists()
     assert [header.base_offset for header, _ in iter_batches(region.read())] == [0]
     assert os.fstat(region.file.fileno()).st_nlink == 0
@@ -382,10 +383,10 @@ def test_deleted_segments_are_renamed_first_and_removed_after_the_delay(log: Log
     assert all(Path(path).exists() for path in paths)
     assert (log.log_start_offset, log.segment_base_offsets()) == (1, [1])
     assert log.delete_old_segments(NOW_MS) == []
-    log.remove_deleted_files(NOW_MS + 49)
+    assert log.take_due_files(NOW_MS + 49) == []
     assert all(Path(path).exists() for path in paths)
-    log.remove_deleted_files(NOW_MS + 50)
-    assert not any(Path(path).exists() for path in paths)
+    assert log.take_due_files(NOW_MS + 50) == paths
+    assert log.take_due_files(NOW_MS + 51) == []
 
 
 def test_active_segment_that_is_old_is_rolled_and_deleted(log: Log) -> None:
@@ -496,7 +497,7 @@ def test_flush_of_a_log_deleted_meanwhile_is_no_disk_error(dirs: LogDirs, log: L
     append(log, 1)
     job = log.flush_job(include_active=True)
     assert job is not None
-    dirs.delete_log("t", 0)
+    dirs.delete_log("t", 0, 0)
     job.run()
     assert dirs.offline_paths() == []
 

@@ -175,14 +175,16 @@ def test_deleted_log_is_renamed_first_and_removed_later(tmp_path: Path) -> None:
     log = dirs.create_log("t" * 249, 7, TOPIC_ID, CONFIG)
     append(log)
     region = log.read(0, 1000, 1, True)
-    dirs.delete_log("t" * 249, 7)
+    dirs.delete_log("t" * 249, 7, 1000)
     assert dirs.logs == {}
     (renamed,) = tmp_path.glob("*-delete")
     assert len(renamed.name) == 255
     assert re.fullmatch(r"t+-7\.[0-9a-f]{32}-delete", renamed.name)
     dirs.retention(1000)
+    dirs.remove_deleted(1000)
     assert renamed.exists()
     dirs.retention(1000 + 60_000)
+    dirs.remove_deleted(1000 + 60_000)
     assert not renamed.exists()
     assert region is not None
     assert len(region.read()) == region.size
@@ -194,11 +196,12 @@ def test_deleted_log_is_renamed_first_and_removed_later(tmp_path: Path) -> None:
 def test_deletion_that_a_stop_interrupted_is_finished(tmp_path: Path) -> None:
     dirs = open_dirs(tmp_path)
     append(dirs.create_log("t", 0, TOPIC_ID, CONFIG))
-    dirs.delete_log("t", 0)
+    dirs.delete_log("t", 0, 0)
     dirs.close()
     dirs = open_dirs(tmp_path)
     assert dirs.logs == {}
     dirs.retention(0)
+    dirs.remove_deleted(0)
     assert not list(tmp_path.glob("t-*"))
     dirs.close()
 
