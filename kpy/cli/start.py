@@ -7,6 +7,7 @@ are told at once.
 import errno
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -37,6 +38,9 @@ logger = logging.getLogger("kpy.server")
 
 def start(options: Options) -> int:
     """Runs a broker until it is told to stop or fails, and returns the exit code."""
+    if not hasattr(select, "epoll"):
+        print(f"kpy: error: the broker drives its sockets by epoll, which {sys.platform} does not have", file=sys.stderr)
+        return FAILED
     with ExitStack() as cleanups:
         ephemeral_dir = None
         if options.ephemeral:

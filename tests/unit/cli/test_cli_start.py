@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -203,3 +204,14 @@ def test_a_second_signal_ends_a_busy_process_at_once_and_still_removes_ephemeral
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) in (130, 143)
     assert not data.exists()
+
+
+def test_a_system_without_epoll_is_told_so(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def never(config: BrokerConfig) -> None:
+        pytest.fail("it must not start")
+
+    monkeypatch.delattr(select, "epoll")
+    assert run(never) == 1
+    assert "epoll" in capsys.readouterr().err
