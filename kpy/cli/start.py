@@ -39,7 +39,7 @@ logger = logging.getLogger("kpy.server")
 def start(options: Options) -> int:
     """Runs a broker until it is told to stop or fails, and returns the exit code."""
     if not hasattr(select, "epoll"):
-        print(f"kpy: error: the broker drives its sockets by epoll, which {sys.platform} does not have", file=sys.stderr)
+        print(f"kpy: error: the broker waits for its sockets by epoll, which {sys.platform} lacks", file=sys.stderr)
         return FAILED
     with ExitStack() as cleanups:
         ephemeral_dir = None
