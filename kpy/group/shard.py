@@ -96,7 +96,7 @@ class GroupShard:
             self._time_has_passed(turn)
         elif isinstance(event, TopicsDeleted):
             turn.effects.append(tombstones_of_topics(self.offsets, event.names))
-        elif type(event.message) in MEMBERSHIP_REQUESTS and event.message.group_id == "":
+        elif type(event.message) in WANT_A_NAME and event.message.group_id == "":
             turn.effects.reply(event.token, refusal(event.message, event.version, ErrorCode.INVALID_GROUP_ID))
         else:
             HANDLERS[type(event.message)](self, turn, event)
@@ -167,7 +167,11 @@ class GroupShard:
 
     def delete_offsets(self, turn: Turn, request: Request) -> None:
         message: OffsetDeleteRequest = request.message
-        delete_offsets(turn, self.offsets, self.groups.get(message.group_id), request, self._partition_exists)
+        group = self.groups.get(message.group_id)
+        delete_offsets(turn, self.offsets, group, request, self._partition_exists)
+        gone = {key for key, _ in turn.effects.records}
+        if group is not None and gone and self._is_over(group, len(gone)):
+            turn.effects.append([group_tombstone(group.group_id)])
 
     def describe(self, turn: Turn, request: Request) -> None:
         message: DescribeGroupsRequest = request.message
@@ -266,14 +270,18 @@ class GroupShard:
                 return
             gone = expired(self.offsets, group, turn.now_ms, self.config.offsets_retention_ms)
             turn.effects.append(offset_tombstone(group.group_id, topic, partition) for topic, partition in gone)
-            is_unused = group.state is GroupState.EMPTY and not group.pending_members
-            has_offsets = len(gone) < self.offsets.count(group.group_id)
-            if not is_unused or has_offsets or self.offsets.has_open_transaction(group.group_id):
+            if not self._is_over(group, len(gone)):
                 continue
             if group.in_log or gone:
                 turn.effects.append([group_tombstone(group.group_id)])
             else:
                 del self.groups[group.group_id]
+
+    def _is_over(self, group: Group, offsets_gone: int) -> bool:
+        """Whether nothing is left of a group, once `offsets_gone` of its offsets are."""
+        has_members = group.state is not GroupState.EMPTY or bool(group.pending_members)
+        has_offsets = offsets_gone < self.offsets.count(group.group_id)
+        return not has_members and not has_offsets and not self.offsets.has_open_transaction(group.group_id)
 
     # -- replay ------------------------------------------------------------------------------------------------------
 
@@ -366,8 +374,8 @@ class GroupShard:
             self.groups[group_id] = Group(group_id)
 
 
-MEMBERSHIP_REQUESTS = frozenset({JoinGroupRequest, SyncGroupRequest, HeartbeatRequest, LeaveGroupRequest})
-"""These want a group with a name. Offsets may be kept under the empty one, as very old consumers do."""
+WANT_A_NAME = frozenset({JoinGroupRequest, SyncGroupRequest, HeartbeatRequest, LeaveGroupRequest, OffsetDeleteRequest})
+"""The others take the empty group id too: very old consumers keep offsets under it."""
 
 HANDLERS: dict[type, Callable[[GroupShard, Turn, Request], None]] = {
     JoinGroupRequest: GroupShard.join,

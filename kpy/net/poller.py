@@ -20,8 +20,8 @@ SHARED_BUFFER_BYTES = 256 * 1024
 MAX_EVENTS = 256
 SLEEPLESS_SECONDS = 60e-6
 """How long it goes on asking when one connection alone is talking: a client that waits for its answer sends the next
-request at once, and falling asleep and waking up costs more than its pause, half of its rate. With several talking it is
-better to sleep, since more of them are ready at each wake-up."""
+request at once, and falling asleep and waking up costs more than its pause, half of its rate. With several talking it
+is better to sleep, since more of them are ready at each wake-up."""
 
 NOBODY = -1
 

@@ -28,6 +28,7 @@ MAX_PRODUCERS = 1_000_000
 NO_PRODUCER_ID = -1
 NO_SEQUENCE = -1
 NO_OFFSET = -1
+NO_EPOCH = -1
 MAX_SEQUENCE = 0x7FFFFFFF
 
 ABORT = 0
@@ -105,6 +106,8 @@ class ProducerState:
         Raises ApiError OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH or INVALID_TXN_STATE.
         """
         producer = self.producers.get(header.producer_id)
+        if producer is None and header.producer_epoch < NO_EPOCH:
+            raise ApiError(ErrorCode.INVALID_PRODUCER_EPOCH, f"Epoch {header.producer_epoch} cannot be")
         if producer is None:
             return None
         first_sequence = header.base_sequence

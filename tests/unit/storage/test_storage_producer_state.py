@@ -49,6 +49,13 @@ def test_first_batch_of_an_unknown_producer_may_have_any_sequence(state: Produce
     assert state.check(batch(41)) is None
 
 
+def test_an_impossible_epoch_is_refused_even_of_an_unknown_producer(state: ProducerState) -> None:
+    assert state.check(batch(0, epoch=-1)) is None
+    with pytest.raises(ApiError) as caught:
+        state.check(batch(0, epoch=-2))
+    assert caught.value.code is ErrorCode.INVALID_PRODUCER_EPOCH
+
+
 def test_batches_in_sequence_are_accepted_and_others_not(state: ProducerState) -> None:
     state.update(batch(0, 3), 100)
     assert state.check(batch(3)) is None
