@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", default="", metavar="PATTERN", help="only rows whose name this regex is found in")
     parser.add_argument("--runs", type=int, metavar="N", help="numbers for each row and broker (5; quick: 2)")
     parser.add_argument("--only", choices=("kpy", "kafka"), help="measure one broker alone")
-    parser.add_argument("--quick", action="store_true", help="fewer rows and shorter ones: three to four minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and shorter ones: about five minutes")
     parser.add_argument("--minutes", type=float, default=30, help="begin no round that would end later than this (30)")
     parser.add_argument("--profile", action="store_true", help="instead: where kpy spends its time, by cProfile")
     parser.add_argument("--dir", metavar="DIR", help="where data directories are made and deleted (the system's)")

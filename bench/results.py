@@ -35,12 +35,16 @@ Samples = Mapping[str, list[Sample]]
 """By row name."""
 
 
-def counted(samples: Sequence[Sample]) -> list[float]:
-    """The numbers that make up a median: the undisturbed ones, or all if more than half were disturbed."""
-    undisturbed = [sample.value for sample in samples if not sample.is_disturbed]
-    if 2 * len(undisturbed) >= len(samples):
-        return undisturbed
-    return [sample.value for sample in samples]
+def counted(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[float]]:
+    """The numbers of one row that make up the medians, by broker.
+
+    A round is left out, for all brokers alike, if it was disturbed for any; unless more than half of them were.
+    """
+    rounds = list(zip(*samples.values(), strict=False))
+    calm = [taken for taken in rounds if not any(sample.is_disturbed for sample in taken)]
+    if 2 * len(calm) < len(rounds):
+        return {name: [sample.value for sample in taken] for name, taken in samples.items()}
+    return dict(zip(samples, ([sample.value for sample in taken] for taken in zip(*calm, strict=True)), strict=True))
 
 
 def spread(values: Sequence[float]) -> float:
@@ -62,20 +66,20 @@ def table(rows: Sequence[Row], by_broker: Mapping[str, Samples], failures: Mappi
         "|---|---|" + "---:|" * (len(brokers) + 2) + "---|",
     ]
     for row in rows:
-        samples = {name: by_broker[name].get(row.name, []) for name in brokers}
-        if not any(samples.values()) and row.name not in failures:
+        samples = {name: taken[row.name] for name, taken in by_broker.items() if row.name in taken}
+        if not samples and row.name not in failures:
             continue
-        cells = [_cell(samples[name]) for name in brokers]
-        notes = "; ".join([failures[row.name]] if row.name in failures else _notes(samples))
-        runs = "/".join(dict.fromkeys(str(len(counted(taken))) for taken in samples.values() if taken)) or "-"
-        lines.append(f"| {row.name} | {row.unit} | {' | '.join(cells)} | {_ratio(row, samples)} | {runs} | {notes} |")
+        values = counted(samples) if samples else {}
+        cells = [_cell(values.get(name)) for name in brokers]
+        runs = "/".join(dict.fromkeys(str(len(numbers)) for numbers in values.values())) or "-"
+        notes = "; ".join([failures[row.name]] if row.name in failures else _notes(samples, values))
+        lines.append(f"| {row.name} | {row.unit} | {' | '.join(cells)} | {_ratio(row, values)} | {runs} | {notes} |")
     return "\n".join(lines)
 
 
-def _cell(samples: Sequence[Sample]) -> str:
-    if not samples:
+def _cell(values: Sequence[float] | None) -> str:
+    if not values:
         return "-"
-    values = counted(samples)
     median = _number(statistics.median(values))
     return median if len(values) == 1 else f"{median} ({_number(min(values))} - {_number(max(values))})"
 
@@ -87,28 +91,27 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _ratio(row: Row, samples: Mapping[str, list[Sample]]) -> str:
-    if not all(samples.get(name) for name in ("kpy", "kafka")):
+def _ratio(row: Row, values: Mapping[str, Sequence[float]]) -> str:
+    if not {"kpy", "kafka"} <= values.keys():
         return "-"
-    kpy, kafka = (statistics.median(counted(samples[name])) for name in ("kpy", "kafka"))
+    kpy, kafka = (statistics.median(values[name]) for name in ("kpy", "kafka"))
     if not kafka:
         return "-"
     is_as_good = kpy >= kafka if row.better == "higher" else kpy <= kafka
     return f"**{kpy / kafka:.2f}**" if is_as_good else f"{kpy / kafka:.2f}"
 
 
-def _notes(samples: Mapping[str, list[Sample]]) -> list[str]:
-    notes: list[str] = []
-    for name, all_samples in samples.items():
-        if not all_samples:
-            continue
-        values = counted(all_samples)
-        if len(values) > 1 and spread(values) > NOISY_SPREAD:
-            notes.append(f"{name} spread {100 * spread(values):.0f} %")
-        disturbed = sum(sample.is_disturbed for sample in all_samples)
-        if disturbed:
-            left_out = "left out" if len(values) < len(all_samples) else "counted"
-            notes.append(f"{name} disturbed {disturbed} of {len(all_samples)}, {left_out}")
+def _notes(samples: Mapping[str, Sequence[Sample]], values: Mapping[str, Sequence[float]]) -> list[str]:
+    notes = [
+        f"{name} spread {100 * spread(numbers):.0f} %"
+        for name, numbers in values.items()
+        if len(numbers) > 1 and spread(numbers) > NOISY_SPREAD
+    ]
+    rounds = list(zip(*samples.values(), strict=False))
+    disturbed = sum(any(sample.is_disturbed for sample in taken) for taken in rounds)
+    if disturbed:
+        was_left_out = any(len(values[name]) < len(samples[name]) for name in samples)
+        notes.append(f"{disturbed} of {len(rounds)} disturbed, {'left out' if was_left_out else 'counted'}")
     return notes
 
 
@@ -122,13 +125,9 @@ def append_line(
         "options": options,
         "failures": failures,
         "rows": {
-            row.name: {
-                "unit": row.unit,
-                "better": row.better,
-                **{name: _for_json(samples[row.name]) for name, samples in by_broker.items() if row.name in samples},
-            }
+            row.name: _for_json(row, {name: taken[row.name] for name, taken in by_broker.items() if row.name in taken})
             for row in rows
-            if any(row.name in samples for samples in by_broker.values())
+            if any(row.name in taken for taken in by_broker.values())
         },
     }
     RUNS_FILE.parent.mkdir(exist_ok=True)
@@ -136,12 +135,17 @@ def append_line(
         file.write(json.dumps(line) + "\n")
 
 
-def _for_json(samples: Sequence[Sample]) -> dict[str, Any]:
-    return {
-        "median": float(f"{statistics.median(counted(samples)):.6g}"),
-        "values": [float(f"{sample.value:.6g}") for sample in samples],
-        "others_share": [round(sample.others_share, 3) for sample in samples],
+def _for_json(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    values = counted(samples)
+    brokers = {
+        name: {
+            "median": float(f"{statistics.median(values[name]):.6g}"),
+            "values": [float(f"{sample.value:.6g}") for sample in taken],
+            "others_share": [round(sample.others_share, 3) for sample in taken],
+        }
+        for name, taken in samples.items()
     }
+    return {"unit": row.unit, "better": row.better, **brokers}
 
 
 def _commit() -> dict[str, Any]:

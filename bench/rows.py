@@ -4,7 +4,9 @@ A work is done once on each broker in every round and gives one number for each 
 results/runs.jsonl, so it changes only when what it means does.
 """
 
+import itertools
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from bench.brokers import BrokerProcess
 from bench.link import Link, frame
+from bench.memory import warm_memory
 from bench.programs import Java, WorkFailedError, loadgen, rdload, run
 from kpy.records.batch import NewRecord, build_batch
 from kpy.wire import fetch, metadata, produce
@@ -70,7 +73,7 @@ class Bench(NamedTuple):
         return megabytes * MB // size
 
     def megabytes_to_write(self, size: int) -> int:
-        """All records of one size with what is around them, in the log and in the memory of the clients."""
+        """All records of one size with what is around them, in the log and in the memory of a client."""
         return 2 * self.records(size) * size // MB
 
     def payload_file(self, size: int) -> Path:
@@ -140,28 +143,15 @@ def create_ten_topics(broker: BrokerProcess) -> None:
 
 @contextmanager
 def fresh_topic(bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES) -> Generator[str]:
-    """A topic of its own for one number, with `megabytes` to be written; its data is gone afterwards in any case.
-
-    In many virtual machines free memory belongs to the host again after two seconds, and a page that is then written
-    to costs ten times as much as another. So that much of the page cache is filled and emptied just before: what is
-    measured is the broker, and not who came first after a pause.
-    """
+    """A topic of its own for one number that writes `megabytes` in all; its data is gone afterwards in any case."""
     name = f"bench{next(bench.topic_numbers):06}"
     with Link(broker.port) as link:
         link.create_topic(name)
-    _touch_memory(bench.home / "touched", megabytes)
     try:
-        yield name
+        with warm_memory(bench.home, megabytes):
+            yield name
     finally:
         broker.delete_topic(name)
-
-
-def _touch_memory(path: Path, megabytes: int) -> None:
-    chunk = bytes(MB)
-    with path.open("wb", buffering=0) as file:
-        for _ in range(megabytes):
-            file.write(chunk)
-    path.unlink()
 
 
 class Request(NamedTuple):
@@ -309,12 +299,14 @@ def consumed_per_second(output: str, records: int) -> float:
 
 
 def latency(acks: str, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """From producing a record to its consumer: the 50th, 99th and 99.9th percentile in milliseconds."""
+    """From a producer to its consumer: the 50th, 99th and 99.9th percentile in ms, and the broker's CPU time in us."""
     records = (bench.scale.latency_s + 1) * LATENCY_RECORDS_PER_S
     load = (str(bench.payload_file(100)), str(records), str(LATENCY_RECORDS_PER_S))
     with fresh_topic(bench, broker) as topic:
+        cpu_before = broker.cpu_seconds()
         percentiles = run([rdload(), "latency", broker.bootstrap, topic, *load, "linger.ms=0", f"acks={acks}"])
-    return tuple(map(float, percentiles.split()))
+        cpu_s = broker.cpu_seconds() - cpu_before
+    return *map(float, percentiles.split()), 1e6 * cpu_s / records
 
 
 def load_name(request: str, connections: int, in_flight: int) -> str:
@@ -345,8 +337,9 @@ def _java_work(size: int, codec: str, quick: bool) -> Work:
 
 def _latency_work(acks: str, quick: bool) -> Work:
     what = f"end to end, {LATENCY_RECORDS_PER_S} records/s, acks={acks}"
-    rows = tuple(Row(f"{what}: {percentile}", "ms", "lower") for percentile in ("p50", "p99", "p999"))
-    return Work(rows, partial(latency, acks), in_quick=quick)
+    rows = [Row(f"{what}: {percentile}", "ms", "lower") for percentile in ("p50", "p99", "p999")]
+    rows.append(Row(f"{what}: broker CPU", "us/record", "lower"))
+    return Work(tuple(rows), partial(latency, acks), in_quick=quick)
 
 
 WORKS: tuple[Work, ...] = (
@@ -403,10 +396,27 @@ WORKS: tuple[Work, ...] = (
 """In the order in which they are done and shown."""
 
 
+WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0)
+WARM_UP_LIMIT_S = 90.0
+WARM_UP_ROUND_TRIPS = 3
+STEADY = 0.9
+"""A broker is warm when a pass of requests costs it at least this share of what the best one before did."""
+
+
 def warm_up(bench: Bench, broker: BrokerProcess) -> None:
-    """Some seconds of each kind of work, whose results nobody sees: a JVM compiles what it runs often."""
-    for new_request in (produce_request, fetch_request, one_topic_metadata_request):
-        for connections, in_flight in ((1, 1), (10, 5)):
-            send_requests(bench, broker, new_request, connections, in_flight)
-    for size in (100, 1000):
+    """Does each kind of work until it gets no cheaper, and shows nobody the results.
+
+    A JVM compiles what it runs often: on two cores Apache Kafka takes about 45 s of load until a request costs a
+    twentieth of what the first ones did.
+    """
+    bench = bench._replace(scale=WARM_UP_SCALE)
+    deadline = time.monotonic() + WARM_UP_LIMIT_S
+    best_us = math.inf
+    while time.monotonic() < deadline:
+        loads = ((produce_request, 1, 1), (produce_request, 50, 5), (fetch_request, 50, 5))
+        cpu_us = sum(send_requests(bench, broker, *load)[1] for load in (*loads, (one_topic_metadata_request, 50, 5)))
+        if cpu_us >= STEADY * best_us:
+            break
+        best_us = cpu_us
+    for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
         _librdkafka_round_trip(bench, broker, size, ())

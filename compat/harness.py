@@ -158,17 +158,20 @@ class BrokerProcess:
     """One broker on one port and one data directory; it may be stopped, killed and started again.
 
     `work_dir` holds the data directory, the log, and what the broker needs beside them. `settings` are added to
-    DEFAULT_SETTINGS and are read at each start, so that a test may change them between two.
+    DEFAULT_SETTINGS and are read at each start, so that a test may change them between two. `backend` is the kind of
+    broker; without one it is the one that all of compat/ runs against.
     """
 
-    def __init__(self, work_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, settings: Mapping[str, str] | None = None, backend: Backend | None = None
+    ) -> None:
         self.port = free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.data_dir = work_dir / "data"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.settings: dict[str, str] = {**DEFAULT_SETTINGS, **(settings or {})}
         self._log_path = work_dir / "broker.log"
-        self._backend = BACKENDS[against()]
+        self._backend = backend or BACKENDS[against()]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -18,6 +18,7 @@ from kpy.pending import Pending
 from kpy.records.legacy import down_convert
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
+from kpy.storage.log_config import LogConfig
 from kpy.wire.fetch import (
     AbortedTransaction,
     EpochEndOffset,
@@ -120,10 +121,13 @@ class _Read:
         try:
             partition = self._find(wanted)
             log = partition.log
-            partition.check_leader_epoch(position.current_leader_epoch)
+            if self.version < FIRST_VERSION_WITH_ZSTD:
+                self._check_readable(log.config)
+            if position.current_leader_epoch > NO_EPOCH:
+                partition.check_leader_epoch(position.current_leader_epoch)
             self.partitions.append(partition)
             high_watermark, last_stable_offset = log.high_watermark, log.last_stable_offset
-            if position.last_fetched_epoch != NO_EPOCH:
+            if position.last_fetched_epoch > NO_EPOCH:
                 diverging = _diverging_epoch(partition, position.last_fetched_epoch, position.fetch_offset)
                 if diverging is not None:
                     self.must_answer_now = True
@@ -134,6 +138,7 @@ class _Read:
                         last_stable_offset,
                         log.log_start_offset,
                         diverging,
+                        aborted_transactions=None,
                         records=b"",
                     )
             committed_only = self.request.isolation_level == READ_COMMITTED
@@ -145,10 +150,10 @@ class _Read:
                 aborted = [] if region is None else _aborted_transactions(partition, position.fetch_offset, end)
             records = b"" if region is None else region
             if self.version < FIRST_VERSION_WITH_ZSTD and region is not None:
-                records = self._for_old_client(region.read(), log.config.message_downconversion_enable)
+                records = self._for_old_client(region.read(), position.fetch_offset)
         except ApiError as error:
             self.must_answer_now = True
-            return PartitionData(position.partition, error.code, -1, -1, -1, records=b"")
+            return PartitionData(position.partition, error.code, -1, -1, -1, aborted_transactions=None, records=b"")
         return PartitionData(
             position.partition,
             ErrorCode.NONE,
@@ -167,14 +172,19 @@ class _Read:
                 raise ApiError(ErrorCode.UNKNOWN_TOPIC_ID)
         return self.broker.replicas.partition(name, wanted.position.partition)
 
-    def _for_old_client(self, records: bytes, may_convert: bool) -> bytes:
+    def _check_readable(self, config: LogConfig) -> None:
+        """Refuses an old client what the topic is configured to hold and it cannot read, even before there is any."""
+        if config.compression_type == "zstd":
+            raise ApiError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+        if self.version < FIRST_VERSION_WITH_BATCH_V2 and not config.message_downconversion_enable:
+            raise ApiError(ErrorCode.UNSUPPORTED_VERSION)
+
+    def _for_old_client(self, records: bytes, fetch_offset: int) -> bytes:
         """Versions 0-1 know message format 0, 2-3 format 1, and zstd came with version 10."""
         if self.version >= FIRST_VERSION_WITH_BATCH_V2:
             refuse_zstd(records)
             return records
-        if not may_convert:
-            raise ApiError(ErrorCode.UNSUPPORTED_VERSION)
-        return down_convert(records, 0 if self.version <= 1 else 1)
+        return down_convert(records, 0 if self.version <= 1 else 1, fetch_offset)
 
     def response(self) -> FetchResponse:
         """The answer; an incremental one leaves out what the client knows."""

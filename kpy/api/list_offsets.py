@@ -40,7 +40,7 @@ def list_offsets(request: ListOffsetsRequest, client: Client, broker: Broker) ->
     for topic in request.topics:
         answers: list[ListOffsetsPartitionResponse] = []
         for wanted in topic.partitions:
-            if (topic.name, wanted.partition_index) in twice:
+            if (topic.name, wanted.partition_index) in twice and client.version > 0:
                 answers.append(ListOffsetsPartitionResponse(wanted.partition_index, ErrorCode.INVALID_REQUEST))
             else:
                 answers.append(_answer(topic.name, wanted, request.isolation_level, client.version, broker))
@@ -55,11 +55,11 @@ def _answer(
     try:
         partition = broker.replicas.partition(topic, index)
         partition.check_leader_epoch(wanted.current_leader_epoch)
+        if wanted.timestamp < 0 and version < FIRST_VERSION_OF.get(wanted.timestamp, version + 1):
+            raise ApiError(ErrorCode.UNSUPPORTED_VERSION)
         if version == 0:
             offsets = _segment_offsets(partition, wanted.timestamp, wanted.max_num_offsets)
             return ListOffsetsPartitionResponse(index, ErrorCode.NONE, old_style_offsets=offsets)
-        if wanted.timestamp < 0 and version < FIRST_VERSION_OF.get(wanted.timestamp, version + 1):
-            raise ApiError(ErrorCode.UNSUPPORTED_VERSION)
         timestamp, offset, leader_epoch = _find(partition, wanted.timestamp, isolation_level)
     except ApiError as error:
         return ListOffsetsPartitionResponse(index, error.code)

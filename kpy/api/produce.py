@@ -79,7 +79,9 @@ def _append(
         log_start_offset = partition.log.log_start_offset
         batch = validate_produced(records, partition.log.config.produce_rules, version, now_ms)
         if batch.header.is_transactional:
-            raise ApiError(ErrorCode.INVALID_TXN_STATE, "Transactions are not served by this broker.")
+            raise ApiError(
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "Transactions are not served by this broker."
+            )
         info = partition.append(batch, acks, now_ms)
     except InvalidRecords as error:
         wrong = [BatchIndexAndErrorMessage(index, text) for index, text in error.record_errors]

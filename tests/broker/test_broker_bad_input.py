@@ -104,8 +104,12 @@ def with_byte(data: bytes, position: int, value: int) -> bytes:
         (with_byte(batch(b"value"), 16, 1), "INVALID_RECORD"),
         (batch(b"x" * 1_100_000), "MESSAGE_TOO_LARGE"),
         (batch(b"control", control=True), "INVALID_RECORD"),
+        (
+            batch(b"txn", transactional=True, producer_id=7, producer_epoch=0, base_sequence=0),
+            "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+        ),
     ],
-    ids=["null", "empty", "two batches", "bad crc", "magic 1", "too large", "control"],
+    ids=["null", "empty", "two batches", "bad crc", "magic 1", "too large", "control", "transactional without an id"],
 )
 def test_records_that_cannot_be_appended_are_refused_and_the_connection_stays(
     tmp_path: Path, records: bytes | None, error: str

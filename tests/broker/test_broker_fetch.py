@@ -57,6 +57,7 @@ def test_an_offset_outside_the_log_is_out_of_range(tmp_path: Path, offset: int) 
             assert error_name(answer.error_code) == "OFFSET_OUT_OF_RANGE"
             assert (answer.high_watermark, answer.log_start_offset) == (-1, -1)
             assert not answer.records
+            assert answer.aborted_transactions is None
 
     run_with_broker(tmp_path, test)
 
@@ -215,7 +216,7 @@ def test_topics_are_fetched_by_id(tmp_path: Path) -> None:
     run_with_broker(tmp_path, test)
 
 
-@pytest.mark.parametrize(("epoch", "error"), [(-1, "NONE"), (0, "NONE"), (1, "UNKNOWN_LEADER_EPOCH")])
+@pytest.mark.parametrize(("epoch", "error"), [(-2, "NONE"), (-1, "NONE"), (0, "NONE"), (1, "UNKNOWN_LEADER_EPOCH")])
 def test_the_leader_epoch_is_checked(tmp_path: Path, epoch: int, error: str) -> None:
     async def test(connect: Connect) -> None:
         async with await connect() as client:
@@ -238,6 +239,39 @@ def test_old_versions_get_records_in_the_old_formats(tmp_path: Path, version: in
             magic = records[16]
             assert magic == (0 if version <= 1 else 1)
             assert all(value in records for value in (b"a0", b"b0", b"a1", b"b1"))
+
+    run_with_broker(tmp_path, test)
+
+
+@pytest.mark.parametrize("version", range(4))
+def test_old_versions_get_no_plain_record_before_the_offset(tmp_path: Path, version: int) -> None:
+    async def test(connect: Connect) -> None:
+        async with await connect() as client:
+            await fill(client, "t", 1)
+            response = await client.ask(FETCH, request(("t", 1)), version)
+            records = bytes(response.responses[0].partitions[0].records)
+            assert (b"a0" in records, b"b0" in records) == (False, True)
+
+    run_with_broker(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("config", "value", "version", "error"),
+    [
+        ("compression_type", "zstd", 9, "UNSUPPORTED_COMPRESSION_TYPE"),
+        ("compression_type", "zstd", 10, "NONE"),
+        ("message_downconversion_enable", "false", 3, "UNSUPPORTED_VERSION"),
+        ("message_downconversion_enable", "false", 4, "NONE"),
+    ],
+)
+def test_a_topic_that_old_clients_cannot_read_says_so_while_it_is_empty(
+    tmp_path: Path, config: str, value: str, version: int, error: str
+) -> None:
+    async def test(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t", **{config: value})
+            response = await client.ask(FETCH, request(("t", 0)), version)
+            assert error_name(response.responses[0].partitions[0].error_code) == error
 
     run_with_broker(tmp_path, test)
 
@@ -273,7 +307,7 @@ def test_offsets_are_found_by_timestamp_and_by_the_special_ones(tmp_path: Path) 
     run_with_broker(tmp_path, test)
 
 
-@pytest.mark.parametrize(("timestamp", "version"), [(-3, 6), (-4, 7), (-5, 8), (-6, 10), (-77, 10)])
+@pytest.mark.parametrize(("timestamp", "version"), [(-3, 0), (-3, 6), (-4, 7), (-5, 8), (-6, 10), (-77, 10)])
 def test_a_special_timestamp_too_new_for_the_version_is_unsupported(
     tmp_path: Path, timestamp: int, version: int
 ) -> None:
@@ -313,5 +347,8 @@ def test_version_0_lists_segment_offsets_newest_first(tmp_path: Path) -> None:
             assert await offsets(-1, 10) == [3, 2, 1, 0]
             assert await offsets(-1, 2) == [3, 2]
             assert await offsets(-2, 10) == [0]
+            twice = ListOffsetsTopic("t", [ListOffsetsPartition(0, timestamp=-2)] * 2)
+            response = await client.ask(LIST_OFFSETS, ListOffsetsRequest(-1, topics=[twice]), 0)
+            assert {error_name(each.error_code) for each in response.topics[0].partitions} == {"NONE"}
 
     run_with_broker(tmp_path, test)

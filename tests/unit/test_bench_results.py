@@ -18,12 +18,19 @@ def cells(row: Row, kpy: list[Sample], kafka: list[Sample]) -> list[str]:
     return [cell.strip() for cell in last_line.strip("|").split("|")]
 
 
-def test_disturbed_numbers_are_left_out_whatever_they_say() -> None:
-    assert counted([Sample(1.0, 0.0), Sample(9.0, 0.5), Sample(2.0, 0.0)]) == [1.0, 2.0]
+CALM, DISTURBED = 0.0, 0.5
 
 
-def test_all_numbers_count_when_most_are_disturbed() -> None:
-    assert counted([Sample(1.0, 0.5), Sample(9.0, 0.5), Sample(2.0, 0.0)]) == [1.0, 9.0, 2.0]
+def test_a_round_that_was_disturbed_for_one_broker_is_left_out_for_both() -> None:
+    kpy = [Sample(1.0, CALM), Sample(9.0, CALM), Sample(2.0, CALM)]
+    kafka = [Sample(3.0, CALM), Sample(4.0, DISTURBED), Sample(5.0, CALM)]
+    assert counted({"kpy": kpy, "kafka": kafka}) == {"kpy": [1.0, 2.0], "kafka": [3.0, 5.0]}
+
+
+def test_all_rounds_count_when_most_are_disturbed() -> None:
+    kpy = [Sample(1.0, DISTURBED), Sample(9.0, CALM), Sample(2.0, CALM)]
+    kafka = [Sample(3.0, CALM), Sample(4.0, DISTURBED), Sample(5.0, CALM)]
+    assert counted({"kpy": kpy, "kafka": kafka}) == {"kpy": [1.0, 9.0, 2.0], "kafka": [3.0, 4.0, 5.0]}
 
 
 def test_spread_is_a_share_of_the_median() -> None:
@@ -43,7 +50,12 @@ def test_the_table_gives_median_minimum_maximum_and_runs() -> None:
 
 
 def test_a_spread_over_a_fifth_is_noted() -> None:
-    assert cells(RATE, samples(90.0, 100.0, 120.0), samples(1.0, 1.0))[6] == "kpy spread 30 %"
+    assert cells(RATE, samples(90.0, 100.0, 120.0), samples(1.0, 1.0, 1.0))[6] == "kpy spread 30 %"
+
+
+def test_disturbed_rounds_are_noted() -> None:
+    kpy = [Sample(1.0, CALM), Sample(1.0, DISTURBED)]
+    assert cells(RATE, kpy, samples(2.0, 2.0))[5:7] == ["1", "1 of 2 disturbed, left out"]
 
 
 def test_a_row_without_numbers_says_why() -> None:
