@@ -15,6 +15,8 @@ from kpy.api.client import Client
 from kpy.api.fetch_sessions import FetchSession, Wanted
 from kpy.errors import ApiError, ErrorCode
 from kpy.pending import Pending
+from kpy.records.batch import iter_batches
+from kpy.records.compression import Codec
 from kpy.records.legacy import down_convert
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
@@ -182,7 +184,7 @@ class _Read:
     def _for_old_client(self, records: bytes, fetch_offset: int) -> bytes:
         """Versions 0-1 know message format 0, 2-3 format 1, and zstd came with version 10."""
         if self.version >= FIRST_VERSION_WITH_BATCH_V2:
-            refuse_zstd(records)
+            _refuse_zstd(records)
             return records
         return down_convert(records, 0 if self.version <= 1 else 1, fetch_offset)
 
@@ -204,11 +206,8 @@ class _Read:
         return FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
 
 
-def refuse_zstd(records: bytes) -> None:
+def _refuse_zstd(records: bytes) -> None:
     """Raises UNSUPPORTED_COMPRESSION_TYPE: a client that old would take a zstd batch for garbage (KIP-110)."""
-    from kpy.records.batch import iter_batches
-    from kpy.records.compression import Codec
-
     if any(header.codec == Codec.ZSTD for header, _ in iter_batches(records)):
         raise ApiError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
 
