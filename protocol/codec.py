@@ -17,9 +17,9 @@ from protocol.grammar import NO_VERSION, ZERO, Array, Field, Fixed, Sized, Struc
 
 # fmt: off
 SCRATCH = frozenset({
-    "after", "bool", "buf", "bytes", "chunks", "count", "dict", "each", "end", "error", "float", "int", "item", "items",
-    "len", "length", "list", "marker", "message", "out", "pos", "range", "sections", "start", "stop", "str", "tag",
-    "tags", "value",
+    "after", "begin", "bool", "buf", "bytes", "chunks", "count", "dict", "each", "end", "error", "float", "int",
+    "item", "items", "len", "length", "list", "marker", "message", "out", "pos", "range", "sections", "start",
+    "stop", "str", "tag", "tags", "value",
 })
 # fmt: on
 """Names that generated functions use themselves. A field of such a name becomes a local with a trailing underscore."""
@@ -129,11 +129,11 @@ STRUCT_CODES = {"16s": "u", "?": "z"}
 class Block:
     """Lines of one function, and the run of fixed-size values that is not yet a line of its own."""
 
-    def __init__(self, layouts: dict[str, str]) -> None:
+    def __init__(self, formats: dict[str, str]) -> None:
         self.lines: list[str] = []
         self.indent = 0
         self.run: list[tuple[str, str]] = []
-        self.layouts = layouts
+        self.formats = formats
         """The precompiled structs of the module: name to format."""
 
     def line(self, text: str) -> None:
@@ -162,18 +162,18 @@ class Block:
     def write_run(self, codes: list[str], expressions: list[str]) -> None:
         raise NotImplementedError
 
-    def layout(self, codes: list[str]) -> str:
+    def format(self, codes: list[str]) -> str:
         """The name of the precompiled struct for these values."""
         name = "_" + "".join(STRUCT_CODES.get(code, code) for code in codes)
-        self.layouts[name] = ">" + "".join(codes)
+        self.formats[name] = ">" + "".join(codes)
         return name
 
 
 class ReadBlock(Block):
     """Reads `buf` at `pos`. Expressions are the variables to fill."""
 
-    def __init__(self, layouts: dict[str, str]) -> None:
-        super().__init__(layouts)
+    def __init__(self, formats: dict[str, str]) -> None:
+        super().__init__(formats)
         self.end = "end"
         """The variable that holds where the bytes end."""
 
@@ -181,9 +181,9 @@ class ReadBlock(Block):
         if codes == ["B"]:
             self.line(f"{expressions[0]} = buf[pos]")
         elif len(codes) == 1:
-            self.line(f"({expressions[0]},) = {self.layout(codes)}.unpack_from(buf, pos)")
+            self.line(f"({expressions[0]},) = {self.format(codes)}.unpack_from(buf, pos)")
         else:
-            self.line(f"{', '.join(expressions)} = {self.layout(codes)}.unpack_from(buf, pos)")
+            self.line(f"{', '.join(expressions)} = {self.format(codes)}.unpack_from(buf, pos)")
         self.line(f"pos += {struct.calcsize('>' + ''.join(codes))}")
 
     def uvarint(self, variable: str) -> None:
@@ -196,8 +196,8 @@ class ReadBlock(Block):
 class WriteBlock(Block):
     """Appends to the bytearray `out`. Expressions are the values to write."""
 
-    def __init__(self, layouts: dict[str, str]) -> None:
-        super().__init__(layouts)
+    def __init__(self, formats: dict[str, str]) -> None:
+        super().__init__(formats)
         self.out = "out"
         """The variable that holds the bytearray."""
 
@@ -206,7 +206,7 @@ class WriteBlock(Block):
             self.line(f"{self.out}.append(0)")
         else:
             values = ", ".join(expression for expression in expressions if expression)
-            self.line(f"{self.out} += {self.layout(codes)}.pack({values})")
+            self.line(f"{self.out} += {self.format(codes)}.pack({values})")
 
 
 # One version of one struct --------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Codec:
     """The code of one module, as it comes together: functions by their text, so that equal layouts meet."""
 
     def __init__(self) -> None:
-        self.layouts: dict[str, str] = {}
+        self.formats: dict[str, str] = {}
         self.functions: dict[str, str] = {}
         """Signature and body with a placeholder for the name, to the name."""
 
@@ -244,7 +244,7 @@ class Codec:
 
     def read_struct(self, type_: Struct, version: int, flexible: bool) -> str:
         """The function that reads one of these structs."""
-        block = ReadBlock(self.layouts)
+        block = ReadBlock(self.formats)
         self.read_fields(block, type_, version, flexible)
         block.line(f"return {construction(type_, version)}, pos")
         stem = f"_read_{snake(type_.name)}"
@@ -253,7 +253,7 @@ class Codec:
 
     def read_array(self, type_: Struct, version: int, flexible: bool) -> str:
         """The function that reads an array of these structs, of which the count is known."""
-        block = ReadBlock(self.layouts)
+        block = ReadBlock(self.formats)
         smallest = smallest_size(type_, version, flexible)
         with block.inside(f"if count < 0 or count * {smallest} > end - pos:"):
             block.line("raise bad_count(count, end - pos)")
@@ -363,13 +363,13 @@ class Codec:
 
     def write_struct(self, type_: Struct, version: int, flexible: bool) -> str:
         """The function that writes one of these structs."""
-        block = WriteBlock(self.layouts)
+        block = WriteBlock(self.formats)
         self.write_fields(block, type_, "item", version, flexible)
         return self.add(f"_write_{snake(type_.name)}", version, f"(item: {type_.name}, out: bytearray) -> None", block)
 
     def write_array(self, type_: Struct, version: int, flexible: bool) -> str:
         """The function that writes an array's elements. With record batches it returns the bytearray to go on in."""
-        block = WriteBlock(self.layouts)
+        block = WriteBlock(self.formats)
         with block.inside("for item in items:"):
             self.write_fields(block, type_, "item", version, flexible)
         if carries_records(type_.fields, version):

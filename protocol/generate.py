@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +30,7 @@ from protocol.codec import (
     snake,
 )
 from protocol.grammar import Array, Field, Kind, Message, Struct
+from protocol.layouts import Layouts
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ROOT / "kpy" / "wire"
@@ -103,13 +104,13 @@ def message_source(codec: Codec, names: Names, message: Message) -> list[str]:
     writers: dict[str, list[int]] = {}
     for version in message.all_versions:
         flexible = message.is_flexible(version)
-        block = ReadBlock(codec.layouts)
+        block = ReadBlock(codec.formats)
         codec.read_fields(block, body, version, flexible)
         with block.inside("if pos > end:"):
-            block.line("raise bad_end(pos - end)")
+            block.line("raise bad_end()")
         block.line(f"return {construction(body, version)}, pos")
         readers.setdefault("\n".join("        " + line for line in block.lines), []).append(version)
-        block = WriteBlock(codec.layouts)
+        block = WriteBlock(codec.formats)
         codec.write_fields(block, body, "message", version, flexible)
         block.flush()
         writers.setdefault("\n".join("    " + line for line in block.lines), []).append(version)
@@ -117,8 +118,8 @@ def message_source(codec: Codec, names: Names, message: Message) -> list[str]:
     for text, versions in readers.items():
         sources.append(
             f"def read_{names.word}_v{versions[0]}(buf: memoryview, pos: int, end: int) -> tuple[{names.name}, int]:\n"
-            f"    try:\n{text}\n    except MALFORMED as error:\n"
-            f'        raise explained(error, "{names.title} {spans(versions)}") from error'
+            f"    begin = pos\n    try:\n{text}\n    except MALFORMED as error:\n"
+            f'        raise explained(error, "{names.title} {spans(versions)}", begin) from error'
         )
     for text, versions in writers.items():
         sources.append(
@@ -131,8 +132,23 @@ def message_source(codec: Codec, names: Names, message: Message) -> list[str]:
         for versions in found.values():
             for version in versions:
                 entries[version] = f"{verb}_{names.word}_v{versions[0]}"
-        sources.append(f"{table}_{what.upper()}S: tuple[{what}[{names.name}] | None, ...] = ({', '.join(entries)},)")
+        functions = f"({', '.join(entries)},)"
+        if message.kind is not Kind.HEADER:
+            functions = f"LAYOUTS.{what.lower()}s({names.name}, {functions})"
+        sources.append(f"{table}_{what.upper()}S: tuple[{what}[{names.name}] | None, ...] = {functions}")
     return sources
+
+
+def layouts_source(messages: dict[str, Message], structs: Iterable[str]) -> str:
+    """LAYOUTS: what the versions of the messages are like. Headers have none; nobody reads them by table."""
+    layouts = Layouts()
+    names = [*structs]
+    for name, message in messages.items():
+        if message.kind is not Kind.HEADER:
+            names.append(name)
+            for version in message.all_versions:
+                layouts.add(Struct(name, message.fields), version, message.is_flexible(version))
+    return f'LAYOUTS = Layouts("""\\\n{layouts.source()}\n""", {", ".join(names)})' if names else ""
 
 
 def entry_points(names: Names, message: Message) -> list[str]:
@@ -160,8 +176,8 @@ def entry_points(names: Names, message: Message) -> list[str]:
             ]
         case _:
             return [
-                f"def decode_{word}(buf: memoryview, version: int, pos: int = 0) -> {names.name}:\n"
-                f"    return {decoded}buf, version, pos)[0]",
+                f"def decode_{word}(buf: memoryview, version: int, pos: int = 0, exact: bool = False)"
+                f" -> {names.name}:\n    return {decoded}buf, version, pos, exact)[0]",
                 f"def encode_{word}(message: {names.name}, version: int) -> list[Buffer]:\n    return {encoded}",
             ]
 
@@ -203,8 +219,8 @@ def module_source(module: ModuleType) -> str:
         classes.append(class_source(name, message.fields, f"{names.title}{key}, {valid}."))
         functions += message_source(codec, names, message)
         functions += entry_points(names, message)
-    layouts = "\n".join(f'{name} = Struct("{format_}")' for name, format_ in sorted(codec.layouts.items()))
-    sources += [*classes, layouts, codec.source(), *functions]
+    formats = "\n".join(f'{name} = Struct("{format_}")' for name, format_ in sorted(codec.formats.items()))
+    sources += [*classes, layouts_source(messages, structs), formats, codec.source(), *functions]
     body = "\n\n\n".join(source for source in sources if source)
     title = (module.__doc__ or "").strip()
     ending = "\n" if "\n" in title else ""
@@ -227,6 +243,8 @@ def imports(body: str) -> str:
     lines = ["from struct import Struct"] if "Struct" in used else []
     if "ZERO_ID" in used:
         lines.append("from kpy.ids import ZERO_ID")
+    if "Layouts" in used:
+        lines.append("from kpy.wire.layouts import Layouts")
     shared = sorted(name for name in used if name in SHARED)
     return "\n".join([*lines, f"from kpy.wire.primitives import {', '.join(shared)}"])
 

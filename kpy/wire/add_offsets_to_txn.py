@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -60,6 +61,18 @@ class AddOffsetsToTxnResponse(Message):
         self.error_code = error_code
 
 
+LAYOUTS = Layouts(
+    """\
+AddOffsetsToTxnRequest.0-2: s q h s
+AddOffsetsToTxnRequest.3-4: ~ s q h s
+AddOffsetsToTxnResponse.0-2: i h
+AddOffsetsToTxnResponse.3-4: ~ i h
+""",
+    AddOffsetsToTxnRequest,
+    AddOffsetsToTxnResponse,
+)
+
+
 _ih = Struct(">ih")
 _ihB = Struct(">ihB")
 _ihx = Struct(">ihx")
@@ -67,19 +80,21 @@ _qh = Struct(">qh")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AddOffsetsToTxnRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_string(buf, pos, end)
         producer_id, producer_epoch = _qh.unpack_from(buf, pos)
         pos += 10
         group_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddOffsetsToTxnRequest(transactional_id, producer_id, producer_epoch, group_id), pos
     except MALFORMED as error:
-        raise explained(error, "AddOffsetsToTxn request v0-v2") from error
+        raise explained(error, "AddOffsetsToTxn request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AddOffsetsToTxnRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_string(buf, pos, end)
         producer_id, producer_epoch = _qh.unpack_from(buf, pos)
@@ -90,10 +105,10 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AddOffsetsToTx
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddOffsetsToTxnRequest(transactional_id, producer_id, producer_epoch, group_id), pos
     except MALFORMED as error:
-        raise explained(error, "AddOffsetsToTxn request v3-v4") from error
+        raise explained(error, "AddOffsetsToTxn request v3-v4", begin) from error
 
 
 def write_request_v0(message: AddOffsetsToTxnRequest, chunks: list[Buffer]) -> None:
@@ -113,26 +128,32 @@ def write_request_v3(message: AddOffsetsToTxnRequest, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AddOffsetsToTxnRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[AddOffsetsToTxnRequest] | None, ...] = LAYOUTS.readers(
+    AddOffsetsToTxnRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AddOffsetsToTxnRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[AddOffsetsToTxnRequest] | None, ...] = LAYOUTS.writers(
+    AddOffsetsToTxnRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AddOffsetsToTxnRequest:
-    return decode(REQUEST_READERS, "AddOffsetsToTxn request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddOffsetsToTxnRequest:
+    return decode(REQUEST_READERS, "AddOffsetsToTxn request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AddOffsetsToTxnRequest, version: int) -> list[Buffer]:
@@ -140,27 +161,29 @@ def encode_request(message: AddOffsetsToTxnRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AddOffsetsToTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddOffsetsToTxnResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "AddOffsetsToTxn response v0-v2") from error
+        raise explained(error, "AddOffsetsToTxn response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[AddOffsetsToTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, tags = _ihB.unpack_from(buf, pos)
         pos += 7
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddOffsetsToTxnResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "AddOffsetsToTxn response v3-v4") from error
+        raise explained(error, "AddOffsetsToTxn response v3-v4", begin) from error
 
 
 def write_response_v0(message: AddOffsetsToTxnResponse, chunks: list[Buffer]) -> None:
@@ -175,26 +198,32 @@ def write_response_v3(message: AddOffsetsToTxnResponse, chunks: list[Buffer]) ->
     out += _ihx.pack(message.throttle_time_ms, message.error_code)
 
 
-RESPONSE_READERS: tuple[Reader[AddOffsetsToTxnResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[AddOffsetsToTxnResponse] | None, ...] = LAYOUTS.readers(
+    AddOffsetsToTxnResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AddOffsetsToTxnResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[AddOffsetsToTxnResponse] | None, ...] = LAYOUTS.writers(
+    AddOffsetsToTxnResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AddOffsetsToTxnResponse:
-    return decode(RESPONSE_READERS, "AddOffsetsToTxn response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddOffsetsToTxnResponse:
+    return decode(RESPONSE_READERS, "AddOffsetsToTxn response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AddOffsetsToTxnResponse, version: int) -> list[Buffer]:

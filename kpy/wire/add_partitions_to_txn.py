@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -167,6 +168,33 @@ class AddPartitionsToTxnResponse(Message):
         self.results_by_topic_v3_and_below: list[AddPartitionsToTxnTopicResult] = (
             [] if results_by_topic_v3_and_below is EMPTY else results_by_topic_v3_and_below
         )
+
+
+LAYOUTS = Layouts(
+    """\
+AddPartitionsToTxnTopic.0-2: s [i
+AddPartitionsToTxnRequest.0-2: - s q h [AddPartitionsToTxnTopic.0
+AddPartitionsToTxnTopic.3-5: ~ s [i
+AddPartitionsToTxnRequest.3: ~ - s q h [AddPartitionsToTxnTopic.3
+AddPartitionsToTxnTransaction.4-5: ~ s q h z [AddPartitionsToTxnTopic.3
+AddPartitionsToTxnRequest.4-5: ~ [AddPartitionsToTxnTransaction.4 - - - -
+AddPartitionsToTxnPartitionResult.0-2: i h
+AddPartitionsToTxnTopicResult.0-2: s [AddPartitionsToTxnPartitionResult.0
+AddPartitionsToTxnResponse.0-2: i - - [AddPartitionsToTxnTopicResult.0
+AddPartitionsToTxnPartitionResult.3-5: ~ i h
+AddPartitionsToTxnTopicResult.3-5: ~ s [AddPartitionsToTxnPartitionResult.3
+AddPartitionsToTxnResponse.3: ~ i - - [AddPartitionsToTxnTopicResult.3
+AddPartitionsToTxnResult.4-5: ~ s [AddPartitionsToTxnTopicResult.3
+AddPartitionsToTxnResponse.4-5: ~ i h [AddPartitionsToTxnResult.4 -
+""",
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTransaction,
+    AddPartitionsToTxnPartitionResult,
+    AddPartitionsToTxnTopicResult,
+    AddPartitionsToTxnResult,
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnResponse,
+)
 
 
 _i = Struct(">i")
@@ -392,13 +420,14 @@ def _write_add_partitions_to_txn_result_array_v4(items: list[AddPartitionsToTxnR
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnRequest, int]:
+    begin = pos
     try:
         v3_and_below_transactional_id, pos = read_string(buf, pos, end)
         v3_and_below_producer_id, v3_and_below_producer_epoch, count = _qhi.unpack_from(buf, pos)
         pos += 14
         v3_and_below_topics, pos = _read_add_partitions_to_txn_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnRequest(
             v3_and_below_transactional_id=v3_and_below_transactional_id,
             v3_and_below_producer_id=v3_and_below_producer_id,
@@ -406,10 +435,11 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsT
             v3_and_below_topics=v3_and_below_topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn request v0-v2") from error
+        raise explained(error, "AddPartitionsToTxn request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnRequest, int]:
+    begin = pos
     try:
         v3_and_below_transactional_id, pos = read_compact_string(buf, pos, end)
         v3_and_below_producer_id, v3_and_below_producer_epoch, count = _qhB.unpack_from(buf, pos)
@@ -422,7 +452,7 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsT
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnRequest(
             v3_and_below_transactional_id=v3_and_below_transactional_id,
             v3_and_below_producer_id=v3_and_below_producer_id,
@@ -430,10 +460,11 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsT
             v3_and_below_topics=v3_and_below_topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn request v3") from error
+        raise explained(error, "AddPartitionsToTxn request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -445,10 +476,10 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsT
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnRequest(transactions), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn request v4-v5") from error
+        raise explained(error, "AddPartitionsToTxn request v4-v5", begin) from error
 
 
 def write_request_v0(message: AddPartitionsToTxnRequest, chunks: list[Buffer]) -> None:
@@ -479,28 +510,34 @@ def write_request_v4(message: AddPartitionsToTxnRequest, chunks: list[Buffer]) -
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AddPartitionsToTxnRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[AddPartitionsToTxnRequest] | None, ...] = LAYOUTS.readers(
+    AddPartitionsToTxnRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AddPartitionsToTxnRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[AddPartitionsToTxnRequest] | None, ...] = LAYOUTS.writers(
+    AddPartitionsToTxnRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AddPartitionsToTxnRequest:
-    return decode(REQUEST_READERS, "AddPartitionsToTxn request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddPartitionsToTxnRequest:
+    return decode(REQUEST_READERS, "AddPartitionsToTxn request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AddPartitionsToTxnRequest, version: int) -> list[Buffer]:
@@ -508,20 +545,22 @@ def encode_request(message: AddPartitionsToTxnRequest, version: int) -> list[Buf
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results_by_topic_v3_and_below, pos = _read_add_partitions_to_txn_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnResponse(
             throttle_time_ms, results_by_topic_v3_and_below=results_by_topic_v3_and_below
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn response v0-v2") from error
+        raise explained(error, "AddPartitionsToTxn response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -533,15 +572,16 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[AddPartitions
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnResponse(
             throttle_time_ms, results_by_topic_v3_and_below=results_by_topic_v3_and_below
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn response v3") from error
+        raise explained(error, "AddPartitionsToTxn response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[AddPartitionsToTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -553,10 +593,10 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[AddPartitions
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddPartitionsToTxnResponse(throttle_time_ms, error_code, results_by_transaction), pos
     except MALFORMED as error:
-        raise explained(error, "AddPartitionsToTxn response v4-v5") from error
+        raise explained(error, "AddPartitionsToTxn response v4-v5", begin) from error
 
 
 def write_response_v0(message: AddPartitionsToTxnResponse, chunks: list[Buffer]) -> None:
@@ -584,28 +624,34 @@ def write_response_v4(message: AddPartitionsToTxnResponse, chunks: list[Buffer])
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AddPartitionsToTxnResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
-    read_response_v4,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[AddPartitionsToTxnResponse] | None, ...] = LAYOUTS.readers(
+    AddPartitionsToTxnResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+        read_response_v4,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AddPartitionsToTxnResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
-    write_response_v4,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[AddPartitionsToTxnResponse] | None, ...] = LAYOUTS.writers(
+    AddPartitionsToTxnResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+        write_response_v4,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AddPartitionsToTxnResponse:
-    return decode(RESPONSE_READERS, "AddPartitionsToTxn response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddPartitionsToTxnResponse:
+    return decode(RESPONSE_READERS, "AddPartitionsToTxn response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AddPartitionsToTxnResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -92,6 +93,19 @@ class AddRaftVoterResponse(Message):
         self.error_message = error_message
 
 
+LAYOUTS = Layouts(
+    """\
+Listener.0-1: ~ s s H
+AddRaftVoterRequest.0: ~ ?s i i u [Listener.0 -
+AddRaftVoterRequest.1: ~ ?s i i u [Listener.0 z
+AddRaftVoterResponse.0-1: ~ i h ?s
+""",
+    Listener,
+    AddRaftVoterRequest,
+    AddRaftVoterResponse,
+)
+
+
 _HB = Struct(">HB")
 _Hx = Struct(">Hx")
 _ih = Struct(">ih")
@@ -124,6 +138,7 @@ def _write_listener_array_v0(items: list[Listener], out: bytearray) -> None:
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterRequest, int]:
+    begin = pos
     try:
         cluster_id, pos = read_compact_nullable_string(buf, pos, end)
         timeout_ms, voter_id, voter_directory_id, count = _iiuB.unpack_from(buf, pos)
@@ -136,13 +151,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddRaftVoterRequest(cluster_id, timeout_ms, voter_id, voter_directory_id, listeners), pos
     except MALFORMED as error:
-        raise explained(error, "AddRaftVoter request v0") from error
+        raise explained(error, "AddRaftVoter request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterRequest, int]:
+    begin = pos
     try:
         cluster_id, pos = read_compact_nullable_string(buf, pos, end)
         timeout_ms, voter_id, voter_directory_id, count = _iiuB.unpack_from(buf, pos)
@@ -155,12 +171,12 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddRaftVoterRequest(
             cluster_id, timeout_ms, voter_id, voter_directory_id, listeners, ack_when_committed
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AddRaftVoter request v1") from error
+        raise explained(error, "AddRaftVoter request v1", begin) from error
 
 
 def write_request_v0(message: AddRaftVoterRequest, chunks: list[Buffer]) -> None:
@@ -183,20 +199,26 @@ def write_request_v1(message: AddRaftVoterRequest, chunks: list[Buffer]) -> None
     out += _zx.pack(message.ack_when_committed)
 
 
-REQUEST_READERS: tuple[Reader[AddRaftVoterRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[AddRaftVoterRequest] | None, ...] = LAYOUTS.readers(
+    AddRaftVoterRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AddRaftVoterRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[AddRaftVoterRequest] | None, ...] = LAYOUTS.writers(
+    AddRaftVoterRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AddRaftVoterRequest:
-    return decode(REQUEST_READERS, "AddRaftVoter request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddRaftVoterRequest:
+    return decode(REQUEST_READERS, "AddRaftVoter request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AddRaftVoterRequest, version: int) -> list[Buffer]:
@@ -204,6 +226,7 @@ def encode_request(message: AddRaftVoterRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -213,10 +236,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AddRaftVoterR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AddRaftVoterResponse(throttle_time_ms, error_code, error_message), pos
     except MALFORMED as error:
-        raise explained(error, "AddRaftVoter response v0-v1") from error
+        raise explained(error, "AddRaftVoter response v0-v1", begin) from error
 
 
 def write_response_v0(message: AddRaftVoterResponse, chunks: list[Buffer]) -> None:
@@ -227,20 +250,26 @@ def write_response_v0(message: AddRaftVoterResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AddRaftVoterResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
+RESPONSE_READERS: tuple[Reader[AddRaftVoterResponse] | None, ...] = LAYOUTS.readers(
+    AddRaftVoterResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AddRaftVoterResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
+RESPONSE_WRITERS: tuple[Writer[AddRaftVoterResponse] | None, ...] = LAYOUTS.writers(
+    AddRaftVoterResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AddRaftVoterResponse:
-    return decode(RESPONSE_READERS, "AddRaftVoter response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AddRaftVoterResponse:
+    return decode(RESPONSE_READERS, "AddRaftVoter response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AddRaftVoterResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -56,6 +57,16 @@ class AllocateProducerIdsResponse(Message):
         self.producer_id_len = producer_id_len
 
 
+LAYOUTS = Layouts(
+    """\
+AllocateProducerIdsRequest.0: ~ i q
+AllocateProducerIdsResponse.0: ~ i h q i
+""",
+    AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
+)
+
+
 _ihqiB = Struct(">ihqiB")
 _ihqix = Struct(">ihqix")
 _iqB = Struct(">iqB")
@@ -63,16 +74,17 @@ _iqx = Struct(">iqx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AllocateProducerIdsRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, tags = _iqB.unpack_from(buf, pos)
         pos += 13
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AllocateProducerIdsRequest(broker_id, broker_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "AllocateProducerIds request v0") from error
+        raise explained(error, "AllocateProducerIds request v0", begin) from error
 
 
 def write_request_v0(message: AllocateProducerIdsRequest, chunks: list[Buffer]) -> None:
@@ -81,14 +93,18 @@ def write_request_v0(message: AllocateProducerIdsRequest, chunks: list[Buffer]) 
     out += _iqx.pack(message.broker_id, message.broker_epoch)
 
 
-REQUEST_READERS: tuple[Reader[AllocateProducerIdsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[AllocateProducerIdsRequest] | None, ...] = LAYOUTS.readers(
+    AllocateProducerIdsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[AllocateProducerIdsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[AllocateProducerIdsRequest] | None, ...] = LAYOUTS.writers(
+    AllocateProducerIdsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AllocateProducerIdsRequest:
-    return decode(REQUEST_READERS, "AllocateProducerIds request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AllocateProducerIdsRequest:
+    return decode(REQUEST_READERS, "AllocateProducerIds request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AllocateProducerIdsRequest, version: int) -> list[Buffer]:
@@ -96,16 +112,17 @@ def encode_request(message: AllocateProducerIdsRequest, version: int) -> list[Bu
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AllocateProducerIdsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, producer_id_start, producer_id_len, tags = _ihqiB.unpack_from(buf, pos)
         pos += 19
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AllocateProducerIdsResponse(throttle_time_ms, error_code, producer_id_start, producer_id_len), pos
     except MALFORMED as error:
-        raise explained(error, "AllocateProducerIds response v0") from error
+        raise explained(error, "AllocateProducerIds response v0", begin) from error
 
 
 def write_response_v0(message: AllocateProducerIdsResponse, chunks: list[Buffer]) -> None:
@@ -114,14 +131,18 @@ def write_response_v0(message: AllocateProducerIdsResponse, chunks: list[Buffer]
     out += _ihqix.pack(message.throttle_time_ms, message.error_code, message.producer_id_start, message.producer_id_len)
 
 
-RESPONSE_READERS: tuple[Reader[AllocateProducerIdsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[AllocateProducerIdsResponse] | None, ...] = LAYOUTS.readers(
+    AllocateProducerIdsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[AllocateProducerIdsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[AllocateProducerIdsResponse] | None, ...] = LAYOUTS.writers(
+    AllocateProducerIdsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AllocateProducerIdsResponse:
-    return decode(RESPONSE_READERS, "AllocateProducerIds response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AllocateProducerIdsResponse:
+    return decode(RESPONSE_READERS, "AllocateProducerIds response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AllocateProducerIdsResponse, version: int) -> list[Buffer]:

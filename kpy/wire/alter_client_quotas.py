@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -116,6 +117,30 @@ class AlterClientQuotasResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, entries: list[ResponseEntryData] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.entries: list[ResponseEntryData] = [] if entries is EMPTY else entries
+
+
+LAYOUTS = Layouts(
+    """\
+EntityData.0: s ?s
+OpData.0: s d z
+RequestEntryData.0: [EntityData.0 [OpData.0
+AlterClientQuotasRequest.0: [RequestEntryData.0 z
+EntityData.1: ~ s ?s
+OpData.1: ~ s d z
+RequestEntryData.1: ~ [EntityData.1 [OpData.1
+AlterClientQuotasRequest.1: ~ [RequestEntryData.1 z
+ResponseEntryData.0: h ?s [EntityData.0
+AlterClientQuotasResponse.0: i [ResponseEntryData.0
+ResponseEntryData.1: ~ h ?s [EntityData.1
+AlterClientQuotasResponse.1: ~ i [ResponseEntryData.1
+""",
+    EntityData,
+    OpData,
+    RequestEntryData,
+    ResponseEntryData,
+    AlterClientQuotasRequest,
+    AlterClientQuotasResponse,
+)
 
 
 _dz = Struct(">d?")
@@ -324,6 +349,7 @@ def _write_response_entry_data_array_v1(items: list[ResponseEntryData], out: byt
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuotasRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -331,13 +357,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuo
         (validate_only,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterClientQuotasRequest(entries, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "AlterClientQuotas request v0") from error
+        raise explained(error, "AlterClientQuotas request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuotasRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -349,10 +376,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuo
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterClientQuotasRequest(entries, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "AlterClientQuotas request v1") from error
+        raise explained(error, "AlterClientQuotas request v1", begin) from error
 
 
 def write_request_v0(message: AlterClientQuotasRequest, chunks: list[Buffer]) -> None:
@@ -371,20 +398,26 @@ def write_request_v1(message: AlterClientQuotasRequest, chunks: list[Buffer]) ->
     out += _zx.pack(message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[AlterClientQuotasRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[AlterClientQuotasRequest] | None, ...] = LAYOUTS.readers(
+    AlterClientQuotasRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AlterClientQuotasRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[AlterClientQuotasRequest] | None, ...] = LAYOUTS.writers(
+    AlterClientQuotasRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterClientQuotasRequest:
-    return decode(REQUEST_READERS, "AlterClientQuotas request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterClientQuotasRequest:
+    return decode(REQUEST_READERS, "AlterClientQuotas request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterClientQuotasRequest, version: int) -> list[Buffer]:
@@ -392,18 +425,20 @@ def encode_request(message: AlterClientQuotasRequest, version: int) -> list[Buff
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuotasResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         entries, pos = _read_response_entry_data_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterClientQuotasResponse(throttle_time_ms, entries), pos
     except MALFORMED as error:
-        raise explained(error, "AlterClientQuotas response v0") from error
+        raise explained(error, "AlterClientQuotas response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQuotasResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -415,10 +450,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterClientQu
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterClientQuotasResponse(throttle_time_ms, entries), pos
     except MALFORMED as error:
-        raise explained(error, "AlterClientQuotas response v1") from error
+        raise explained(error, "AlterClientQuotas response v1", begin) from error
 
 
 def write_response_v0(message: AlterClientQuotasResponse, chunks: list[Buffer]) -> None:
@@ -437,20 +472,26 @@ def write_response_v1(message: AlterClientQuotasResponse, chunks: list[Buffer]) 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterClientQuotasResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[AlterClientQuotasResponse] | None, ...] = LAYOUTS.readers(
+    AlterClientQuotasResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterClientQuotasResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[AlterClientQuotasResponse] | None, ...] = LAYOUTS.writers(
+    AlterClientQuotasResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterClientQuotasResponse:
-    return decode(RESPONSE_READERS, "AlterClientQuotas response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterClientQuotasResponse:
+    return decode(RESPONSE_READERS, "AlterClientQuotas response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterClientQuotasResponse, version: int) -> list[Buffer]:

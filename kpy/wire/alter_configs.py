@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -107,6 +108,27 @@ class AlterConfigsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, responses: list[AlterConfigsResourceResponse] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.responses: list[AlterConfigsResourceResponse] = [] if responses is EMPTY else responses
+
+
+LAYOUTS = Layouts(
+    """\
+AlterableConfig.0-1: s ?s
+AlterConfigsResource.0-1: b s [AlterableConfig.0
+AlterConfigsRequest.0-1: [AlterConfigsResource.0 z
+AlterableConfig.2: ~ s ?s
+AlterConfigsResource.2: ~ b s [AlterableConfig.2
+AlterConfigsRequest.2: ~ [AlterConfigsResource.2 z
+AlterConfigsResourceResponse.0-1: h ?s b s
+AlterConfigsResponse.0-1: i [AlterConfigsResourceResponse.0
+AlterConfigsResourceResponse.2: ~ h ?s b s
+AlterConfigsResponse.2: ~ i [AlterConfigsResourceResponse.2
+""",
+    AlterableConfig,
+    AlterConfigsResource,
+    AlterConfigsResourceResponse,
+    AlterConfigsRequest,
+    AlterConfigsResponse,
+)
 
 
 _b = Struct(">b")
@@ -275,6 +297,7 @@ def _write_alter_configs_resource_response_array_v2(items: list[AlterConfigsReso
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -282,13 +305,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsRe
         (validate_only,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterConfigsRequest(resources, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "AlterConfigs request v0-v1") from error
+        raise explained(error, "AlterConfigs request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -300,10 +324,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterConfigsRequest(resources, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "AlterConfigs request v2") from error
+        raise explained(error, "AlterConfigs request v2", begin) from error
 
 
 def write_request_v0(message: AlterConfigsRequest, chunks: list[Buffer]) -> None:
@@ -322,22 +346,28 @@ def write_request_v2(message: AlterConfigsRequest, chunks: list[Buffer]) -> None
     out += _zx.pack(message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[AlterConfigsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[AlterConfigsRequest] | None, ...] = LAYOUTS.readers(
+    AlterConfigsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AlterConfigsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[AlterConfigsRequest] | None, ...] = LAYOUTS.writers(
+    AlterConfigsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterConfigsRequest:
-    return decode(REQUEST_READERS, "AlterConfigs request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterConfigsRequest:
+    return decode(REQUEST_READERS, "AlterConfigs request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterConfigsRequest, version: int) -> list[Buffer]:
@@ -345,18 +375,20 @@ def encode_request(message: AlterConfigsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_alter_configs_resource_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterConfigsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "AlterConfigs response v0-v1") from error
+        raise explained(error, "AlterConfigs response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -368,10 +400,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterConfigsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterConfigsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "AlterConfigs response v2") from error
+        raise explained(error, "AlterConfigs response v2", begin) from error
 
 
 def write_response_v0(message: AlterConfigsResponse, chunks: list[Buffer]) -> None:
@@ -390,22 +422,28 @@ def write_response_v2(message: AlterConfigsResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterConfigsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[AlterConfigsResponse] | None, ...] = LAYOUTS.readers(
+    AlterConfigsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterConfigsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[AlterConfigsResponse] | None, ...] = LAYOUTS.writers(
+    AlterConfigsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterConfigsResponse:
-    return decode(RESPONSE_READERS, "AlterConfigs response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterConfigsResponse:
+    return decode(RESPONSE_READERS, "AlterConfigs response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterConfigsResponse, version: int) -> list[Buffer]:

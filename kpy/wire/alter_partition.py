@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -169,6 +170,39 @@ class AlterPartitionResponse(Message):
         self.throttle_time_ms = throttle_time_ms
         self.error_code = error_code
         self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+RequestPartitionData.0: ~ i i [i - - i
+RequestTopicData.0: ~ s - [RequestPartitionData.0
+AlterPartitionRequest.0: ~ i q [RequestTopicData.0
+RequestPartitionData.1-2: ~ i i [i - b i
+RequestTopicData.1: ~ s - [RequestPartitionData.1
+AlterPartitionRequest.1: ~ i q [RequestTopicData.1
+RequestTopicData.2: ~ - u [RequestPartitionData.1
+AlterPartitionRequest.2: ~ i q [RequestTopicData.2
+BrokerState.3: ~ i q
+RequestPartitionData.3: ~ i i - [BrokerState.3 b i
+RequestTopicData.3: ~ - u [RequestPartitionData.3
+AlterPartitionRequest.3: ~ i q [RequestTopicData.3
+ResponsePartitionData.0: ~ i h i i [i - i
+ResponseTopicData.0: ~ s - [ResponsePartitionData.0
+AlterPartitionResponse.0: ~ i h [ResponseTopicData.0
+ResponsePartitionData.1-3: ~ i h i i [i b i
+ResponseTopicData.1: ~ s - [ResponsePartitionData.1
+AlterPartitionResponse.1: ~ i h [ResponseTopicData.1
+ResponseTopicData.2-3: ~ - u [ResponsePartitionData.1
+AlterPartitionResponse.2-3: ~ i h [ResponseTopicData.2
+""",
+    BrokerState,
+    RequestPartitionData,
+    RequestTopicData,
+    ResponsePartitionData,
+    ResponseTopicData,
+    AlterPartitionRequest,
+    AlterPartitionResponse,
+)
 
 
 _biB = Struct(">biB")
@@ -571,6 +605,7 @@ def _write_response_topic_data_array_v2(items: list[ResponseTopicData], out: byt
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, count = _iqB.unpack_from(buf, pos)
         pos += 13
@@ -582,13 +617,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionRequest(broker_id, broker_epoch, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition request v0") from error
+        raise explained(error, "AlterPartition request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, count = _iqB.unpack_from(buf, pos)
         pos += 13
@@ -600,13 +636,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionRequest(broker_id, broker_epoch, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition request v1") from error
+        raise explained(error, "AlterPartition request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, count = _iqB.unpack_from(buf, pos)
         pos += 13
@@ -618,13 +655,14 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionRequest(broker_id, broker_epoch, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition request v2") from error
+        raise explained(error, "AlterPartition request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, count = _iqB.unpack_from(buf, pos)
         pos += 13
@@ -636,10 +674,10 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionRequest(broker_id, broker_epoch, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition request v3") from error
+        raise explained(error, "AlterPartition request v3", begin) from error
 
 
 def write_request_v0(message: AlterPartitionRequest, chunks: list[Buffer]) -> None:
@@ -678,24 +716,30 @@ def write_request_v3(message: AlterPartitionRequest, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AlterPartitionRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[AlterPartitionRequest] | None, ...] = LAYOUTS.readers(
+    AlterPartitionRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AlterPartitionRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[AlterPartitionRequest] | None, ...] = LAYOUTS.writers(
+    AlterPartitionRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterPartitionRequest:
-    return decode(REQUEST_READERS, "AlterPartition request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterPartitionRequest:
+    return decode(REQUEST_READERS, "AlterPartition request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterPartitionRequest, version: int) -> list[Buffer]:
@@ -703,6 +747,7 @@ def encode_request(message: AlterPartitionRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -714,13 +759,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionResponse(throttle_time_ms, error_code, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition response v0") from error
+        raise explained(error, "AlterPartition response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -732,13 +778,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionResponse(throttle_time_ms, error_code, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition response v1") from error
+        raise explained(error, "AlterPartition response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -750,10 +797,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionResponse(throttle_time_ms, error_code, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartition response v2-v3") from error
+        raise explained(error, "AlterPartition response v2-v3", begin) from error
 
 
 def write_response_v0(message: AlterPartitionResponse, chunks: list[Buffer]) -> None:
@@ -783,24 +830,30 @@ def write_response_v2(message: AlterPartitionResponse, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterPartitionResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[AlterPartitionResponse] | None, ...] = LAYOUTS.readers(
+    AlterPartitionResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterPartitionResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[AlterPartitionResponse] | None, ...] = LAYOUTS.writers(
+    AlterPartitionResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterPartitionResponse:
-    return decode(RESPONSE_READERS, "AlterPartition response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterPartitionResponse:
+    return decode(RESPONSE_READERS, "AlterPartition response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterPartitionResponse, version: int) -> list[Buffer]:

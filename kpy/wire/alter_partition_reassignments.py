@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -134,6 +135,26 @@ class AlterPartitionReassignmentsResponse(Message):
         self.responses: list[ReassignableTopicResponse] = [] if responses is EMPTY else responses
 
 
+LAYOUTS = Layouts(
+    """\
+ReassignablePartition.0-1: ~ i ?[i
+ReassignableTopic.0-1: ~ s [ReassignablePartition.0
+AlterPartitionReassignmentsRequest.0: ~ i - [ReassignableTopic.0
+AlterPartitionReassignmentsRequest.1: ~ i z [ReassignableTopic.0
+ReassignablePartitionResponse.0-1: ~ i h ?s
+ReassignableTopicResponse.0-1: ~ s [ReassignablePartitionResponse.0
+AlterPartitionReassignmentsResponse.0: ~ i - h ?s [ReassignableTopicResponse.0
+AlterPartitionReassignmentsResponse.1: ~ i z h ?s [ReassignableTopicResponse.0
+""",
+    ReassignablePartition,
+    ReassignableTopic,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse,
+)
+
+
 _i = Struct(">i")
 _iB = Struct(">iB")
 _ih = Struct(">ih")
@@ -259,6 +280,7 @@ def _write_reassignable_topic_response_array_v0(items: list[ReassignableTopicRes
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionReassignmentsRequest, int]:
+    begin = pos
     try:
         timeout_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -270,13 +292,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionReassignmentsRequest(timeout_ms, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartitionReassignments request v0") from error
+        raise explained(error, "AlterPartitionReassignments request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionReassignmentsRequest, int]:
+    begin = pos
     try:
         timeout_ms, allow_replication_factor_change, count = _izB.unpack_from(buf, pos)
         pos += 6
@@ -288,10 +311,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionReassignmentsRequest(timeout_ms, allow_replication_factor_change, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartitionReassignments request v1") from error
+        raise explained(error, "AlterPartitionReassignments request v1", begin) from error
 
 
 def write_request_v0(message: AlterPartitionReassignmentsRequest, chunks: list[Buffer]) -> None:
@@ -312,20 +335,28 @@ def write_request_v1(message: AlterPartitionReassignmentsRequest, chunks: list[B
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AlterPartitionReassignmentsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[AlterPartitionReassignmentsRequest] | None, ...] = LAYOUTS.readers(
+    AlterPartitionReassignmentsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AlterPartitionReassignmentsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[AlterPartitionReassignmentsRequest] | None, ...] = LAYOUTS.writers(
+    AlterPartitionReassignmentsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterPartitionReassignmentsRequest:
-    return decode(REQUEST_READERS, "AlterPartitionReassignments request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> AlterPartitionReassignmentsRequest:
+    return decode(REQUEST_READERS, "AlterPartitionReassignments request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterPartitionReassignmentsRequest, version: int) -> list[Buffer]:
@@ -333,6 +364,7 @@ def encode_request(message: AlterPartitionReassignmentsRequest, version: int) ->
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionReassignmentsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -347,15 +379,16 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionReassignmentsResponse(
             throttle_time_ms, error_code=error_code, error_message=error_message, responses=responses
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartitionReassignments response v0") from error
+        raise explained(error, "AlterPartitionReassignments response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitionReassignmentsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, allow_replication_factor_change, error_code = _izh.unpack_from(buf, pos)
         pos += 7
@@ -370,12 +403,12 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[AlterPartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterPartitionReassignmentsResponse(
             throttle_time_ms, allow_replication_factor_change, error_code, error_message, responses
         ), pos
     except MALFORMED as error:
-        raise explained(error, "AlterPartitionReassignments response v1") from error
+        raise explained(error, "AlterPartitionReassignments response v1", begin) from error
 
 
 def write_response_v0(message: AlterPartitionReassignmentsResponse, chunks: list[Buffer]) -> None:
@@ -398,20 +431,28 @@ def write_response_v1(message: AlterPartitionReassignmentsResponse, chunks: list
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterPartitionReassignmentsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[AlterPartitionReassignmentsResponse] | None, ...] = LAYOUTS.readers(
+    AlterPartitionReassignmentsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterPartitionReassignmentsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[AlterPartitionReassignmentsResponse] | None, ...] = LAYOUTS.writers(
+    AlterPartitionReassignmentsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterPartitionReassignmentsResponse:
-    return decode(RESPONSE_READERS, "AlterPartitionReassignments response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> AlterPartitionReassignmentsResponse:
+    return decode(RESPONSE_READERS, "AlterPartitionReassignments response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterPartitionReassignmentsResponse, version: int) -> list[Buffer]:

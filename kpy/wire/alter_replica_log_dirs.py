@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -106,6 +107,30 @@ class AlterReplicaLogDirsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, results: list[AlterReplicaLogDirTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.results: list[AlterReplicaLogDirTopicResult] = [] if results is EMPTY else results
+
+
+LAYOUTS = Layouts(
+    """\
+AlterReplicaLogDirTopic.0-1: s [i
+AlterReplicaLogDir.0-1: s [AlterReplicaLogDirTopic.0
+AlterReplicaLogDirsRequest.0-1: [AlterReplicaLogDir.0
+AlterReplicaLogDirTopic.2: ~ s [i
+AlterReplicaLogDir.2: ~ s [AlterReplicaLogDirTopic.2
+AlterReplicaLogDirsRequest.2: ~ [AlterReplicaLogDir.2
+AlterReplicaLogDirPartitionResult.0-1: i h
+AlterReplicaLogDirTopicResult.0-1: s [AlterReplicaLogDirPartitionResult.0
+AlterReplicaLogDirsResponse.0-1: i [AlterReplicaLogDirTopicResult.0
+AlterReplicaLogDirPartitionResult.2: ~ i h
+AlterReplicaLogDirTopicResult.2: ~ s [AlterReplicaLogDirPartitionResult.2
+AlterReplicaLogDirsResponse.2: ~ i [AlterReplicaLogDirTopicResult.2
+""",
+    AlterReplicaLogDirTopic,
+    AlterReplicaLogDir,
+    AlterReplicaLogDirPartitionResult,
+    AlterReplicaLogDirTopicResult,
+    AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirsResponse,
+)
 
 
 _i = Struct(">i")
@@ -316,18 +341,20 @@ def _write_alter_replica_log_dir_topic_result_array_v2(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaLogDirsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         dirs, pos = _read_alter_replica_log_dir_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterReplicaLogDirsRequest(dirs), pos
     except MALFORMED as error:
-        raise explained(error, "AlterReplicaLogDirs request v0-v1") from error
+        raise explained(error, "AlterReplicaLogDirs request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaLogDirsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -339,10 +366,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaLo
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterReplicaLogDirsRequest(dirs), pos
     except MALFORMED as error:
-        raise explained(error, "AlterReplicaLogDirs request v2") from error
+        raise explained(error, "AlterReplicaLogDirs request v2", begin) from error
 
 
 def write_request_v0(message: AlterReplicaLogDirsRequest, chunks: list[Buffer]) -> None:
@@ -360,22 +387,28 @@ def write_request_v2(message: AlterReplicaLogDirsRequest, chunks: list[Buffer]) 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AlterReplicaLogDirsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[AlterReplicaLogDirsRequest] | None, ...] = LAYOUTS.readers(
+    AlterReplicaLogDirsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[AlterReplicaLogDirsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[AlterReplicaLogDirsRequest] | None, ...] = LAYOUTS.writers(
+    AlterReplicaLogDirsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterReplicaLogDirsRequest:
-    return decode(REQUEST_READERS, "AlterReplicaLogDirs request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterReplicaLogDirsRequest:
+    return decode(REQUEST_READERS, "AlterReplicaLogDirs request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterReplicaLogDirsRequest, version: int) -> list[Buffer]:
@@ -383,18 +416,20 @@ def encode_request(message: AlterReplicaLogDirsRequest, version: int) -> list[Bu
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_alter_replica_log_dir_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterReplicaLogDirsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "AlterReplicaLogDirs response v0-v1") from error
+        raise explained(error, "AlterReplicaLogDirs response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -406,10 +441,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[AlterReplicaL
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterReplicaLogDirsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "AlterReplicaLogDirs response v2") from error
+        raise explained(error, "AlterReplicaLogDirs response v2", begin) from error
 
 
 def write_response_v0(message: AlterReplicaLogDirsResponse, chunks: list[Buffer]) -> None:
@@ -428,22 +463,28 @@ def write_response_v2(message: AlterReplicaLogDirsResponse, chunks: list[Buffer]
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterReplicaLogDirsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[AlterReplicaLogDirsResponse] | None, ...] = LAYOUTS.readers(
+    AlterReplicaLogDirsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterReplicaLogDirsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[AlterReplicaLogDirsResponse] | None, ...] = LAYOUTS.writers(
+    AlterReplicaLogDirsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterReplicaLogDirsResponse:
-    return decode(RESPONSE_READERS, "AlterReplicaLogDirs response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterReplicaLogDirsResponse:
+    return decode(RESPONSE_READERS, "AlterReplicaLogDirs response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterReplicaLogDirsResponse, version: int) -> list[Buffer]:

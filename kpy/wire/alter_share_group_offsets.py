@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -130,6 +131,24 @@ class AlterShareGroupOffsetsResponse(Message):
         self.responses: list[AlterShareGroupOffsetsResponseTopic] = [] if responses is EMPTY else responses
 
 
+LAYOUTS = Layouts(
+    """\
+AlterShareGroupOffsetsRequestPartition.0: ~ i q
+AlterShareGroupOffsetsRequestTopic.0: ~ s [AlterShareGroupOffsetsRequestPartition.0
+AlterShareGroupOffsetsRequest.0: ~ s [AlterShareGroupOffsetsRequestTopic.0
+AlterShareGroupOffsetsResponsePartition.0: ~ i h ?s
+AlterShareGroupOffsetsResponseTopic.0: ~ s u [AlterShareGroupOffsetsResponsePartition.0
+AlterShareGroupOffsetsResponse.0: ~ i h ?s [AlterShareGroupOffsetsResponseTopic.0
+""",
+    AlterShareGroupOffsetsRequestPartition,
+    AlterShareGroupOffsetsRequestTopic,
+    AlterShareGroupOffsetsResponsePartition,
+    AlterShareGroupOffsetsResponseTopic,
+    AlterShareGroupOffsetsRequest,
+    AlterShareGroupOffsetsResponse,
+)
+
+
 _ih = Struct(">ih")
 _iqB = Struct(">iqB")
 _iqx = Struct(">iqx")
@@ -250,6 +269,7 @@ def _write_alter_share_group_offsets_response_topic_array_v0(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterShareGroupOffsetsRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -262,10 +282,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterShareGrou
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterShareGroupOffsetsRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "AlterShareGroupOffsets request v0") from error
+        raise explained(error, "AlterShareGroupOffsets request v0", begin) from error
 
 
 def write_request_v0(message: AlterShareGroupOffsetsRequest, chunks: list[Buffer]) -> None:
@@ -277,14 +297,18 @@ def write_request_v0(message: AlterShareGroupOffsetsRequest, chunks: list[Buffer
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AlterShareGroupOffsetsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[AlterShareGroupOffsetsRequest] | None, ...] = LAYOUTS.readers(
+    AlterShareGroupOffsetsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[AlterShareGroupOffsetsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[AlterShareGroupOffsetsRequest] | None, ...] = LAYOUTS.writers(
+    AlterShareGroupOffsetsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterShareGroupOffsetsRequest:
-    return decode(REQUEST_READERS, "AlterShareGroupOffsets request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterShareGroupOffsetsRequest:
+    return decode(REQUEST_READERS, "AlterShareGroupOffsets request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterShareGroupOffsetsRequest, version: int) -> list[Buffer]:
@@ -292,6 +316,7 @@ def encode_request(message: AlterShareGroupOffsetsRequest, version: int) -> list
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterShareGroupOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -306,10 +331,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterShareGro
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterShareGroupOffsetsResponse(throttle_time_ms, error_code, error_message, responses), pos
     except MALFORMED as error:
-        raise explained(error, "AlterShareGroupOffsets response v0") from error
+        raise explained(error, "AlterShareGroupOffsets response v0", begin) from error
 
 
 def write_response_v0(message: AlterShareGroupOffsetsResponse, chunks: list[Buffer]) -> None:
@@ -322,14 +347,18 @@ def write_response_v0(message: AlterShareGroupOffsetsResponse, chunks: list[Buff
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterShareGroupOffsetsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[AlterShareGroupOffsetsResponse] | None, ...] = LAYOUTS.readers(
+    AlterShareGroupOffsetsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterShareGroupOffsetsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[AlterShareGroupOffsetsResponse] | None, ...] = LAYOUTS.writers(
+    AlterShareGroupOffsetsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterShareGroupOffsetsResponse:
-    return decode(RESPONSE_READERS, "AlterShareGroupOffsets response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> AlterShareGroupOffsetsResponse:
+    return decode(RESPONSE_READERS, "AlterShareGroupOffsets response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterShareGroupOffsetsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -111,6 +112,22 @@ class AlterUserScramCredentialsResponse(Message):
         self.results: list[AlterUserScramCredentialsResult] = [] if results is EMPTY else results
 
 
+LAYOUTS = Layouts(
+    """\
+ScramCredentialDeletion.0: ~ s b
+ScramCredentialUpsertion.0: ~ s b i y y
+AlterUserScramCredentialsRequest.0: ~ [ScramCredentialDeletion.0 [ScramCredentialUpsertion.0
+AlterUserScramCredentialsResult.0: ~ s h ?s
+AlterUserScramCredentialsResponse.0: ~ i [AlterUserScramCredentialsResult.0
+""",
+    ScramCredentialDeletion,
+    ScramCredentialUpsertion,
+    AlterUserScramCredentialsResult,
+    AlterUserScramCredentialsRequest,
+    AlterUserScramCredentialsResponse,
+)
+
+
 _bB = Struct(">bB")
 _bi = Struct(">bi")
 _bx = Struct(">bx")
@@ -200,6 +217,7 @@ def _write_alter_user_scram_credentials_result_array_v0(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterUserScramCredentialsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -216,10 +234,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterUserScram
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterUserScramCredentialsRequest(deletions, upsertions), pos
     except MALFORMED as error:
-        raise explained(error, "AlterUserScramCredentials request v0") from error
+        raise explained(error, "AlterUserScramCredentials request v0", begin) from error
 
 
 def write_request_v0(message: AlterUserScramCredentialsRequest, chunks: list[Buffer]) -> None:
@@ -232,14 +250,20 @@ def write_request_v0(message: AlterUserScramCredentialsRequest, chunks: list[Buf
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[AlterUserScramCredentialsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[AlterUserScramCredentialsRequest] | None, ...] = LAYOUTS.readers(
+    AlterUserScramCredentialsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[AlterUserScramCredentialsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[AlterUserScramCredentialsRequest] | None, ...] = LAYOUTS.writers(
+    AlterUserScramCredentialsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> AlterUserScramCredentialsRequest:
-    return decode(REQUEST_READERS, "AlterUserScramCredentials request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> AlterUserScramCredentialsRequest:
+    return decode(REQUEST_READERS, "AlterUserScramCredentials request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: AlterUserScramCredentialsRequest, version: int) -> list[Buffer]:
@@ -247,6 +271,7 @@ def encode_request(message: AlterUserScramCredentialsRequest, version: int) -> l
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterUserScramCredentialsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -258,10 +283,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[AlterUserScra
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return AlterUserScramCredentialsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "AlterUserScramCredentials response v0") from error
+        raise explained(error, "AlterUserScramCredentials response v0", begin) from error
 
 
 def write_response_v0(message: AlterUserScramCredentialsResponse, chunks: list[Buffer]) -> None:
@@ -273,14 +298,20 @@ def write_response_v0(message: AlterUserScramCredentialsResponse, chunks: list[B
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[AlterUserScramCredentialsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[AlterUserScramCredentialsResponse] | None, ...] = LAYOUTS.readers(
+    AlterUserScramCredentialsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[AlterUserScramCredentialsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[AlterUserScramCredentialsResponse] | None, ...] = LAYOUTS.writers(
+    AlterUserScramCredentialsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> AlterUserScramCredentialsResponse:
-    return decode(RESPONSE_READERS, "AlterUserScramCredentials response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> AlterUserScramCredentialsResponse:
+    return decode(RESPONSE_READERS, "AlterUserScramCredentials response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: AlterUserScramCredentialsResponse, version: int) -> list[Buffer]:

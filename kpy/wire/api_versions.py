@@ -9,6 +9,7 @@ v0, since a client cannot know yet whether the broker speaks flexible versions (
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -127,6 +128,26 @@ class ApiVersionsResponse(Message):
         self.zk_migration_ready = zk_migration_ready
 
 
+LAYOUTS = Layouts(
+    """\
+ApiVersionsRequest.0-2: - -
+ApiVersionsRequest.3-4: ~ s s
+ApiVersion.0-2: h h h
+ApiVersionsResponse.0: h [ApiVersion.0 - - - - -
+ApiVersionsResponse.1-2: h [ApiVersion.0 i - - - -
+ApiVersion.3-4: ~ h h h
+SupportedFeatureKey.3-4: ~ s h h
+FinalizedFeatureKey.3-4: ~ s h h
+ApiVersionsResponse.3-4: ~ h [ApiVersion.3 i 0:[SupportedFeatureKey.3 1:q 2:[FinalizedFeatureKey.3 3:z
+""",
+    ApiVersion,
+    SupportedFeatureKey,
+    FinalizedFeatureKey,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+)
+
+
 _h = Struct(">h")
 _hB = Struct(">hB")
 _hhB = Struct(">hhB")
@@ -220,15 +241,17 @@ def _write_finalized_feature_key_array_v3(items: list[FinalizedFeatureKey], out:
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsRequest, int]:
+    begin = pos
     try:
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ApiVersionsRequest(), pos
     except MALFORMED as error:
-        raise explained(error, "ApiVersions request v0-v2") from error
+        raise explained(error, "ApiVersions request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsRequest, int]:
+    begin = pos
     try:
         client_software_name, pos = read_compact_string(buf, pos, end)
         client_software_version, pos = read_compact_string(buf, pos, end)
@@ -237,10 +260,10 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ApiVersionsRequest(client_software_name, client_software_version), pos
     except MALFORMED as error:
-        raise explained(error, "ApiVersions request v3-v4") from error
+        raise explained(error, "ApiVersions request v3-v4", begin) from error
 
 
 def write_request_v0(message: ApiVersionsRequest, chunks: list[Buffer]) -> None:
@@ -256,26 +279,32 @@ def write_request_v3(message: ApiVersionsRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ApiVersionsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[ApiVersionsRequest] | None, ...] = LAYOUTS.readers(
+    ApiVersionsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ApiVersionsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[ApiVersionsRequest] | None, ...] = LAYOUTS.writers(
+    ApiVersionsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ApiVersionsRequest:
-    return decode(REQUEST_READERS, "ApiVersions request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ApiVersionsRequest:
+    return decode(REQUEST_READERS, "ApiVersions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ApiVersionsRequest, version: int) -> list[Buffer]:
@@ -283,18 +312,20 @@ def encode_request(message: ApiVersionsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         api_keys, pos = _read_api_version_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ApiVersionsResponse(error_code, api_keys), pos
     except MALFORMED as error:
-        raise explained(error, "ApiVersions response v0") from error
+        raise explained(error, "ApiVersions response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
@@ -302,13 +333,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsRe
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ApiVersionsResponse(error_code, api_keys, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ApiVersions response v1-v2") from error
+        raise explained(error, "ApiVersions response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -349,7 +381,7 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsRe
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ApiVersionsResponse(
             error_code,
             api_keys,
@@ -360,7 +392,7 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ApiVersionsRe
             zk_migration_ready,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ApiVersions response v3-v4") from error
+        raise explained(error, "ApiVersions response v3-v4", begin) from error
 
 
 def write_response_v0(message: ApiVersionsResponse, chunks: list[Buffer]) -> None:
@@ -406,26 +438,32 @@ def write_response_v3(message: ApiVersionsResponse, chunks: list[Buffer]) -> Non
         out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ApiVersionsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[ApiVersionsResponse] | None, ...] = LAYOUTS.readers(
+    ApiVersionsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ApiVersionsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[ApiVersionsResponse] | None, ...] = LAYOUTS.writers(
+    ApiVersionsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ApiVersionsResponse:
-    return decode(RESPONSE_READERS, "ApiVersions response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ApiVersionsResponse:
+    return decode(RESPONSE_READERS, "ApiVersions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ApiVersionsResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -166,6 +167,27 @@ class ConsumerGroupDescribeResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+ConsumerGroupDescribeRequest.0-1: ~ [s z
+TopicPartitions.0-1: ~ u s [i
+Assignment.0-1: ~ [TopicPartitions.0
+Member.0: ~ s ?s ?s i s s [s ?s Assignment.0 Assignment.0 -
+DescribedGroup.0: ~ h ?s s s i i s [Member.0 i
+ConsumerGroupDescribeResponse.0: ~ i [DescribedGroup.0
+Member.1: ~ s ?s ?s i s s [s ?s Assignment.0 Assignment.0 b
+DescribedGroup.1: ~ h ?s s s i i s [Member.1 i
+ConsumerGroupDescribeResponse.1: ~ i [DescribedGroup.1
+""",
+    TopicPartitions,
+    Assignment,
+    Member,
+    DescribedGroup,
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
 
 
 _bB = Struct(">bB")
@@ -451,6 +473,7 @@ def _write_described_group_array_v1(items: list[DescribedGroup], out: bytearray)
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupDescribeRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -462,10 +485,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupD
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupDescribeRequest(group_ids, include_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupDescribe request v0-v1") from error
+        raise explained(error, "ConsumerGroupDescribe request v0-v1", begin) from error
 
 
 def write_request_v0(message: ConsumerGroupDescribeRequest, chunks: list[Buffer]) -> None:
@@ -477,20 +500,26 @@ def write_request_v0(message: ConsumerGroupDescribeRequest, chunks: list[Buffer]
     out += _zx.pack(message.include_authorized_operations)
 
 
-REQUEST_READERS: tuple[Reader[ConsumerGroupDescribeRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
+REQUEST_READERS: tuple[Reader[ConsumerGroupDescribeRequest] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupDescribeRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ConsumerGroupDescribeRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
+REQUEST_WRITERS: tuple[Writer[ConsumerGroupDescribeRequest] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupDescribeRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ConsumerGroupDescribeRequest:
-    return decode(REQUEST_READERS, "ConsumerGroupDescribe request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ConsumerGroupDescribeRequest:
+    return decode(REQUEST_READERS, "ConsumerGroupDescribe request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ConsumerGroupDescribeRequest, version: int) -> list[Buffer]:
@@ -498,6 +527,7 @@ def encode_request(message: ConsumerGroupDescribeRequest, version: int) -> list[
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupDescribeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -509,13 +539,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroup
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupDescribeResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupDescribe response v0") from error
+        raise explained(error, "ConsumerGroupDescribe response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupDescribeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -527,10 +558,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroup
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupDescribeResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupDescribe response v1") from error
+        raise explained(error, "ConsumerGroupDescribe response v1", begin) from error
 
 
 def write_response_v0(message: ConsumerGroupDescribeResponse, chunks: list[Buffer]) -> None:
@@ -551,20 +582,26 @@ def write_response_v1(message: ConsumerGroupDescribeResponse, chunks: list[Buffe
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ConsumerGroupDescribeResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[ConsumerGroupDescribeResponse] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupDescribeResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ConsumerGroupDescribeResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[ConsumerGroupDescribeResponse] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupDescribeResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ConsumerGroupDescribeResponse:
-    return decode(RESPONSE_READERS, "ConsumerGroupDescribe response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ConsumerGroupDescribeResponse:
+    return decode(RESPONSE_READERS, "ConsumerGroupDescribe response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ConsumerGroupDescribeResponse, version: int) -> list[Buffer]:

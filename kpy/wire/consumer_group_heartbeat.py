@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -131,6 +132,21 @@ class ConsumerGroupHeartbeatResponse(Message):
         self.assignment = assignment
 
 
+LAYOUTS = Layouts(
+    """\
+TopicPartitions.0-1: ~ u [i
+ConsumerGroupHeartbeatRequest.0: ~ s s i ?s ?s i ?[s - ?s ?[TopicPartitions.0
+ConsumerGroupHeartbeatRequest.1: ~ s s i ?s ?s i ?[s ?s ?s ?[TopicPartitions.0
+Assignment.0-1: ~ [TopicPartitions.0
+ConsumerGroupHeartbeatResponse.0-1: ~ i h ?s ?s i i ?Assignment.0
+""",
+    TopicPartitions,
+    Assignment,
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+)
+
+
 _i = Struct(">i")
 _iB = Struct(">iB")
 _ih = Struct(">ih")
@@ -188,6 +204,7 @@ def _write_assignment_v0(item: Assignment, out: bytearray) -> None:
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupHeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         member_id, pos = read_compact_string(buf, pos, end)
@@ -215,7 +232,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupH
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupHeartbeatRequest(
             group_id,
             member_id,
@@ -228,10 +245,11 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupH
             topic_partitions=topic_partitions,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupHeartbeat request v0") from error
+        raise explained(error, "ConsumerGroupHeartbeat request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupHeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         member_id, pos = read_compact_string(buf, pos, end)
@@ -260,7 +278,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupH
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupHeartbeatRequest(
             group_id,
             member_id,
@@ -274,7 +292,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupH
             topic_partitions,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupHeartbeat request v1") from error
+        raise explained(error, "ConsumerGroupHeartbeat request v1", begin) from error
 
 
 def write_request_v0(message: ConsumerGroupHeartbeatRequest, chunks: list[Buffer]) -> None:
@@ -326,20 +344,26 @@ def write_request_v1(message: ConsumerGroupHeartbeatRequest, chunks: list[Buffer
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ConsumerGroupHeartbeatRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[ConsumerGroupHeartbeatRequest] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupHeartbeatRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ConsumerGroupHeartbeatRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[ConsumerGroupHeartbeatRequest] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupHeartbeatRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ConsumerGroupHeartbeatRequest:
-    return decode(REQUEST_READERS, "ConsumerGroupHeartbeat request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ConsumerGroupHeartbeatRequest:
+    return decode(REQUEST_READERS, "ConsumerGroupHeartbeat request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ConsumerGroupHeartbeatRequest, version: int) -> list[Buffer]:
@@ -347,6 +371,7 @@ def encode_request(message: ConsumerGroupHeartbeatRequest, version: int) -> list
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupHeartbeatResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -362,12 +387,12 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroup
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupHeartbeatResponse(
             throttle_time_ms, error_code, error_message, member_id, member_epoch, heartbeat_interval_ms, assignment
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupHeartbeat response v0-v1") from error
+        raise explained(error, "ConsumerGroupHeartbeat response v0-v1", begin) from error
 
 
 def write_response_v0(message: ConsumerGroupHeartbeatResponse, chunks: list[Buffer]) -> None:
@@ -385,20 +410,26 @@ def write_response_v0(message: ConsumerGroupHeartbeatResponse, chunks: list[Buff
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ConsumerGroupHeartbeatResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
+RESPONSE_READERS: tuple[Reader[ConsumerGroupHeartbeatResponse] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupHeartbeatResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ConsumerGroupHeartbeatResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
+RESPONSE_WRITERS: tuple[Writer[ConsumerGroupHeartbeatResponse] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupHeartbeatResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ConsumerGroupHeartbeatResponse:
-    return decode(RESPONSE_READERS, "ConsumerGroupHeartbeat response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ConsumerGroupHeartbeatResponse:
+    return decode(RESPONSE_READERS, "ConsumerGroupHeartbeat response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ConsumerGroupHeartbeatResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -296,6 +297,48 @@ class ConsumerGroupCurrentMemberAssignmentValue(Message):
         )
 
 
+LAYOUTS = Layouts(
+    """\
+ConsumerGroupMetadataKey.3: s
+ConsumerGroupMetadataValue.0: ~ i
+ConsumerGroupPartitionMetadataKey.4: s
+PartitionMetadata.0: ~ i [s
+TopicMetadata.0: ~ u s i [PartitionMetadata.0
+ConsumerGroupPartitionMetadataValue.0: ~ [TopicMetadata.0
+ConsumerGroupMemberMetadataKey.5: s s
+ClassicProtocol.0: ~ s y
+ClassicMemberMetadata.0: ~ i [ClassicProtocol.0
+ConsumerGroupMemberMetadataValue.0: ~ ?s ?s s s [s ?s i ?s 0:?ClassicMemberMetadata.0
+ConsumerGroupTargetAssignmentMetadataKey.6: s
+ConsumerGroupTargetAssignmentMetadataValue.0: ~ i
+ConsumerGroupTargetAssignmentMemberKey.7: s s
+TopicPartition.0: ~ u [i
+ConsumerGroupTargetAssignmentMemberValue.0: ~ [TopicPartition.0
+ConsumerGroupCurrentMemberAssignmentKey.8: s s
+TopicPartitions.0: ~ u [i
+ConsumerGroupCurrentMemberAssignmentValue.0: ~ i i b [TopicPartitions.0 [TopicPartitions.0
+""",
+    PartitionMetadata,
+    TopicMetadata,
+    ClassicProtocol,
+    ClassicMemberMetadata,
+    TopicPartition,
+    TopicPartitions,
+    ConsumerGroupMetadataKey,
+    ConsumerGroupMetadataValue,
+    ConsumerGroupPartitionMetadataKey,
+    ConsumerGroupPartitionMetadataValue,
+    ConsumerGroupMemberMetadataKey,
+    ConsumerGroupMemberMetadataValue,
+    ConsumerGroupTargetAssignmentMetadataKey,
+    ConsumerGroupTargetAssignmentMetadataValue,
+    ConsumerGroupTargetAssignmentMemberKey,
+    ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupCurrentMemberAssignmentKey,
+    ConsumerGroupCurrentMemberAssignmentValue,
+)
+
+
 _b = Struct(">b")
 _i = Struct(">i")
 _iB = Struct(">iB")
@@ -465,13 +508,14 @@ def _write_topic_partitions_array_v0(items: list[TopicPartitions], out: bytearra
 
 
 def read_consumer_group_metadata_key_v3(buf: memoryview, pos: int, end: int) -> tuple[ConsumerGroupMetadataKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupMetadataKey(group_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupMetadataKey v3") from error
+        raise explained(error, "ConsumerGroupMetadataKey v3", begin) from error
 
 
 def write_consumer_group_metadata_key_v3(message: ConsumerGroupMetadataKey, chunks: list[Buffer]) -> None:
@@ -480,19 +524,25 @@ def write_consumer_group_metadata_key_v3(message: ConsumerGroupMetadataKey, chun
     write_string(out, message.group_id)
 
 
-CONSUMER_GROUP_METADATA_KEY_READERS: tuple[Reader[ConsumerGroupMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    read_consumer_group_metadata_key_v3,
+CONSUMER_GROUP_METADATA_KEY_READERS: tuple[Reader[ConsumerGroupMetadataKey] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupMetadataKey,
+    (
+        None,
+        None,
+        None,
+        read_consumer_group_metadata_key_v3,
+    ),
 )
 
 
-CONSUMER_GROUP_METADATA_KEY_WRITERS: tuple[Writer[ConsumerGroupMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    write_consumer_group_metadata_key_v3,
+CONSUMER_GROUP_METADATA_KEY_WRITERS: tuple[Writer[ConsumerGroupMetadataKey] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupMetadataKey,
+    (
+        None,
+        None,
+        None,
+        write_consumer_group_metadata_key_v3,
+    ),
 )
 
 
@@ -512,16 +562,17 @@ def encode_consumer_group_metadata_key(message: ConsumerGroupMetadataKey, versio
 def read_consumer_group_metadata_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupMetadataValue, int]:
+    begin = pos
     try:
         epoch, tags = _iB.unpack_from(buf, pos)
         pos += 5
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupMetadataValue(epoch), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupMetadataValue v0") from error
+        raise explained(error, "ConsumerGroupMetadataValue v0", begin) from error
 
 
 def write_consumer_group_metadata_value_v0(message: ConsumerGroupMetadataValue, chunks: list[Buffer]) -> None:
@@ -530,13 +581,13 @@ def write_consumer_group_metadata_value_v0(message: ConsumerGroupMetadataValue, 
     out += _ix.pack(message.epoch)
 
 
-CONSUMER_GROUP_METADATA_VALUE_READERS: tuple[Reader[ConsumerGroupMetadataValue] | None, ...] = (
-    read_consumer_group_metadata_value_v0,
+CONSUMER_GROUP_METADATA_VALUE_READERS: tuple[Reader[ConsumerGroupMetadataValue] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupMetadataValue, (read_consumer_group_metadata_value_v0,)
 )
 
 
-CONSUMER_GROUP_METADATA_VALUE_WRITERS: tuple[Writer[ConsumerGroupMetadataValue] | None, ...] = (
-    write_consumer_group_metadata_value_v0,
+CONSUMER_GROUP_METADATA_VALUE_WRITERS: tuple[Writer[ConsumerGroupMetadataValue] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupMetadataValue, (write_consumer_group_metadata_value_v0,)
 )
 
 
@@ -558,13 +609,14 @@ def encode_consumer_group_metadata_value(message: ConsumerGroupMetadataValue, ve
 def read_consumer_group_partition_metadata_key_v4(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupPartitionMetadataKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupPartitionMetadataKey(group_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupPartitionMetadataKey v4") from error
+        raise explained(error, "ConsumerGroupPartitionMetadataKey v4", begin) from error
 
 
 def write_consumer_group_partition_metadata_key_v4(
@@ -576,20 +628,30 @@ def write_consumer_group_partition_metadata_key_v4(
 
 
 CONSUMER_GROUP_PARTITION_METADATA_KEY_READERS: tuple[Reader[ConsumerGroupPartitionMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    None,
-    read_consumer_group_partition_metadata_key_v4,
+    LAYOUTS.readers(
+        ConsumerGroupPartitionMetadataKey,
+        (
+            None,
+            None,
+            None,
+            None,
+            read_consumer_group_partition_metadata_key_v4,
+        ),
+    )
 )
 
 
 CONSUMER_GROUP_PARTITION_METADATA_KEY_WRITERS: tuple[Writer[ConsumerGroupPartitionMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    None,
-    write_consumer_group_partition_metadata_key_v4,
+    LAYOUTS.writers(
+        ConsumerGroupPartitionMetadataKey,
+        (
+            None,
+            None,
+            None,
+            None,
+            write_consumer_group_partition_metadata_key_v4,
+        ),
+    )
 )
 
 
@@ -618,6 +680,7 @@ def encode_consumer_group_partition_metadata_key(message: ConsumerGroupPartition
 def read_consumer_group_partition_metadata_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupPartitionMetadataValue, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -629,10 +692,10 @@ def read_consumer_group_partition_metadata_value_v0(
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupPartitionMetadataValue(topics), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupPartitionMetadataValue v0") from error
+        raise explained(error, "ConsumerGroupPartitionMetadataValue v0", begin) from error
 
 
 def write_consumer_group_partition_metadata_value_v0(
@@ -646,12 +709,12 @@ def write_consumer_group_partition_metadata_value_v0(
 
 
 CONSUMER_GROUP_PARTITION_METADATA_VALUE_READERS: tuple[Reader[ConsumerGroupPartitionMetadataValue] | None, ...] = (
-    read_consumer_group_partition_metadata_value_v0,
+    LAYOUTS.readers(ConsumerGroupPartitionMetadataValue, (read_consumer_group_partition_metadata_value_v0,))
 )
 
 
 CONSUMER_GROUP_PARTITION_METADATA_VALUE_WRITERS: tuple[Writer[ConsumerGroupPartitionMetadataValue] | None, ...] = (
-    write_consumer_group_partition_metadata_value_v0,
+    LAYOUTS.writers(ConsumerGroupPartitionMetadataValue, (write_consumer_group_partition_metadata_value_v0,))
 )
 
 
@@ -682,14 +745,15 @@ def encode_consumer_group_partition_metadata_value(message: ConsumerGroupPartiti
 def read_consumer_group_member_metadata_key_v5(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupMemberMetadataKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         member_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupMemberMetadataKey(group_id, member_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupMemberMetadataKey v5") from error
+        raise explained(error, "ConsumerGroupMemberMetadataKey v5", begin) from error
 
 
 def write_consumer_group_member_metadata_key_v5(message: ConsumerGroupMemberMetadataKey, chunks: list[Buffer]) -> None:
@@ -699,23 +763,29 @@ def write_consumer_group_member_metadata_key_v5(message: ConsumerGroupMemberMeta
     write_string(out, message.member_id)
 
 
-CONSUMER_GROUP_MEMBER_METADATA_KEY_READERS: tuple[Reader[ConsumerGroupMemberMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    read_consumer_group_member_metadata_key_v5,
+CONSUMER_GROUP_MEMBER_METADATA_KEY_READERS: tuple[Reader[ConsumerGroupMemberMetadataKey] | None, ...] = LAYOUTS.readers(
+    ConsumerGroupMemberMetadataKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        read_consumer_group_member_metadata_key_v5,
+    ),
 )
 
 
-CONSUMER_GROUP_MEMBER_METADATA_KEY_WRITERS: tuple[Writer[ConsumerGroupMemberMetadataKey] | None, ...] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    write_consumer_group_member_metadata_key_v5,
+CONSUMER_GROUP_MEMBER_METADATA_KEY_WRITERS: tuple[Writer[ConsumerGroupMemberMetadataKey] | None, ...] = LAYOUTS.writers(
+    ConsumerGroupMemberMetadataKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        write_consumer_group_member_metadata_key_v5,
+    ),
 )
 
 
@@ -737,6 +807,7 @@ def encode_consumer_group_member_metadata_key(message: ConsumerGroupMemberMetada
 def read_consumer_group_member_metadata_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupMemberMetadataValue, int]:
+    begin = pos
     try:
         instance_id, pos = read_compact_nullable_string(buf, pos, end)
         rack_id, pos = read_compact_nullable_string(buf, pos, end)
@@ -770,7 +841,7 @@ def read_consumer_group_member_metadata_value_v0(
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupMemberMetadataValue(
             instance_id,
             rack_id,
@@ -783,7 +854,7 @@ def read_consumer_group_member_metadata_value_v0(
             classic_member_metadata,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupMemberMetadataValue v0") from error
+        raise explained(error, "ConsumerGroupMemberMetadataValue v0", begin) from error
 
 
 def write_consumer_group_member_metadata_value_v0(
@@ -813,12 +884,12 @@ def write_consumer_group_member_metadata_value_v0(
 
 
 CONSUMER_GROUP_MEMBER_METADATA_VALUE_READERS: tuple[Reader[ConsumerGroupMemberMetadataValue] | None, ...] = (
-    read_consumer_group_member_metadata_value_v0,
+    LAYOUTS.readers(ConsumerGroupMemberMetadataValue, (read_consumer_group_member_metadata_value_v0,))
 )
 
 
 CONSUMER_GROUP_MEMBER_METADATA_VALUE_WRITERS: tuple[Writer[ConsumerGroupMemberMetadataValue] | None, ...] = (
-    write_consumer_group_member_metadata_value_v0,
+    LAYOUTS.writers(ConsumerGroupMemberMetadataValue, (write_consumer_group_member_metadata_value_v0,))
 )
 
 
@@ -843,13 +914,14 @@ def encode_consumer_group_member_metadata_value(message: ConsumerGroupMemberMeta
 def read_consumer_group_target_assignment_metadata_key_v6(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupTargetAssignmentMetadataKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupTargetAssignmentMetadataKey(group_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupTargetAssignmentMetadataKey v6") from error
+        raise explained(error, "ConsumerGroupTargetAssignmentMetadataKey v6", begin) from error
 
 
 def write_consumer_group_target_assignment_metadata_key_v6(
@@ -862,27 +934,33 @@ def write_consumer_group_target_assignment_metadata_key_v6(
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_METADATA_KEY_READERS: tuple[
     Reader[ConsumerGroupTargetAssignmentMetadataKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    read_consumer_group_target_assignment_metadata_key_v6,
+] = LAYOUTS.readers(
+    ConsumerGroupTargetAssignmentMetadataKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        read_consumer_group_target_assignment_metadata_key_v6,
+    ),
 )
 
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_METADATA_KEY_WRITERS: tuple[
     Writer[ConsumerGroupTargetAssignmentMetadataKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    write_consumer_group_target_assignment_metadata_key_v6,
+] = LAYOUTS.writers(
+    ConsumerGroupTargetAssignmentMetadataKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        write_consumer_group_target_assignment_metadata_key_v6,
+    ),
 )
 
 
@@ -918,16 +996,17 @@ def encode_consumer_group_target_assignment_metadata_key(
 def read_consumer_group_target_assignment_metadata_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupTargetAssignmentMetadataValue, int]:
+    begin = pos
     try:
         assignment_epoch, tags = _iB.unpack_from(buf, pos)
         pos += 5
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupTargetAssignmentMetadataValue(assignment_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupTargetAssignmentMetadataValue v0") from error
+        raise explained(error, "ConsumerGroupTargetAssignmentMetadataValue v0", begin) from error
 
 
 def write_consumer_group_target_assignment_metadata_value_v0(
@@ -940,12 +1019,16 @@ def write_consumer_group_target_assignment_metadata_value_v0(
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_METADATA_VALUE_READERS: tuple[
     Reader[ConsumerGroupTargetAssignmentMetadataValue] | None, ...
-] = (read_consumer_group_target_assignment_metadata_value_v0,)
+] = LAYOUTS.readers(
+    ConsumerGroupTargetAssignmentMetadataValue, (read_consumer_group_target_assignment_metadata_value_v0,)
+)
 
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_METADATA_VALUE_WRITERS: tuple[
     Writer[ConsumerGroupTargetAssignmentMetadataValue] | None, ...
-] = (write_consumer_group_target_assignment_metadata_value_v0,)
+] = LAYOUTS.writers(
+    ConsumerGroupTargetAssignmentMetadataValue, (write_consumer_group_target_assignment_metadata_value_v0,)
+)
 
 
 def decode_consumer_group_target_assignment_metadata_value(
@@ -980,14 +1063,15 @@ def encode_consumer_group_target_assignment_metadata_value(
 def read_consumer_group_target_assignment_member_key_v7(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupTargetAssignmentMemberKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         member_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupTargetAssignmentMemberKey(group_id, member_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupTargetAssignmentMemberKey v7") from error
+        raise explained(error, "ConsumerGroupTargetAssignmentMemberKey v7", begin) from error
 
 
 def write_consumer_group_target_assignment_member_key_v7(
@@ -1001,29 +1085,35 @@ def write_consumer_group_target_assignment_member_key_v7(
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_MEMBER_KEY_READERS: tuple[
     Reader[ConsumerGroupTargetAssignmentMemberKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    read_consumer_group_target_assignment_member_key_v7,
+] = LAYOUTS.readers(
+    ConsumerGroupTargetAssignmentMemberKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        read_consumer_group_target_assignment_member_key_v7,
+    ),
 )
 
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_MEMBER_KEY_WRITERS: tuple[
     Writer[ConsumerGroupTargetAssignmentMemberKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    write_consumer_group_target_assignment_member_key_v7,
+] = LAYOUTS.writers(
+    ConsumerGroupTargetAssignmentMemberKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        write_consumer_group_target_assignment_member_key_v7,
+    ),
 )
 
 
@@ -1059,6 +1149,7 @@ def encode_consumer_group_target_assignment_member_key(
 def read_consumer_group_target_assignment_member_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupTargetAssignmentMemberValue, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -1070,10 +1161,10 @@ def read_consumer_group_target_assignment_member_value_v0(
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupTargetAssignmentMemberValue(topic_partitions), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupTargetAssignmentMemberValue v0") from error
+        raise explained(error, "ConsumerGroupTargetAssignmentMemberValue v0", begin) from error
 
 
 def write_consumer_group_target_assignment_member_value_v0(
@@ -1088,12 +1179,12 @@ def write_consumer_group_target_assignment_member_value_v0(
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_MEMBER_VALUE_READERS: tuple[
     Reader[ConsumerGroupTargetAssignmentMemberValue] | None, ...
-] = (read_consumer_group_target_assignment_member_value_v0,)
+] = LAYOUTS.readers(ConsumerGroupTargetAssignmentMemberValue, (read_consumer_group_target_assignment_member_value_v0,))
 
 
 CONSUMER_GROUP_TARGET_ASSIGNMENT_MEMBER_VALUE_WRITERS: tuple[
     Writer[ConsumerGroupTargetAssignmentMemberValue] | None, ...
-] = (write_consumer_group_target_assignment_member_value_v0,)
+] = LAYOUTS.writers(ConsumerGroupTargetAssignmentMemberValue, (write_consumer_group_target_assignment_member_value_v0,))
 
 
 def decode_consumer_group_target_assignment_member_value(
@@ -1128,14 +1219,15 @@ def encode_consumer_group_target_assignment_member_value(
 def read_consumer_group_current_member_assignment_key_v8(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupCurrentMemberAssignmentKey, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         member_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupCurrentMemberAssignmentKey(group_id, member_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupCurrentMemberAssignmentKey v8") from error
+        raise explained(error, "ConsumerGroupCurrentMemberAssignmentKey v8", begin) from error
 
 
 def write_consumer_group_current_member_assignment_key_v8(
@@ -1149,31 +1241,37 @@ def write_consumer_group_current_member_assignment_key_v8(
 
 CONSUMER_GROUP_CURRENT_MEMBER_ASSIGNMENT_KEY_READERS: tuple[
     Reader[ConsumerGroupCurrentMemberAssignmentKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    read_consumer_group_current_member_assignment_key_v8,
+] = LAYOUTS.readers(
+    ConsumerGroupCurrentMemberAssignmentKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        read_consumer_group_current_member_assignment_key_v8,
+    ),
 )
 
 
 CONSUMER_GROUP_CURRENT_MEMBER_ASSIGNMENT_KEY_WRITERS: tuple[
     Writer[ConsumerGroupCurrentMemberAssignmentKey] | None, ...
-] = (
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    None,
-    write_consumer_group_current_member_assignment_key_v8,
+] = LAYOUTS.writers(
+    ConsumerGroupCurrentMemberAssignmentKey,
+    (
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        write_consumer_group_current_member_assignment_key_v8,
+    ),
 )
 
 
@@ -1209,6 +1307,7 @@ def encode_consumer_group_current_member_assignment_key(
 def read_consumer_group_current_member_assignment_value_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerGroupCurrentMemberAssignmentValue, int]:
+    begin = pos
     try:
         member_epoch, previous_member_epoch, state, count = _iibB.unpack_from(buf, pos)
         pos += 10
@@ -1225,12 +1324,12 @@ def read_consumer_group_current_member_assignment_value_v0(
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerGroupCurrentMemberAssignmentValue(
             member_epoch, previous_member_epoch, state, assigned_partitions, partitions_pending_revocation
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerGroupCurrentMemberAssignmentValue v0") from error
+        raise explained(error, "ConsumerGroupCurrentMemberAssignmentValue v0", begin) from error
 
 
 def write_consumer_group_current_member_assignment_value_v0(
@@ -1248,12 +1347,16 @@ def write_consumer_group_current_member_assignment_value_v0(
 
 CONSUMER_GROUP_CURRENT_MEMBER_ASSIGNMENT_VALUE_READERS: tuple[
     Reader[ConsumerGroupCurrentMemberAssignmentValue] | None, ...
-] = (read_consumer_group_current_member_assignment_value_v0,)
+] = LAYOUTS.readers(
+    ConsumerGroupCurrentMemberAssignmentValue, (read_consumer_group_current_member_assignment_value_v0,)
+)
 
 
 CONSUMER_GROUP_CURRENT_MEMBER_ASSIGNMENT_VALUE_WRITERS: tuple[
     Writer[ConsumerGroupCurrentMemberAssignmentValue] | None, ...
-] = (write_consumer_group_current_member_assignment_value_v0,)
+] = LAYOUTS.writers(
+    ConsumerGroupCurrentMemberAssignmentValue, (write_consumer_group_current_member_assignment_value_v0,)
+)
 
 
 def decode_consumer_group_current_member_assignment_value(

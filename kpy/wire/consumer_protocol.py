@@ -8,6 +8,7 @@ The broker passes these bytes on; it reads them for OffsetDelete and to describe
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -86,6 +87,21 @@ class ConsumerProtocolAssignment(Message):
         self.user_data = user_data
 
 
+LAYOUTS = Layouts(
+    """\
+ConsumerProtocolSubscription.0: [s ?y - - -
+TopicPartition.1-3,0: s [i
+ConsumerProtocolSubscription.1: [s ?y [TopicPartition.1 - -
+ConsumerProtocolSubscription.2: [s ?y [TopicPartition.1 i -
+ConsumerProtocolSubscription.3: [s ?y [TopicPartition.1 i ?s
+ConsumerProtocolAssignment.0-3: [TopicPartition.1 ?y
+""",
+    TopicPartition,
+    ConsumerProtocolSubscription,
+    ConsumerProtocolAssignment,
+)
+
+
 _i = Struct(">i")
 
 
@@ -112,21 +128,23 @@ def _write_topic_partition_array_v1(items: list[TopicPartition], out: bytearray)
 def read_consumer_protocol_subscription_v0(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerProtocolSubscription, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = read_many(buf, pos, end, count, read_string)
         user_data, pos = read_nullable_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerProtocolSubscription(topics, user_data), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerProtocolSubscription v0") from error
+        raise explained(error, "ConsumerProtocolSubscription v0", begin) from error
 
 
 def read_consumer_protocol_subscription_v1(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerProtocolSubscription, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -136,15 +154,16 @@ def read_consumer_protocol_subscription_v1(
         pos += 4
         owned_partitions, pos = _read_topic_partition_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerProtocolSubscription(topics, user_data, owned_partitions), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerProtocolSubscription v1") from error
+        raise explained(error, "ConsumerProtocolSubscription v1", begin) from error
 
 
 def read_consumer_protocol_subscription_v2(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerProtocolSubscription, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -156,15 +175,16 @@ def read_consumer_protocol_subscription_v2(
         (generation_id,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerProtocolSubscription(topics, user_data, owned_partitions, generation_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerProtocolSubscription v2") from error
+        raise explained(error, "ConsumerProtocolSubscription v2", begin) from error
 
 
 def read_consumer_protocol_subscription_v3(
     buf: memoryview, pos: int, end: int
 ) -> tuple[ConsumerProtocolSubscription, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -177,10 +197,10 @@ def read_consumer_protocol_subscription_v3(
         pos += 4
         rack_id, pos = read_nullable_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerProtocolSubscription(topics, user_data, owned_partitions, generation_id, rack_id), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerProtocolSubscription v3") from error
+        raise explained(error, "ConsumerProtocolSubscription v3", begin) from error
 
 
 def write_consumer_protocol_subscription_v0(message: ConsumerProtocolSubscription, chunks: list[Buffer]) -> None:
@@ -228,19 +248,25 @@ def write_consumer_protocol_subscription_v3(message: ConsumerProtocolSubscriptio
     write_nullable_string(out, message.rack_id)
 
 
-CONSUMER_PROTOCOL_SUBSCRIPTION_READERS: tuple[Reader[ConsumerProtocolSubscription] | None, ...] = (
-    read_consumer_protocol_subscription_v0,
-    read_consumer_protocol_subscription_v1,
-    read_consumer_protocol_subscription_v2,
-    read_consumer_protocol_subscription_v3,
+CONSUMER_PROTOCOL_SUBSCRIPTION_READERS: tuple[Reader[ConsumerProtocolSubscription] | None, ...] = LAYOUTS.readers(
+    ConsumerProtocolSubscription,
+    (
+        read_consumer_protocol_subscription_v0,
+        read_consumer_protocol_subscription_v1,
+        read_consumer_protocol_subscription_v2,
+        read_consumer_protocol_subscription_v3,
+    ),
 )
 
 
-CONSUMER_PROTOCOL_SUBSCRIPTION_WRITERS: tuple[Writer[ConsumerProtocolSubscription] | None, ...] = (
-    write_consumer_protocol_subscription_v0,
-    write_consumer_protocol_subscription_v1,
-    write_consumer_protocol_subscription_v2,
-    write_consumer_protocol_subscription_v3,
+CONSUMER_PROTOCOL_SUBSCRIPTION_WRITERS: tuple[Writer[ConsumerProtocolSubscription] | None, ...] = LAYOUTS.writers(
+    ConsumerProtocolSubscription,
+    (
+        write_consumer_protocol_subscription_v0,
+        write_consumer_protocol_subscription_v1,
+        write_consumer_protocol_subscription_v2,
+        write_consumer_protocol_subscription_v3,
+    ),
 )
 
 
@@ -260,16 +286,17 @@ def encode_consumer_protocol_subscription(message: ConsumerProtocolSubscription,
 
 
 def read_consumer_protocol_assignment_v0(buf: memoryview, pos: int, end: int) -> tuple[ConsumerProtocolAssignment, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         assigned_partitions, pos = _read_topic_partition_array_v1(buf, pos, end, count)
         user_data, pos = read_nullable_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ConsumerProtocolAssignment(assigned_partitions, user_data), pos
     except MALFORMED as error:
-        raise explained(error, "ConsumerProtocolAssignment v0-v3") from error
+        raise explained(error, "ConsumerProtocolAssignment v0-v3", begin) from error
 
 
 def write_consumer_protocol_assignment_v0(message: ConsumerProtocolAssignment, chunks: list[Buffer]) -> None:
@@ -280,19 +307,25 @@ def write_consumer_protocol_assignment_v0(message: ConsumerProtocolAssignment, c
     write_nullable_bytes(out, message.user_data)
 
 
-CONSUMER_PROTOCOL_ASSIGNMENT_READERS: tuple[Reader[ConsumerProtocolAssignment] | None, ...] = (
-    read_consumer_protocol_assignment_v0,
-    read_consumer_protocol_assignment_v0,
-    read_consumer_protocol_assignment_v0,
-    read_consumer_protocol_assignment_v0,
+CONSUMER_PROTOCOL_ASSIGNMENT_READERS: tuple[Reader[ConsumerProtocolAssignment] | None, ...] = LAYOUTS.readers(
+    ConsumerProtocolAssignment,
+    (
+        read_consumer_protocol_assignment_v0,
+        read_consumer_protocol_assignment_v0,
+        read_consumer_protocol_assignment_v0,
+        read_consumer_protocol_assignment_v0,
+    ),
 )
 
 
-CONSUMER_PROTOCOL_ASSIGNMENT_WRITERS: tuple[Writer[ConsumerProtocolAssignment] | None, ...] = (
-    write_consumer_protocol_assignment_v0,
-    write_consumer_protocol_assignment_v0,
-    write_consumer_protocol_assignment_v0,
-    write_consumer_protocol_assignment_v0,
+CONSUMER_PROTOCOL_ASSIGNMENT_WRITERS: tuple[Writer[ConsumerProtocolAssignment] | None, ...] = LAYOUTS.writers(
+    ConsumerProtocolAssignment,
+    (
+        write_consumer_protocol_assignment_v0,
+        write_consumer_protocol_assignment_v0,
+        write_consumer_protocol_assignment_v0,
+        write_consumer_protocol_assignment_v0,
+    ),
 )
 
 

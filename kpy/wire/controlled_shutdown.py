@@ -8,6 +8,7 @@ Requests of v0 have request header v0, which has no client id.
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -76,6 +77,22 @@ class ControlledShutdownResponse(Message):
         )
 
 
+LAYOUTS = Layouts(
+    """\
+ControlledShutdownRequest.0-1: i -
+ControlledShutdownRequest.2: i q
+ControlledShutdownRequest.3: ~ i q
+RemainingPartition.0-2: s i
+ControlledShutdownResponse.0-2: h [RemainingPartition.0
+RemainingPartition.3: ~ s i
+ControlledShutdownResponse.3: ~ h [RemainingPartition.3
+""",
+    RemainingPartition,
+    ControlledShutdownRequest,
+    ControlledShutdownResponse,
+)
+
+
 _h = Struct(">h")
 _hB = Struct(">hB")
 _hi = Struct(">hi")
@@ -130,38 +147,41 @@ def _write_remaining_partition_array_v3(items: list[RemainingPartition], out: by
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ControlledShutdownRequest, int]:
+    begin = pos
     try:
         (broker_id,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ControlledShutdownRequest(broker_id), pos
     except MALFORMED as error:
-        raise explained(error, "ControlledShutdown request v0-v1") from error
+        raise explained(error, "ControlledShutdown request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ControlledShutdownRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch = _iq.unpack_from(buf, pos)
         pos += 12
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ControlledShutdownRequest(broker_id, broker_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "ControlledShutdown request v2") from error
+        raise explained(error, "ControlledShutdown request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[ControlledShutdownRequest, int]:
+    begin = pos
     try:
         broker_id, broker_epoch, tags = _iqB.unpack_from(buf, pos)
         pos += 13
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ControlledShutdownRequest(broker_id, broker_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "ControlledShutdown request v3") from error
+        raise explained(error, "ControlledShutdown request v3", begin) from error
 
 
 def write_request_v0(message: ControlledShutdownRequest, chunks: list[Buffer]) -> None:
@@ -182,24 +202,30 @@ def write_request_v3(message: ControlledShutdownRequest, chunks: list[Buffer]) -
     out += _iqx.pack(message.broker_id, message.broker_epoch)
 
 
-REQUEST_READERS: tuple[Reader[ControlledShutdownRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[ControlledShutdownRequest] | None, ...] = LAYOUTS.readers(
+    ControlledShutdownRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ControlledShutdownRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[ControlledShutdownRequest] | None, ...] = LAYOUTS.writers(
+    ControlledShutdownRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ControlledShutdownRequest:
-    return decode(REQUEST_READERS, "ControlledShutdown request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ControlledShutdownRequest:
+    return decode(REQUEST_READERS, "ControlledShutdown request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ControlledShutdownRequest, version: int) -> list[Buffer]:
@@ -207,18 +233,20 @@ def encode_request(message: ControlledShutdownRequest, version: int) -> list[Buf
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ControlledShutdownResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         remaining_partitions, pos = _read_remaining_partition_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ControlledShutdownResponse(error_code, remaining_partitions), pos
     except MALFORMED as error:
-        raise explained(error, "ControlledShutdown response v0-v2") from error
+        raise explained(error, "ControlledShutdown response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ControlledShutdownResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -230,10 +258,10 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ControlledShu
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ControlledShutdownResponse(error_code, remaining_partitions), pos
     except MALFORMED as error:
-        raise explained(error, "ControlledShutdown response v3") from error
+        raise explained(error, "ControlledShutdown response v3", begin) from error
 
 
 def write_response_v0(message: ControlledShutdownResponse, chunks: list[Buffer]) -> None:
@@ -252,24 +280,30 @@ def write_response_v3(message: ControlledShutdownResponse, chunks: list[Buffer])
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ControlledShutdownResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[ControlledShutdownResponse] | None, ...] = LAYOUTS.readers(
+    ControlledShutdownResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ControlledShutdownResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[ControlledShutdownResponse] | None, ...] = LAYOUTS.writers(
+    ControlledShutdownResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ControlledShutdownResponse:
-    return decode(RESPONSE_READERS, "ControlledShutdown response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ControlledShutdownResponse:
+    return decode(RESPONSE_READERS, "ControlledShutdown response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ControlledShutdownResponse, version: int) -> list[Buffer]:

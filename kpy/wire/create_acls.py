@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -101,6 +102,26 @@ class CreateAclsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, results: list[AclCreationResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.results: list[AclCreationResult] = [] if results is EMPTY else results
+
+
+LAYOUTS = Layouts(
+    """\
+AclCreation.0: b s - s s b b
+CreateAclsRequest.0: [AclCreation.0
+AclCreation.1: b s b s s b b
+CreateAclsRequest.1: [AclCreation.1
+AclCreation.2-3: ~ b s b s s b b
+CreateAclsRequest.2-3: ~ [AclCreation.2
+AclCreationResult.0-1: h ?s
+CreateAclsResponse.0-1: i [AclCreationResult.0
+AclCreationResult.2-3: ~ h ?s
+CreateAclsResponse.2-3: ~ i [AclCreationResult.2
+""",
+    AclCreation,
+    AclCreationResult,
+    CreateAclsRequest,
+    CreateAclsResponse,
+)
 
 
 _b = Struct(">b")
@@ -259,30 +280,33 @@ def _write_acl_creation_result_array_v2(items: list[AclCreationResult], out: byt
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         creations, pos = _read_acl_creation_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateAclsRequest(creations), pos
     except MALFORMED as error:
-        raise explained(error, "CreateAcls request v0") from error
+        raise explained(error, "CreateAcls request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         creations, pos = _read_acl_creation_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateAclsRequest(creations), pos
     except MALFORMED as error:
-        raise explained(error, "CreateAcls request v1") from error
+        raise explained(error, "CreateAcls request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -294,10 +318,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateAclsRequest(creations), pos
     except MALFORMED as error:
-        raise explained(error, "CreateAcls request v2-v3") from error
+        raise explained(error, "CreateAcls request v2-v3", begin) from error
 
 
 def write_request_v0(message: CreateAclsRequest, chunks: list[Buffer]) -> None:
@@ -322,24 +346,30 @@ def write_request_v2(message: CreateAclsRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[CreateAclsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[CreateAclsRequest] | None, ...] = LAYOUTS.readers(
+    CreateAclsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[CreateAclsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[CreateAclsRequest] | None, ...] = LAYOUTS.writers(
+    CreateAclsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> CreateAclsRequest:
-    return decode(REQUEST_READERS, "CreateAcls request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateAclsRequest:
+    return decode(REQUEST_READERS, "CreateAcls request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: CreateAclsRequest, version: int) -> list[Buffer]:
@@ -347,18 +377,20 @@ def encode_request(message: CreateAclsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_acl_creation_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateAclsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "CreateAcls response v0-v1") from error
+        raise explained(error, "CreateAcls response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -370,10 +402,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateAclsRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateAclsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "CreateAcls response v2-v3") from error
+        raise explained(error, "CreateAcls response v2-v3", begin) from error
 
 
 def write_response_v0(message: CreateAclsResponse, chunks: list[Buffer]) -> None:
@@ -392,24 +424,30 @@ def write_response_v2(message: CreateAclsResponse, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[CreateAclsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[CreateAclsResponse] | None, ...] = LAYOUTS.readers(
+    CreateAclsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[CreateAclsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[CreateAclsResponse] | None, ...] = LAYOUTS.writers(
+    CreateAclsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> CreateAclsResponse:
-    return decode(RESPONSE_READERS, "CreateAcls response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateAclsResponse:
+    return decode(RESPONSE_READERS, "CreateAcls response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: CreateAclsResponse, version: int) -> list[Buffer]:

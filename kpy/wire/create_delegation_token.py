@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -118,6 +119,23 @@ class CreateDelegationTokenResponse(Message):
         self.throttle_time_ms = throttle_time_ms
 
 
+LAYOUTS = Layouts(
+    """\
+CreatableRenewers.0-1: s s
+CreateDelegationTokenRequest.0-1: - - [CreatableRenewers.0 q
+CreatableRenewers.2-3: ~ s s
+CreateDelegationTokenRequest.2: ~ - - [CreatableRenewers.2 q
+CreateDelegationTokenRequest.3: ~ ?s ?s [CreatableRenewers.2 q
+CreateDelegationTokenResponse.0-1: h s s - - q q q s y i
+CreateDelegationTokenResponse.2: ~ h s s - - q q q s y i
+CreateDelegationTokenResponse.3: ~ h s s s s q q q s y i
+""",
+    CreatableRenewers,
+    CreateDelegationTokenRequest,
+    CreateDelegationTokenResponse,
+)
+
+
 _h = Struct(">h")
 _i = Struct(">i")
 _iB = Struct(">iB")
@@ -172,6 +190,7 @@ def _write_creatable_renewers_array_v2(items: list[CreatableRenewers], out: byte
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -179,13 +198,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegati
         (max_lifetime_ms,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenRequest(renewers=renewers, max_lifetime_ms=max_lifetime_ms), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken request v0-v1") from error
+        raise explained(error, "CreateDelegationToken request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -197,13 +217,14 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegati
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenRequest(renewers=renewers, max_lifetime_ms=max_lifetime_ms), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken request v2") from error
+        raise explained(error, "CreateDelegationToken request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenRequest, int]:
+    begin = pos
     try:
         owner_principal_type, pos = read_compact_nullable_string(buf, pos, end)
         owner_principal_name, pos = read_compact_nullable_string(buf, pos, end)
@@ -217,10 +238,10 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegati
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenRequest(owner_principal_type, owner_principal_name, renewers, max_lifetime_ms), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken request v3") from error
+        raise explained(error, "CreateDelegationToken request v3", begin) from error
 
 
 def write_request_v0(message: CreateDelegationTokenRequest, chunks: list[Buffer]) -> None:
@@ -249,24 +270,30 @@ def write_request_v3(message: CreateDelegationTokenRequest, chunks: list[Buffer]
     out += _qx.pack(message.max_lifetime_ms)
 
 
-REQUEST_READERS: tuple[Reader[CreateDelegationTokenRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[CreateDelegationTokenRequest] | None, ...] = LAYOUTS.readers(
+    CreateDelegationTokenRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[CreateDelegationTokenRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[CreateDelegationTokenRequest] | None, ...] = LAYOUTS.writers(
+    CreateDelegationTokenRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> CreateDelegationTokenRequest:
-    return decode(REQUEST_READERS, "CreateDelegationToken request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateDelegationTokenRequest:
+    return decode(REQUEST_READERS, "CreateDelegationToken request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: CreateDelegationTokenRequest, version: int) -> list[Buffer]:
@@ -274,6 +301,7 @@ def encode_request(message: CreateDelegationTokenRequest, version: int) -> list[
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -286,7 +314,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenResponse(
             error_code,
             principal_type,
@@ -299,10 +327,11 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
             throttle_time_ms=throttle_time_ms,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken response v0-v1") from error
+        raise explained(error, "CreateDelegationToken response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -317,7 +346,7 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenResponse(
             error_code,
             principal_type,
@@ -330,10 +359,11 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
             throttle_time_ms=throttle_time_ms,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken response v2") from error
+        raise explained(error, "CreateDelegationToken response v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegationTokenResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -350,7 +380,7 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateDelegationTokenResponse(
             error_code,
             principal_type,
@@ -365,7 +395,7 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[CreateDelegat
             throttle_time_ms,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "CreateDelegationToken response v3") from error
+        raise explained(error, "CreateDelegationToken response v3", begin) from error
 
 
 def write_response_v0(message: CreateDelegationTokenResponse, chunks: list[Buffer]) -> None:
@@ -406,24 +436,30 @@ def write_response_v3(message: CreateDelegationTokenResponse, chunks: list[Buffe
     out += _ix.pack(message.throttle_time_ms)
 
 
-RESPONSE_READERS: tuple[Reader[CreateDelegationTokenResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[CreateDelegationTokenResponse] | None, ...] = LAYOUTS.readers(
+    CreateDelegationTokenResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[CreateDelegationTokenResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[CreateDelegationTokenResponse] | None, ...] = LAYOUTS.writers(
+    CreateDelegationTokenResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> CreateDelegationTokenResponse:
-    return decode(RESPONSE_READERS, "CreateDelegationToken response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateDelegationTokenResponse:
+    return decode(RESPONSE_READERS, "CreateDelegationToken response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: CreateDelegationTokenResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -107,6 +108,27 @@ class CreatePartitionsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, results: list[CreatePartitionsTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.results: list[CreatePartitionsTopicResult] = [] if results is EMPTY else results
+
+
+LAYOUTS = Layouts(
+    """\
+CreatePartitionsAssignment.0-1: [i
+CreatePartitionsTopic.0-1: s i ?[CreatePartitionsAssignment.0
+CreatePartitionsRequest.0-1: [CreatePartitionsTopic.0 i z
+CreatePartitionsAssignment.2-3: ~ [i
+CreatePartitionsTopic.2-3: ~ s i ?[CreatePartitionsAssignment.2
+CreatePartitionsRequest.2-3: ~ [CreatePartitionsTopic.2 i z
+CreatePartitionsTopicResult.0-1: s h ?s
+CreatePartitionsResponse.0-1: i [CreatePartitionsTopicResult.0
+CreatePartitionsTopicResult.2-3: ~ s h ?s
+CreatePartitionsResponse.2-3: ~ i [CreatePartitionsTopicResult.2
+""",
+    CreatePartitionsAssignment,
+    CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+)
 
 
 _h = Struct(">h")
@@ -278,6 +300,7 @@ def _write_create_partitions_topic_result_array_v2(items: list[CreatePartitionsT
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitionsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -285,13 +308,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitio
         timeout_ms, validate_only = _iz.unpack_from(buf, pos)
         pos += 5
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreatePartitionsRequest(topics, timeout_ms, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "CreatePartitions request v0-v1") from error
+        raise explained(error, "CreatePartitions request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -303,10 +327,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreatePartitionsRequest(topics, timeout_ms, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "CreatePartitions request v2-v3") from error
+        raise explained(error, "CreatePartitions request v2-v3", begin) from error
 
 
 def write_request_v0(message: CreatePartitionsRequest, chunks: list[Buffer]) -> None:
@@ -325,24 +349,30 @@ def write_request_v2(message: CreatePartitionsRequest, chunks: list[Buffer]) -> 
     out += _izx.pack(message.timeout_ms, message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[CreatePartitionsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[CreatePartitionsRequest] | None, ...] = LAYOUTS.readers(
+    CreatePartitionsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[CreatePartitionsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[CreatePartitionsRequest] | None, ...] = LAYOUTS.writers(
+    CreatePartitionsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> CreatePartitionsRequest:
-    return decode(REQUEST_READERS, "CreatePartitions request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreatePartitionsRequest:
+    return decode(REQUEST_READERS, "CreatePartitions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: CreatePartitionsRequest, version: int) -> list[Buffer]:
@@ -350,18 +380,20 @@ def encode_request(message: CreatePartitionsRequest, version: int) -> list[Buffe
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_create_partitions_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreatePartitionsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "CreatePartitions response v0-v1") from error
+        raise explained(error, "CreatePartitions response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreatePartitionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -373,10 +405,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreatePartiti
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreatePartitionsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "CreatePartitions response v2-v3") from error
+        raise explained(error, "CreatePartitions response v2-v3", begin) from error
 
 
 def write_response_v0(message: CreatePartitionsResponse, chunks: list[Buffer]) -> None:
@@ -395,24 +427,30 @@ def write_response_v2(message: CreatePartitionsResponse, chunks: list[Buffer]) -
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[CreatePartitionsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[CreatePartitionsResponse] | None, ...] = LAYOUTS.readers(
+    CreatePartitionsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[CreatePartitionsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[CreatePartitionsResponse] | None, ...] = LAYOUTS.writers(
+    CreatePartitionsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> CreatePartitionsResponse:
-    return decode(RESPONSE_READERS, "CreatePartitions response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreatePartitionsResponse:
+    return decode(RESPONSE_READERS, "CreatePartitions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: CreatePartitionsResponse, version: int) -> list[Buffer]:

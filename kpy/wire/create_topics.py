@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -183,6 +184,38 @@ class CreateTopicsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[CreatableTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[CreatableTopicResult] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+CreatableReplicaAssignment.0-4: i [i
+CreatableTopicConfig.0-4: s ?s
+CreatableTopic.0-4: s i h [CreatableReplicaAssignment.0 [CreatableTopicConfig.0
+CreateTopicsRequest.0: [CreatableTopic.0 i -
+CreateTopicsRequest.1-4: [CreatableTopic.0 i z
+CreatableReplicaAssignment.5-7: ~ i [i
+CreatableTopicConfig.5-7: ~ s ?s
+CreatableTopic.5-7: ~ s i h [CreatableReplicaAssignment.5 [CreatableTopicConfig.5
+CreateTopicsRequest.5-7: ~ [CreatableTopic.5 i z
+CreatableTopicResult.0: s - h - - - - -
+CreateTopicsResponse.0: - [CreatableTopicResult.0
+CreatableTopicResult.1-4: s - h ?s - - - -
+CreateTopicsResponse.1: - [CreatableTopicResult.1
+CreateTopicsResponse.2-4: i [CreatableTopicResult.1
+CreatableTopicConfigs.5-7: ~ s ?s z b z
+CreatableTopicResult.5-6: ~ s - h ?s 0:h i h ?[CreatableTopicConfigs.5
+CreateTopicsResponse.5-6: ~ i [CreatableTopicResult.5
+CreatableTopicResult.7: ~ s u h ?s 0:h i h ?[CreatableTopicConfigs.5
+CreateTopicsResponse.7: ~ i [CreatableTopicResult.7
+""",
+    CreatableReplicaAssignment,
+    CreatableTopicConfig,
+    CreatableTopic,
+    CreatableTopicConfigs,
+    CreatableTopicResult,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
 
 
 _h = Struct(">h")
@@ -555,6 +588,7 @@ def _write_creatable_topic_result_array_v7(items: list[CreatableTopicResult], ou
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -562,13 +596,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRe
         (timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsRequest(topics, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics request v0") from error
+        raise explained(error, "CreateTopics request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -576,13 +611,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRe
         timeout_ms, validate_only = _iz.unpack_from(buf, pos)
         pos += 5
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsRequest(topics, timeout_ms, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics request v1-v4") from error
+        raise explained(error, "CreateTopics request v1-v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -594,10 +630,10 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsRequest(topics, timeout_ms, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics request v5-v7") from error
+        raise explained(error, "CreateTopics request v5-v7", begin) from error
 
 
 def write_request_v0(message: CreateTopicsRequest, chunks: list[Buffer]) -> None:
@@ -624,32 +660,38 @@ def write_request_v5(message: CreateTopicsRequest, chunks: list[Buffer]) -> None
     out += _izx.pack(message.timeout_ms, message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[CreateTopicsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
-    read_request_v1,
-    read_request_v1,
-    read_request_v5,
-    read_request_v5,
-    read_request_v5,
+REQUEST_READERS: tuple[Reader[CreateTopicsRequest] | None, ...] = LAYOUTS.readers(
+    CreateTopicsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+        read_request_v1,
+        read_request_v1,
+        read_request_v5,
+        read_request_v5,
+        read_request_v5,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[CreateTopicsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
-    write_request_v1,
-    write_request_v1,
-    write_request_v5,
-    write_request_v5,
-    write_request_v5,
+REQUEST_WRITERS: tuple[Writer[CreateTopicsRequest] | None, ...] = LAYOUTS.writers(
+    CreateTopicsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+        write_request_v1,
+        write_request_v1,
+        write_request_v5,
+        write_request_v5,
+        write_request_v5,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> CreateTopicsRequest:
-    return decode(REQUEST_READERS, "CreateTopics request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateTopicsRequest:
+    return decode(REQUEST_READERS, "CreateTopics request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: CreateTopicsRequest, version: int) -> list[Buffer]:
@@ -657,42 +699,46 @@ def encode_request(message: CreateTopicsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_creatable_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics response v0") from error
+        raise explained(error, "CreateTopics response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_creatable_topic_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics response v1") from error
+        raise explained(error, "CreateTopics response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_creatable_topic_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics response v2-v4") from error
+        raise explained(error, "CreateTopics response v2-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -704,13 +750,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics response v5-v6") from error
+        raise explained(error, "CreateTopics response v5-v6", begin) from error
 
 
 def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -722,10 +769,10 @@ def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[CreateTopicsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return CreateTopicsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "CreateTopics response v7") from error
+        raise explained(error, "CreateTopics response v7", begin) from error
 
 
 def write_response_v0(message: CreateTopicsResponse, chunks: list[Buffer]) -> None:
@@ -767,32 +814,38 @@ def write_response_v7(message: CreateTopicsResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[CreateTopicsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
-    read_response_v5,
-    read_response_v5,
-    read_response_v7,
+RESPONSE_READERS: tuple[Reader[CreateTopicsResponse] | None, ...] = LAYOUTS.readers(
+    CreateTopicsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+        read_response_v5,
+        read_response_v5,
+        read_response_v7,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[CreateTopicsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
-    write_response_v5,
-    write_response_v5,
-    write_response_v7,
+RESPONSE_WRITERS: tuple[Writer[CreateTopicsResponse] | None, ...] = LAYOUTS.writers(
+    CreateTopicsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+        write_response_v5,
+        write_response_v5,
+        write_response_v7,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> CreateTopicsResponse:
-    return decode(RESPONSE_READERS, "CreateTopics response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> CreateTopicsResponse:
+    return decode(RESPONSE_READERS, "CreateTopics response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: CreateTopicsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -143,6 +144,32 @@ class DeleteAclsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, filter_results: list[DeleteAclsFilterResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.filter_results: list[DeleteAclsFilterResult] = [] if filter_results is EMPTY else filter_results
+
+
+LAYOUTS = Layouts(
+    """\
+DeleteAclsFilter.0: b ?s - ?s ?s b b
+DeleteAclsRequest.0: [DeleteAclsFilter.0
+DeleteAclsFilter.1: b ?s b ?s ?s b b
+DeleteAclsRequest.1: [DeleteAclsFilter.1
+DeleteAclsFilter.2-3: ~ b ?s b ?s ?s b b
+DeleteAclsRequest.2-3: ~ [DeleteAclsFilter.2
+DeleteAclsMatchingAcl.0: h ?s b s - s s b b
+DeleteAclsFilterResult.0: h ?s [DeleteAclsMatchingAcl.0
+DeleteAclsResponse.0: i [DeleteAclsFilterResult.0
+DeleteAclsMatchingAcl.1: h ?s b s b s s b b
+DeleteAclsFilterResult.1: h ?s [DeleteAclsMatchingAcl.1
+DeleteAclsResponse.1: i [DeleteAclsFilterResult.1
+DeleteAclsMatchingAcl.2-3: ~ h ?s b s b s s b b
+DeleteAclsFilterResult.2-3: ~ h ?s [DeleteAclsMatchingAcl.2
+DeleteAclsResponse.2-3: ~ i [DeleteAclsFilterResult.2
+""",
+    DeleteAclsFilter,
+    DeleteAclsMatchingAcl,
+    DeleteAclsFilterResult,
+    DeleteAclsRequest,
+    DeleteAclsResponse,
+)
 
 
 _b = Struct(">b")
@@ -495,30 +522,33 @@ def _write_delete_acls_filter_result_array_v2(items: list[DeleteAclsFilterResult
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         filters, pos = _read_delete_acls_filter_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsRequest(filters), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls request v0") from error
+        raise explained(error, "DeleteAcls request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         filters, pos = _read_delete_acls_filter_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsRequest(filters), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls request v1") from error
+        raise explained(error, "DeleteAcls request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -530,10 +560,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsRequest(filters), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls request v2-v3") from error
+        raise explained(error, "DeleteAcls request v2-v3", begin) from error
 
 
 def write_request_v0(message: DeleteAclsRequest, chunks: list[Buffer]) -> None:
@@ -558,24 +588,30 @@ def write_request_v2(message: DeleteAclsRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DeleteAclsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DeleteAclsRequest] | None, ...] = LAYOUTS.readers(
+    DeleteAclsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DeleteAclsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DeleteAclsRequest] | None, ...] = LAYOUTS.writers(
+    DeleteAclsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DeleteAclsRequest:
-    return decode(REQUEST_READERS, "DeleteAcls request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteAclsRequest:
+    return decode(REQUEST_READERS, "DeleteAcls request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DeleteAclsRequest, version: int) -> list[Buffer]:
@@ -583,30 +619,33 @@ def encode_request(message: DeleteAclsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         filter_results, pos = _read_delete_acls_filter_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsResponse(throttle_time_ms, filter_results), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls response v0") from error
+        raise explained(error, "DeleteAcls response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         filter_results, pos = _read_delete_acls_filter_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsResponse(throttle_time_ms, filter_results), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls response v1") from error
+        raise explained(error, "DeleteAcls response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -618,10 +657,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteAclsRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteAclsResponse(throttle_time_ms, filter_results), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteAcls response v2-v3") from error
+        raise explained(error, "DeleteAcls response v2-v3", begin) from error
 
 
 def write_response_v0(message: DeleteAclsResponse, chunks: list[Buffer]) -> None:
@@ -647,24 +686,30 @@ def write_response_v2(message: DeleteAclsResponse, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DeleteAclsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DeleteAclsResponse] | None, ...] = LAYOUTS.readers(
+    DeleteAclsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DeleteAclsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DeleteAclsResponse] | None, ...] = LAYOUTS.writers(
+    DeleteAclsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DeleteAclsResponse:
-    return decode(RESPONSE_READERS, "DeleteAcls response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteAclsResponse:
+    return decode(RESPONSE_READERS, "DeleteAcls response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DeleteAclsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -68,6 +69,21 @@ class DeleteGroupsResponse(Message):
         self.results: list[DeletableGroupResult] = [] if results is EMPTY else results
 
 
+LAYOUTS = Layouts(
+    """\
+DeleteGroupsRequest.0-1: [s
+DeleteGroupsRequest.2: ~ [s
+DeletableGroupResult.0-1: s h
+DeleteGroupsResponse.0-1: i [DeletableGroupResult.0
+DeletableGroupResult.2: ~ s h
+DeleteGroupsResponse.2: ~ i [DeletableGroupResult.2
+""",
+    DeletableGroupResult,
+    DeleteGroupsRequest,
+    DeleteGroupsResponse,
+)
+
+
 _h = Struct(">h")
 _hB = Struct(">hB")
 _hx = Struct(">hx")
@@ -119,18 +135,20 @@ def _write_deletable_group_result_array_v2(items: list[DeletableGroupResult], ou
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         groups_names, pos = read_many(buf, pos, end, count, read_string)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteGroupsRequest(groups_names), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteGroups request v0-v1") from error
+        raise explained(error, "DeleteGroups request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -142,10 +160,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteGroupsRequest(groups_names), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteGroups request v2") from error
+        raise explained(error, "DeleteGroups request v2", begin) from error
 
 
 def write_request_v0(message: DeleteGroupsRequest, chunks: list[Buffer]) -> None:
@@ -165,22 +183,28 @@ def write_request_v2(message: DeleteGroupsRequest, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DeleteGroupsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DeleteGroupsRequest] | None, ...] = LAYOUTS.readers(
+    DeleteGroupsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DeleteGroupsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DeleteGroupsRequest] | None, ...] = LAYOUTS.writers(
+    DeleteGroupsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DeleteGroupsRequest:
-    return decode(REQUEST_READERS, "DeleteGroups request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteGroupsRequest:
+    return decode(REQUEST_READERS, "DeleteGroups request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DeleteGroupsRequest, version: int) -> list[Buffer]:
@@ -188,18 +212,20 @@ def encode_request(message: DeleteGroupsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_deletable_group_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteGroupsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteGroups response v0-v1") from error
+        raise explained(error, "DeleteGroups response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -211,10 +237,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteGroupsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteGroupsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteGroups response v2") from error
+        raise explained(error, "DeleteGroups response v2", begin) from error
 
 
 def write_response_v0(message: DeleteGroupsResponse, chunks: list[Buffer]) -> None:
@@ -233,22 +259,28 @@ def write_response_v2(message: DeleteGroupsResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DeleteGroupsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DeleteGroupsResponse] | None, ...] = LAYOUTS.readers(
+    DeleteGroupsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DeleteGroupsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DeleteGroupsResponse] | None, ...] = LAYOUTS.writers(
+    DeleteGroupsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DeleteGroupsResponse:
-    return decode(RESPONSE_READERS, "DeleteGroups response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteGroupsResponse:
+    return decode(RESPONSE_READERS, "DeleteGroups response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DeleteGroupsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -110,6 +111,30 @@ class DeleteRecordsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[DeleteRecordsTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[DeleteRecordsTopicResult] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+DeleteRecordsPartition.0-1: i q
+DeleteRecordsTopic.0-1: s [DeleteRecordsPartition.0
+DeleteRecordsRequest.0-1: [DeleteRecordsTopic.0 i
+DeleteRecordsPartition.2: ~ i q
+DeleteRecordsTopic.2: ~ s [DeleteRecordsPartition.2
+DeleteRecordsRequest.2: ~ [DeleteRecordsTopic.2 i
+DeleteRecordsPartitionResult.0-1: i q h
+DeleteRecordsTopicResult.0-1: s [DeleteRecordsPartitionResult.0
+DeleteRecordsResponse.0-1: i [DeleteRecordsTopicResult.0
+DeleteRecordsPartitionResult.2: ~ i q h
+DeleteRecordsTopicResult.2: ~ s [DeleteRecordsPartitionResult.2
+DeleteRecordsResponse.2: ~ i [DeleteRecordsTopicResult.2
+""",
+    DeleteRecordsPartition,
+    DeleteRecordsTopic,
+    DeleteRecordsPartitionResult,
+    DeleteRecordsTopicResult,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+)
 
 
 _i = Struct(">i")
@@ -303,6 +328,7 @@ def _write_delete_records_topic_result_array_v2(items: list[DeleteRecordsTopicRe
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -310,13 +336,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsR
         (timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteRecordsRequest(topics, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteRecords request v0-v1") from error
+        raise explained(error, "DeleteRecords request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -328,10 +355,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteRecordsRequest(topics, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteRecords request v2") from error
+        raise explained(error, "DeleteRecords request v2", begin) from error
 
 
 def write_request_v0(message: DeleteRecordsRequest, chunks: list[Buffer]) -> None:
@@ -350,22 +377,28 @@ def write_request_v2(message: DeleteRecordsRequest, chunks: list[Buffer]) -> Non
     out += _ix.pack(message.timeout_ms)
 
 
-REQUEST_READERS: tuple[Reader[DeleteRecordsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DeleteRecordsRequest] | None, ...] = LAYOUTS.readers(
+    DeleteRecordsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DeleteRecordsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DeleteRecordsRequest] | None, ...] = LAYOUTS.writers(
+    DeleteRecordsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DeleteRecordsRequest:
-    return decode(REQUEST_READERS, "DeleteRecords request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteRecordsRequest:
+    return decode(REQUEST_READERS, "DeleteRecords request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DeleteRecordsRequest, version: int) -> list[Buffer]:
@@ -373,18 +406,20 @@ def encode_request(message: DeleteRecordsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_delete_records_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteRecordsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteRecords response v0-v1") from error
+        raise explained(error, "DeleteRecords response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecordsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -396,10 +431,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DeleteRecords
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteRecordsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteRecords response v2") from error
+        raise explained(error, "DeleteRecords response v2", begin) from error
 
 
 def write_response_v0(message: DeleteRecordsResponse, chunks: list[Buffer]) -> None:
@@ -418,22 +453,28 @@ def write_response_v2(message: DeleteRecordsResponse, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DeleteRecordsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DeleteRecordsResponse] | None, ...] = LAYOUTS.readers(
+    DeleteRecordsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DeleteRecordsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DeleteRecordsResponse] | None, ...] = LAYOUTS.writers(
+    DeleteRecordsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DeleteRecordsResponse:
-    return decode(RESPONSE_READERS, "DeleteRecords response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteRecordsResponse:
+    return decode(RESPONSE_READERS, "DeleteRecords response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DeleteRecordsResponse, version: int) -> list[Buffer]:

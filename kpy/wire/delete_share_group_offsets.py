@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -97,6 +98,20 @@ class DeleteShareGroupOffsetsResponse(Message):
         self.responses: list[DeleteShareGroupOffsetsResponseTopic] = [] if responses is EMPTY else responses
 
 
+LAYOUTS = Layouts(
+    """\
+DeleteShareGroupOffsetsRequestTopic.0: ~ s
+DeleteShareGroupOffsetsRequest.0: ~ s [DeleteShareGroupOffsetsRequestTopic.0
+DeleteShareGroupOffsetsResponseTopic.0: ~ s u h ?s
+DeleteShareGroupOffsetsResponse.0: ~ i h ?s [DeleteShareGroupOffsetsResponseTopic.0
+""",
+    DeleteShareGroupOffsetsRequestTopic,
+    DeleteShareGroupOffsetsResponseTopic,
+    DeleteShareGroupOffsetsRequest,
+    DeleteShareGroupOffsetsResponse,
+)
+
+
 _ih = Struct(">ih")
 _uh = Struct(">16sh")
 
@@ -155,6 +170,7 @@ def _write_delete_share_group_offsets_response_topic_array_v0(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteShareGroupOffsetsRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -167,10 +183,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteShareGro
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteShareGroupOffsetsRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteShareGroupOffsets request v0") from error
+        raise explained(error, "DeleteShareGroupOffsets request v0", begin) from error
 
 
 def write_request_v0(message: DeleteShareGroupOffsetsRequest, chunks: list[Buffer]) -> None:
@@ -182,14 +198,18 @@ def write_request_v0(message: DeleteShareGroupOffsetsRequest, chunks: list[Buffe
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DeleteShareGroupOffsetsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[DeleteShareGroupOffsetsRequest] | None, ...] = LAYOUTS.readers(
+    DeleteShareGroupOffsetsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[DeleteShareGroupOffsetsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[DeleteShareGroupOffsetsRequest] | None, ...] = LAYOUTS.writers(
+    DeleteShareGroupOffsetsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DeleteShareGroupOffsetsRequest:
-    return decode(REQUEST_READERS, "DeleteShareGroupOffsets request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteShareGroupOffsetsRequest:
+    return decode(REQUEST_READERS, "DeleteShareGroupOffsets request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DeleteShareGroupOffsetsRequest, version: int) -> list[Buffer]:
@@ -197,6 +217,7 @@ def encode_request(message: DeleteShareGroupOffsetsRequest, version: int) -> lis
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteShareGroupOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -211,10 +232,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteShareGr
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteShareGroupOffsetsResponse(throttle_time_ms, error_code, error_message, responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteShareGroupOffsets response v0") from error
+        raise explained(error, "DeleteShareGroupOffsets response v0", begin) from error
 
 
 def write_response_v0(message: DeleteShareGroupOffsetsResponse, chunks: list[Buffer]) -> None:
@@ -227,14 +248,20 @@ def write_response_v0(message: DeleteShareGroupOffsetsResponse, chunks: list[Buf
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DeleteShareGroupOffsetsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[DeleteShareGroupOffsetsResponse] | None, ...] = LAYOUTS.readers(
+    DeleteShareGroupOffsetsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[DeleteShareGroupOffsetsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[DeleteShareGroupOffsetsResponse] | None, ...] = LAYOUTS.writers(
+    DeleteShareGroupOffsetsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DeleteShareGroupOffsetsResponse:
-    return decode(RESPONSE_READERS, "DeleteShareGroupOffsets response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DeleteShareGroupOffsetsResponse:
+    return decode(RESPONSE_READERS, "DeleteShareGroupOffsets response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DeleteShareGroupOffsetsResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -97,6 +98,29 @@ class DeleteTopicsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, responses: list[DeletableTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.responses: list[DeletableTopicResult] = [] if responses is EMPTY else responses
+
+
+LAYOUTS = Layouts(
+    """\
+DeleteTopicsRequest.0-3: - [s i
+DeleteTopicsRequest.4-5: ~ - [s i
+DeleteTopicState.6: ~ ?s u
+DeleteTopicsRequest.6: ~ [DeleteTopicState.6 - i
+DeletableTopicResult.0-3: s - h -
+DeleteTopicsResponse.0: - [DeletableTopicResult.0
+DeleteTopicsResponse.1-3: i [DeletableTopicResult.0
+DeletableTopicResult.4: ~ s - h -
+DeleteTopicsResponse.4: ~ i [DeletableTopicResult.4
+DeletableTopicResult.5: ~ s - h ?s
+DeleteTopicsResponse.5: ~ i [DeletableTopicResult.5
+DeletableTopicResult.6: ~ ?s u h ?s
+DeleteTopicsResponse.6: ~ i [DeletableTopicResult.6
+""",
+    DeleteTopicState,
+    DeletableTopicResult,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+)
 
 
 _h = Struct(">h")
@@ -233,6 +257,7 @@ def _write_deletable_topic_result_array_v6(items: list[DeletableTopicResult], ou
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -240,13 +265,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRe
         (timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsRequest(topic_names=topic_names, timeout_ms=timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics request v0-v3") from error
+        raise explained(error, "DeleteTopics request v0-v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -258,13 +284,14 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsRequest(topic_names=topic_names, timeout_ms=timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics request v4-v5") from error
+        raise explained(error, "DeleteTopics request v4-v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -276,10 +303,10 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsRequest(topics, timeout_ms=timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics request v6") from error
+        raise explained(error, "DeleteTopics request v6", begin) from error
 
 
 def write_request_v0(message: DeleteTopicsRequest, chunks: list[Buffer]) -> None:
@@ -308,30 +335,36 @@ def write_request_v6(message: DeleteTopicsRequest, chunks: list[Buffer]) -> None
     out += _ix.pack(message.timeout_ms)
 
 
-REQUEST_READERS: tuple[Reader[DeleteTopicsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v4,
-    read_request_v4,
-    read_request_v6,
+REQUEST_READERS: tuple[Reader[DeleteTopicsRequest] | None, ...] = LAYOUTS.readers(
+    DeleteTopicsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v4,
+        read_request_v4,
+        read_request_v6,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DeleteTopicsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v4,
-    write_request_v4,
-    write_request_v6,
+REQUEST_WRITERS: tuple[Writer[DeleteTopicsRequest] | None, ...] = LAYOUTS.writers(
+    DeleteTopicsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v4,
+        write_request_v4,
+        write_request_v6,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DeleteTopicsRequest:
-    return decode(REQUEST_READERS, "DeleteTopics request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteTopicsRequest:
+    return decode(REQUEST_READERS, "DeleteTopics request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DeleteTopicsRequest, version: int) -> list[Buffer]:
@@ -339,30 +372,33 @@ def encode_request(message: DeleteTopicsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         responses, pos = _read_deletable_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsResponse(responses=responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics response v0") from error
+        raise explained(error, "DeleteTopics response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_deletable_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics response v1-v3") from error
+        raise explained(error, "DeleteTopics response v1-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -374,13 +410,14 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics response v4") from error
+        raise explained(error, "DeleteTopics response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -392,13 +429,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics response v5") from error
+        raise explained(error, "DeleteTopics response v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -410,10 +448,10 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[DeleteTopicsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DeleteTopicsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "DeleteTopics response v6") from error
+        raise explained(error, "DeleteTopics response v6", begin) from error
 
 
 def write_response_v0(message: DeleteTopicsResponse, chunks: list[Buffer]) -> None:
@@ -457,30 +495,36 @@ def write_response_v6(message: DeleteTopicsResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DeleteTopicsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v1,
-    read_response_v4,
-    read_response_v5,
-    read_response_v6,
+RESPONSE_READERS: tuple[Reader[DeleteTopicsResponse] | None, ...] = LAYOUTS.readers(
+    DeleteTopicsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v1,
+        read_response_v4,
+        read_response_v5,
+        read_response_v6,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DeleteTopicsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v1,
-    write_response_v4,
-    write_response_v5,
-    write_response_v6,
+RESPONSE_WRITERS: tuple[Writer[DeleteTopicsResponse] | None, ...] = LAYOUTS.writers(
+    DeleteTopicsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v1,
+        write_response_v4,
+        write_response_v5,
+        write_response_v6,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DeleteTopicsResponse:
-    return decode(RESPONSE_READERS, "DeleteTopics response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DeleteTopicsResponse:
+    return decode(RESPONSE_READERS, "DeleteTopics response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DeleteTopicsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -125,6 +126,27 @@ class DescribeAclsResponse(Message):
         self.error_code = error_code
         self.error_message = error_message
         self.resources: list[DescribeAclsResource] = [] if resources is EMPTY else resources
+
+
+LAYOUTS = Layouts(
+    """\
+DescribeAclsRequest.0: b ?s - ?s ?s b b
+DescribeAclsRequest.1: b ?s b ?s ?s b b
+DescribeAclsRequest.2-3: ~ b ?s b ?s ?s b b
+AclDescription.0-1: s s b b
+DescribeAclsResource.0: b s - [AclDescription.0
+DescribeAclsResponse.0: i h ?s [DescribeAclsResource.0
+DescribeAclsResource.1: b s b [AclDescription.0
+DescribeAclsResponse.1: i h ?s [DescribeAclsResource.1
+AclDescription.2-3: ~ s s b b
+DescribeAclsResource.2-3: ~ b s b [AclDescription.2
+DescribeAclsResponse.2-3: ~ i h ?s [DescribeAclsResource.2
+""",
+    AclDescription,
+    DescribeAclsResource,
+    DescribeAclsRequest,
+    DescribeAclsResponse,
+)
 
 
 _b = Struct(">b")
@@ -263,6 +285,7 @@ def _write_describe_acls_resource_array_v2(items: list[DescribeAclsResource], ou
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRequest, int]:
+    begin = pos
     try:
         (resource_type_filter,) = _b.unpack_from(buf, pos)
         pos += 1
@@ -272,7 +295,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
         operation, permission_type = _bb.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsRequest(
             resource_type_filter,
             resource_name_filter,
@@ -282,10 +305,11 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
             permission_type=permission_type,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls request v0") from error
+        raise explained(error, "DescribeAcls request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRequest, int]:
+    begin = pos
     try:
         (resource_type_filter,) = _b.unpack_from(buf, pos)
         pos += 1
@@ -297,7 +321,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
         operation, permission_type = _bb.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsRequest(
             resource_type_filter,
             resource_name_filter,
@@ -308,10 +332,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
             permission_type,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls request v1") from error
+        raise explained(error, "DescribeAcls request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRequest, int]:
+    begin = pos
     try:
         (resource_type_filter,) = _b.unpack_from(buf, pos)
         pos += 1
@@ -325,7 +350,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsRequest(
             resource_type_filter,
             resource_name_filter,
@@ -336,7 +361,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsRe
             permission_type,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls request v2-v3") from error
+        raise explained(error, "DescribeAcls request v2-v3", begin) from error
 
 
 def write_request_v0(message: DescribeAclsRequest, chunks: list[Buffer]) -> None:
@@ -371,24 +396,30 @@ def write_request_v2(message: DescribeAclsRequest, chunks: list[Buffer]) -> None
     out += _bbx.pack(message.operation, message.permission_type)
 
 
-REQUEST_READERS: tuple[Reader[DescribeAclsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DescribeAclsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeAclsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeAclsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DescribeAclsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeAclsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeAclsRequest:
-    return decode(REQUEST_READERS, "DescribeAcls request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeAclsRequest:
+    return decode(REQUEST_READERS, "DescribeAcls request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeAclsRequest, version: int) -> list[Buffer]:
@@ -396,6 +427,7 @@ def encode_request(message: DescribeAclsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -404,13 +436,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsR
         pos += 4
         resources, pos = _read_describe_acls_resource_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsResponse(throttle_time_ms, error_code, error_message, resources), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls response v0") from error
+        raise explained(error, "DescribeAcls response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -419,13 +452,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsR
         pos += 4
         resources, pos = _read_describe_acls_resource_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsResponse(throttle_time_ms, error_code, error_message, resources), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls response v1") from error
+        raise explained(error, "DescribeAcls response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -440,10 +474,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeAclsR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeAclsResponse(throttle_time_ms, error_code, error_message, resources), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeAcls response v2-v3") from error
+        raise explained(error, "DescribeAcls response v2-v3", begin) from error
 
 
 def write_response_v0(message: DescribeAclsResponse, chunks: list[Buffer]) -> None:
@@ -474,24 +508,30 @@ def write_response_v2(message: DescribeAclsResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeAclsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DescribeAclsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeAclsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeAclsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DescribeAclsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeAclsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeAclsResponse:
-    return decode(RESPONSE_READERS, "DescribeAcls response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeAclsResponse:
+    return decode(RESPONSE_READERS, "DescribeAcls response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeAclsResponse, version: int) -> list[Buffer]:

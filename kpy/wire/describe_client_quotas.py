@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -124,6 +125,30 @@ class DescribeClientQuotasResponse(Message):
         self.error_code = error_code
         self.error_message = error_message
         self.entries: list[EntryData] | None = [] if entries is EMPTY else entries
+
+
+LAYOUTS = Layouts(
+    """\
+ComponentData.0: s b ?s
+DescribeClientQuotasRequest.0: [ComponentData.0 z
+ComponentData.1: ~ s b ?s
+DescribeClientQuotasRequest.1: ~ [ComponentData.1 z
+EntityData.0: s ?s
+ValueData.0: s d
+EntryData.0: [EntityData.0 [ValueData.0
+DescribeClientQuotasResponse.0: i h ?s ?[EntryData.0
+EntityData.1: ~ s ?s
+ValueData.1: ~ s d
+EntryData.1: ~ [EntityData.1 [ValueData.1
+DescribeClientQuotasResponse.1: ~ i h ?s ?[EntryData.1
+""",
+    ComponentData,
+    EntityData,
+    ValueData,
+    EntryData,
+    DescribeClientQuotasRequest,
+    DescribeClientQuotasResponse,
+)
 
 
 _b = Struct(">b")
@@ -315,6 +340,7 @@ def _write_entry_data_array_v1(items: list[EntryData], out: bytearray) -> None:
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClientQuotasRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -322,13 +348,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClient
         (strict,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClientQuotasRequest(components, strict), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeClientQuotas request v0") from error
+        raise explained(error, "DescribeClientQuotas request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClientQuotasRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -340,10 +367,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClient
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClientQuotasRequest(components, strict), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeClientQuotas request v1") from error
+        raise explained(error, "DescribeClientQuotas request v1", begin) from error
 
 
 def write_request_v0(message: DescribeClientQuotasRequest, chunks: list[Buffer]) -> None:
@@ -362,20 +389,26 @@ def write_request_v1(message: DescribeClientQuotasRequest, chunks: list[Buffer])
     out += _zx.pack(message.strict)
 
 
-REQUEST_READERS: tuple[Reader[DescribeClientQuotasRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[DescribeClientQuotasRequest] | None, ...] = LAYOUTS.readers(
+    DescribeClientQuotasRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeClientQuotasRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[DescribeClientQuotasRequest] | None, ...] = LAYOUTS.writers(
+    DescribeClientQuotasRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeClientQuotasRequest:
-    return decode(REQUEST_READERS, "DescribeClientQuotas request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeClientQuotasRequest:
+    return decode(REQUEST_READERS, "DescribeClientQuotas request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeClientQuotasRequest, version: int) -> list[Buffer]:
@@ -383,6 +416,7 @@ def encode_request(message: DescribeClientQuotasRequest, version: int) -> list[B
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClientQuotasResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -393,13 +427,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClien
         if count != -1:
             entries, pos = _read_entry_data_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClientQuotasResponse(throttle_time_ms, error_code, error_message, entries), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeClientQuotas response v0") from error
+        raise explained(error, "DescribeClientQuotas response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClientQuotasResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -416,10 +451,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClien
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClientQuotasResponse(throttle_time_ms, error_code, error_message, entries), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeClientQuotas response v1") from error
+        raise explained(error, "DescribeClientQuotas response v1", begin) from error
 
 
 def write_response_v0(message: DescribeClientQuotasResponse, chunks: list[Buffer]) -> None:
@@ -447,20 +482,26 @@ def write_response_v1(message: DescribeClientQuotasResponse, chunks: list[Buffer
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeClientQuotasResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[DescribeClientQuotasResponse] | None, ...] = LAYOUTS.readers(
+    DescribeClientQuotasResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeClientQuotasResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[DescribeClientQuotasResponse] | None, ...] = LAYOUTS.writers(
+    DescribeClientQuotasResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeClientQuotasResponse:
-    return decode(RESPONSE_READERS, "DescribeClientQuotas response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeClientQuotasResponse:
+    return decode(RESPONSE_READERS, "DescribeClientQuotas response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeClientQuotasResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -108,6 +109,23 @@ class DescribeClusterResponse(Message):
         self.cluster_authorized_operations = cluster_authorized_operations
 
 
+LAYOUTS = Layouts(
+    """\
+DescribeClusterRequest.0: ~ z - -
+DescribeClusterRequest.1: ~ z b -
+DescribeClusterRequest.2: ~ z b z
+DescribeClusterBroker.0-1: ~ i s i ?s -
+DescribeClusterResponse.0: ~ i h ?s - s i [DescribeClusterBroker.0 i
+DescribeClusterResponse.1: ~ i h ?s b s i [DescribeClusterBroker.0 i
+DescribeClusterBroker.2: ~ i s i ?s z
+DescribeClusterResponse.2: ~ i h ?s b s i [DescribeClusterBroker.2 i
+""",
+    DescribeClusterBroker,
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+)
+
+
 _b = Struct(">b")
 _i = Struct(">i")
 _iB = Struct(">iB")
@@ -182,42 +200,45 @@ def _write_describe_cluster_broker_array_v2(items: list[DescribeClusterBroker], 
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterRequest, int]:
+    begin = pos
     try:
         include_cluster_authorized_operations, tags = _zB.unpack_from(buf, pos)
         pos += 2
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterRequest(include_cluster_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster request v0") from error
+        raise explained(error, "DescribeCluster request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterRequest, int]:
+    begin = pos
     try:
         include_cluster_authorized_operations, endpoint_type, tags = _zbB.unpack_from(buf, pos)
         pos += 3
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterRequest(include_cluster_authorized_operations, endpoint_type), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster request v1") from error
+        raise explained(error, "DescribeCluster request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterRequest, int]:
+    begin = pos
     try:
         include_cluster_authorized_operations, endpoint_type, include_fenced_brokers, tags = _zbzB.unpack_from(buf, pos)
         pos += 4
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterRequest(include_cluster_authorized_operations, endpoint_type, include_fenced_brokers), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster request v2") from error
+        raise explained(error, "DescribeCluster request v2", begin) from error
 
 
 def write_request_v0(message: DescribeClusterRequest, chunks: list[Buffer]) -> None:
@@ -240,22 +261,28 @@ def write_request_v2(message: DescribeClusterRequest, chunks: list[Buffer]) -> N
     )
 
 
-REQUEST_READERS: tuple[Reader[DescribeClusterRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DescribeClusterRequest] | None, ...] = LAYOUTS.readers(
+    DescribeClusterRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeClusterRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DescribeClusterRequest] | None, ...] = LAYOUTS.writers(
+    DescribeClusterRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeClusterRequest:
-    return decode(REQUEST_READERS, "DescribeCluster request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeClusterRequest:
+    return decode(REQUEST_READERS, "DescribeCluster request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeClusterRequest, version: int) -> list[Buffer]:
@@ -263,6 +290,7 @@ def encode_request(message: DescribeClusterRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -278,7 +306,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterResponse(
             throttle_time_ms,
             error_code,
@@ -289,10 +317,11 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
             cluster_authorized_operations=cluster_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster response v0") from error
+        raise explained(error, "DescribeCluster response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -310,7 +339,7 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterResponse(
             throttle_time_ms,
             error_code,
@@ -322,10 +351,11 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
             cluster_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster response v1") from error
+        raise explained(error, "DescribeCluster response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeClusterResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -343,7 +373,7 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeClusterResponse(
             throttle_time_ms,
             error_code,
@@ -355,7 +385,7 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeClust
             cluster_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeCluster response v2") from error
+        raise explained(error, "DescribeCluster response v2", begin) from error
 
 
 def write_response_v0(message: DescribeClusterResponse, chunks: list[Buffer]) -> None:
@@ -396,22 +426,28 @@ def write_response_v2(message: DescribeClusterResponse, chunks: list[Buffer]) ->
     out += _ix.pack(message.cluster_authorized_operations)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeClusterResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DescribeClusterResponse] | None, ...] = LAYOUTS.readers(
+    DescribeClusterResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeClusterResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DescribeClusterResponse] | None, ...] = LAYOUTS.writers(
+    DescribeClusterResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeClusterResponse:
-    return decode(RESPONSE_READERS, "DescribeCluster response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeClusterResponse:
+    return decode(RESPONSE_READERS, "DescribeCluster response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeClusterResponse, version: int) -> list[Buffer]:

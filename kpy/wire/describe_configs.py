@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -164,6 +165,38 @@ class DescribeConfigsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, results: list[DescribeConfigsResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.results: list[DescribeConfigsResult] = [] if results is EMPTY else results
+
+
+LAYOUTS = Layouts(
+    """\
+DescribeConfigsResource.0-3: b s ?[s
+DescribeConfigsRequest.0: [DescribeConfigsResource.0 - -
+DescribeConfigsRequest.1-2: [DescribeConfigsResource.0 z -
+DescribeConfigsRequest.3: [DescribeConfigsResource.0 z z
+DescribeConfigsResource.4: ~ b s ?[s
+DescribeConfigsRequest.4: ~ [DescribeConfigsResource.4 z z
+DescribeConfigsResourceResult.0: s ?s z z - z - - -
+DescribeConfigsResult.0: h ?s b s [DescribeConfigsResourceResult.0
+DescribeConfigsResponse.0: i [DescribeConfigsResult.0
+DescribeConfigsSynonym.1-3: s ?s b
+DescribeConfigsResourceResult.1-2: s ?s z - b z [DescribeConfigsSynonym.1 - -
+DescribeConfigsResult.1-2: h ?s b s [DescribeConfigsResourceResult.1
+DescribeConfigsResponse.1-2: i [DescribeConfigsResult.1
+DescribeConfigsResourceResult.3: s ?s z - b z [DescribeConfigsSynonym.1 b ?s
+DescribeConfigsResult.3: h ?s b s [DescribeConfigsResourceResult.3
+DescribeConfigsResponse.3: i [DescribeConfigsResult.3
+DescribeConfigsSynonym.4: ~ s ?s b
+DescribeConfigsResourceResult.4: ~ s ?s z - b z [DescribeConfigsSynonym.4 b ?s
+DescribeConfigsResult.4: ~ h ?s b s [DescribeConfigsResourceResult.4
+DescribeConfigsResponse.4: ~ i [DescribeConfigsResult.4
+""",
+    DescribeConfigsResource,
+    DescribeConfigsSynonym,
+    DescribeConfigsResourceResult,
+    DescribeConfigsResult,
+    DescribeConfigsRequest,
+    DescribeConfigsResponse,
+)
 
 
 _b = Struct(">b")
@@ -572,18 +605,20 @@ def _write_describe_configs_result_array_v4(items: list[DescribeConfigsResult], 
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         resources, pos = _read_describe_configs_resource_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsRequest(resources), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs request v0") from error
+        raise explained(error, "DescribeConfigs request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -591,13 +626,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfig
         (include_synonyms,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsRequest(resources, include_synonyms), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs request v1-v2") from error
+        raise explained(error, "DescribeConfigs request v1-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -605,13 +641,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfig
         include_synonyms, include_documentation = _zz.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsRequest(resources, include_synonyms, include_documentation), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs request v3") from error
+        raise explained(error, "DescribeConfigs request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -623,10 +660,10 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfig
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsRequest(resources, include_synonyms, include_documentation), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs request v4") from error
+        raise explained(error, "DescribeConfigs request v4", begin) from error
 
 
 def write_request_v0(message: DescribeConfigsRequest, chunks: list[Buffer]) -> None:
@@ -660,26 +697,32 @@ def write_request_v4(message: DescribeConfigsRequest, chunks: list[Buffer]) -> N
     out += _zzx.pack(message.include_synonyms, message.include_documentation)
 
 
-REQUEST_READERS: tuple[Reader[DescribeConfigsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
-    read_request_v3,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[DescribeConfigsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeConfigsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+        read_request_v3,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeConfigsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
-    write_request_v3,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[DescribeConfigsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeConfigsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+        write_request_v3,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeConfigsRequest:
-    return decode(REQUEST_READERS, "DescribeConfigs request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeConfigsRequest:
+    return decode(REQUEST_READERS, "DescribeConfigs request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeConfigsRequest, version: int) -> list[Buffer]:
@@ -687,42 +730,46 @@ def encode_request(message: DescribeConfigsRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_describe_configs_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs response v0") from error
+        raise explained(error, "DescribeConfigs response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_describe_configs_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs response v1-v2") from error
+        raise explained(error, "DescribeConfigs response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_describe_configs_result_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs response v3") from error
+        raise explained(error, "DescribeConfigs response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -734,10 +781,10 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeConfi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeConfigsResponse(throttle_time_ms, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeConfigs response v4") from error
+        raise explained(error, "DescribeConfigs response v4", begin) from error
 
 
 def write_response_v0(message: DescribeConfigsResponse, chunks: list[Buffer]) -> None:
@@ -770,26 +817,32 @@ def write_response_v4(message: DescribeConfigsResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeConfigsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[DescribeConfigsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeConfigsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeConfigsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[DescribeConfigsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeConfigsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeConfigsResponse:
-    return decode(RESPONSE_READERS, "DescribeConfigs response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeConfigsResponse:
+    return decode(RESPONSE_READERS, "DescribeConfigs response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeConfigsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -127,6 +128,29 @@ class DescribeDelegationTokenResponse(Message):
         self.error_code = error_code
         self.tokens: list[DescribedDelegationToken] = [] if tokens is EMPTY else tokens
         self.throttle_time_ms = throttle_time_ms
+
+
+LAYOUTS = Layouts(
+    """\
+DescribeDelegationTokenOwner.0-1: s s
+DescribeDelegationTokenRequest.0-1: ?[DescribeDelegationTokenOwner.0
+DescribeDelegationTokenOwner.2-3: ~ s s
+DescribeDelegationTokenRequest.2-3: ~ ?[DescribeDelegationTokenOwner.2
+DescribedDelegationTokenRenewer.0-1: s s
+DescribedDelegationToken.0-1: s s - - q q q s y [DescribedDelegationTokenRenewer.0
+DescribeDelegationTokenResponse.0-1: h [DescribedDelegationToken.0 i
+DescribedDelegationTokenRenewer.2-3: ~ s s
+DescribedDelegationToken.2: ~ s s - - q q q s y [DescribedDelegationTokenRenewer.2
+DescribeDelegationTokenResponse.2: ~ h [DescribedDelegationToken.2 i
+DescribedDelegationToken.3: ~ s s s s q q q s y [DescribedDelegationTokenRenewer.2
+DescribeDelegationTokenResponse.3: ~ h [DescribedDelegationToken.3 i
+""",
+    DescribeDelegationTokenOwner,
+    DescribedDelegationTokenRenewer,
+    DescribedDelegationToken,
+    DescribeDelegationTokenRequest,
+    DescribeDelegationTokenResponse,
+)
 
 
 _h = Struct(">h")
@@ -375,6 +399,7 @@ def _write_described_delegation_token_array_v3(items: list[DescribedDelegationTo
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelegationTokenRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -382,13 +407,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelega
         if count != -1:
             owners, pos = _read_describe_delegation_token_owner_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeDelegationTokenRequest(owners), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeDelegationToken request v0-v1") from error
+        raise explained(error, "DescribeDelegationToken request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelegationTokenRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -402,10 +428,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelega
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeDelegationTokenRequest(owners), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeDelegationToken request v2-v3") from error
+        raise explained(error, "DescribeDelegationToken request v2-v3", begin) from error
 
 
 def write_request_v0(message: DescribeDelegationTokenRequest, chunks: list[Buffer]) -> None:
@@ -429,24 +455,30 @@ def write_request_v2(message: DescribeDelegationTokenRequest, chunks: list[Buffe
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeDelegationTokenRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DescribeDelegationTokenRequest] | None, ...] = LAYOUTS.readers(
+    DescribeDelegationTokenRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeDelegationTokenRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DescribeDelegationTokenRequest] | None, ...] = LAYOUTS.writers(
+    DescribeDelegationTokenRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeDelegationTokenRequest:
-    return decode(REQUEST_READERS, "DescribeDelegationToken request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeDelegationTokenRequest:
+    return decode(REQUEST_READERS, "DescribeDelegationToken request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeDelegationTokenRequest, version: int) -> list[Buffer]:
@@ -454,6 +486,7 @@ def encode_request(message: DescribeDelegationTokenRequest, version: int) -> lis
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
@@ -461,13 +494,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeDeleg
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeDelegationTokenResponse(error_code, tokens, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeDelegationToken response v0-v1") from error
+        raise explained(error, "DescribeDelegationToken response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -479,13 +513,14 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeDeleg
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeDelegationTokenResponse(error_code, tokens, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeDelegationToken response v2") from error
+        raise explained(error, "DescribeDelegationToken response v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -497,10 +532,10 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeDeleg
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeDelegationTokenResponse(error_code, tokens, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeDelegationToken response v3") from error
+        raise explained(error, "DescribeDelegationToken response v3", begin) from error
 
 
 def write_response_v0(message: DescribeDelegationTokenResponse, chunks: list[Buffer]) -> None:
@@ -529,24 +564,32 @@ def write_response_v3(message: DescribeDelegationTokenResponse, chunks: list[Buf
     out += _ix.pack(message.throttle_time_ms)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeDelegationTokenResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[DescribeDelegationTokenResponse] | None, ...] = LAYOUTS.readers(
+    DescribeDelegationTokenResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeDelegationTokenResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[DescribeDelegationTokenResponse] | None, ...] = LAYOUTS.writers(
+    DescribeDelegationTokenResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeDelegationTokenResponse:
-    return decode(RESPONSE_READERS, "DescribeDelegationToken response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeDelegationTokenResponse:
+    return decode(RESPONSE_READERS, "DescribeDelegationToken response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeDelegationTokenResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -129,6 +130,33 @@ class DescribeGroupsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+DescribeGroupsRequest.0-2: [s -
+DescribeGroupsRequest.3-4: [s z
+DescribeGroupsRequest.5-6: ~ [s z
+DescribedGroupMember.0-3: s - s s y y
+DescribedGroup.0-2: h - s s s s [DescribedGroupMember.0 -
+DescribeGroupsResponse.0: - [DescribedGroup.0
+DescribeGroupsResponse.1-2: i [DescribedGroup.0
+DescribedGroup.3: h - s s s s [DescribedGroupMember.0 i
+DescribeGroupsResponse.3: i [DescribedGroup.3
+DescribedGroupMember.4: s ?s s s y y
+DescribedGroup.4: h - s s s s [DescribedGroupMember.4 i
+DescribeGroupsResponse.4: i [DescribedGroup.4
+DescribedGroupMember.5-6: ~ s ?s s s y y
+DescribedGroup.5: ~ h - s s s s [DescribedGroupMember.5 i
+DescribeGroupsResponse.5: ~ i [DescribedGroup.5
+DescribedGroup.6: ~ h ?s s s s s [DescribedGroupMember.5 i
+DescribeGroupsResponse.6: ~ i [DescribedGroup.6
+""",
+    DescribedGroupMember,
+    DescribedGroup,
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
 
 
 _h = Struct(">h")
@@ -459,18 +487,20 @@ def _write_described_group_array_v6(items: list[DescribedGroup], out: bytearray)
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         groups, pos = read_many(buf, pos, end, count, read_string)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsRequest(groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups request v0-v2") from error
+        raise explained(error, "DescribeGroups request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -478,13 +508,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroups
         (include_authorized_operations,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsRequest(groups, include_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups request v3-v4") from error
+        raise explained(error, "DescribeGroups request v3-v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -496,10 +527,10 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroups
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsRequest(groups, include_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups request v5-v6") from error
+        raise explained(error, "DescribeGroups request v5-v6", begin) from error
 
 
 def write_request_v0(message: DescribeGroupsRequest, chunks: list[Buffer]) -> None:
@@ -528,30 +559,36 @@ def write_request_v5(message: DescribeGroupsRequest, chunks: list[Buffer]) -> No
     out += _zx.pack(message.include_authorized_operations)
 
 
-REQUEST_READERS: tuple[Reader[DescribeGroupsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v3,
-    read_request_v5,
-    read_request_v5,
+REQUEST_READERS: tuple[Reader[DescribeGroupsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeGroupsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v3,
+        read_request_v5,
+        read_request_v5,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeGroupsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v3,
-    write_request_v5,
-    write_request_v5,
+REQUEST_WRITERS: tuple[Writer[DescribeGroupsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeGroupsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v3,
+        write_request_v5,
+        write_request_v5,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeGroupsRequest:
-    return decode(REQUEST_READERS, "DescribeGroups request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeGroupsRequest:
+    return decode(REQUEST_READERS, "DescribeGroups request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeGroupsRequest, version: int) -> list[Buffer]:
@@ -559,54 +596,59 @@ def encode_request(message: DescribeGroupsRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         groups, pos = _read_described_group_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(groups=groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v0") from error
+        raise explained(error, "DescribeGroups response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         groups, pos = _read_described_group_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v1-v2") from error
+        raise explained(error, "DescribeGroups response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         groups, pos = _read_described_group_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v3") from error
+        raise explained(error, "DescribeGroups response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         groups, pos = _read_described_group_array_v4(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v4") from error
+        raise explained(error, "DescribeGroups response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -618,13 +660,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroup
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v5") from error
+        raise explained(error, "DescribeGroups response v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -636,10 +679,10 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[DescribeGroup
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeGroupsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeGroups response v6") from error
+        raise explained(error, "DescribeGroups response v6", begin) from error
 
 
 def write_response_v0(message: DescribeGroupsResponse, chunks: list[Buffer]) -> None:
@@ -688,30 +731,36 @@ def write_response_v6(message: DescribeGroupsResponse, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeGroupsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v4,
-    read_response_v5,
-    read_response_v6,
+RESPONSE_READERS: tuple[Reader[DescribeGroupsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeGroupsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v4,
+        read_response_v5,
+        read_response_v6,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeGroupsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v4,
-    write_response_v5,
-    write_response_v6,
+RESPONSE_WRITERS: tuple[Writer[DescribeGroupsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeGroupsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v4,
+        write_response_v5,
+        write_response_v6,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeGroupsResponse:
-    return decode(RESPONSE_READERS, "DescribeGroups response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeGroupsResponse:
+    return decode(RESPONSE_READERS, "DescribeGroups response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeGroupsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -132,6 +133,35 @@ class DescribeLogDirsResponse(Message):
         self.throttle_time_ms = throttle_time_ms
         self.error_code = error_code
         self.results: list[DescribeLogDirsResult] = [] if results is EMPTY else results
+
+
+LAYOUTS = Layouts(
+    """\
+DescribableLogDirTopic.0-1: s [i
+DescribeLogDirsRequest.0-1: ?[DescribableLogDirTopic.0
+DescribableLogDirTopic.2-5: ~ s [i
+DescribeLogDirsRequest.2-5: ~ ?[DescribableLogDirTopic.2
+DescribeLogDirsPartition.0-1: i q q z
+DescribeLogDirsTopic.0-1: s [DescribeLogDirsPartition.0
+DescribeLogDirsResult.0-1: h s [DescribeLogDirsTopic.0 - - -
+DescribeLogDirsResponse.0-1: i - [DescribeLogDirsResult.0
+DescribeLogDirsPartition.2-5: ~ i q q z
+DescribeLogDirsTopic.2-5: ~ s [DescribeLogDirsPartition.2
+DescribeLogDirsResult.2-3: ~ h s [DescribeLogDirsTopic.2 - - -
+DescribeLogDirsResponse.2: ~ i - [DescribeLogDirsResult.2
+DescribeLogDirsResponse.3: ~ i h [DescribeLogDirsResult.2
+DescribeLogDirsResult.4: ~ h s [DescribeLogDirsTopic.2 q q -
+DescribeLogDirsResponse.4: ~ i h [DescribeLogDirsResult.4
+DescribeLogDirsResult.5: ~ h s [DescribeLogDirsTopic.2 q q z
+DescribeLogDirsResponse.5: ~ i h [DescribeLogDirsResult.5
+""",
+    DescribableLogDirTopic,
+    DescribeLogDirsPartition,
+    DescribeLogDirsTopic,
+    DescribeLogDirsResult,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+)
 
 
 _h = Struct(">h")
@@ -411,6 +441,7 @@ def _write_describe_log_dirs_result_array_v5(items: list[DescribeLogDirsResult],
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -418,13 +449,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDir
         if count != -1:
             topics, pos = _read_describable_log_dir_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs request v0-v1") from error
+        raise explained(error, "DescribeLogDirs request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -438,10 +470,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDir
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs request v2-v5") from error
+        raise explained(error, "DescribeLogDirs request v2-v5", begin) from error
 
 
 def write_request_v0(message: DescribeLogDirsRequest, chunks: list[Buffer]) -> None:
@@ -465,28 +497,34 @@ def write_request_v2(message: DescribeLogDirsRequest, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeLogDirsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v2,
-    read_request_v2,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[DescribeLogDirsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeLogDirsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v2,
+        read_request_v2,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeLogDirsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v2,
-    write_request_v2,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[DescribeLogDirsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeLogDirsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v2,
+        write_request_v2,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeLogDirsRequest:
-    return decode(REQUEST_READERS, "DescribeLogDirs request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeLogDirsRequest:
+    return decode(REQUEST_READERS, "DescribeLogDirs request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeLogDirsRequest, version: int) -> list[Buffer]:
@@ -494,18 +532,20 @@ def encode_request(message: DescribeLogDirsRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         results, pos = _read_describe_log_dirs_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsResponse(throttle_time_ms, results=results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs response v0-v1") from error
+        raise explained(error, "DescribeLogDirs response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -517,13 +557,14 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsResponse(throttle_time_ms, results=results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs response v2") from error
+        raise explained(error, "DescribeLogDirs response v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -535,13 +576,14 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsResponse(throttle_time_ms, error_code, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs response v3") from error
+        raise explained(error, "DescribeLogDirs response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -553,13 +595,14 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsResponse(throttle_time_ms, error_code, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs response v4") from error
+        raise explained(error, "DescribeLogDirs response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDirsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -571,10 +614,10 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[DescribeLogDi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeLogDirsResponse(throttle_time_ms, error_code, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeLogDirs response v5") from error
+        raise explained(error, "DescribeLogDirs response v5", begin) from error
 
 
 def write_response_v0(message: DescribeLogDirsResponse, chunks: list[Buffer]) -> None:
@@ -620,28 +663,34 @@ def write_response_v5(message: DescribeLogDirsResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeLogDirsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v3,
-    read_response_v4,
-    read_response_v5,
+RESPONSE_READERS: tuple[Reader[DescribeLogDirsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeLogDirsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v3,
+        read_response_v4,
+        read_response_v5,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeLogDirsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v3,
-    write_response_v4,
-    write_response_v5,
+RESPONSE_WRITERS: tuple[Writer[DescribeLogDirsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeLogDirsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v3,
+        write_response_v4,
+        write_response_v5,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeLogDirsResponse:
-    return decode(RESPONSE_READERS, "DescribeLogDirs response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeLogDirsResponse:
+    return decode(RESPONSE_READERS, "DescribeLogDirs response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeLogDirsResponse, version: int) -> list[Buffer]:

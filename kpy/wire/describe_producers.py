@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -132,6 +133,24 @@ class DescribeProducersResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[TopicResponse] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[TopicResponse] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+TopicRequest.0: ~ s [i
+DescribeProducersRequest.0: ~ [TopicRequest.0
+ProducerState.0: ~ q i i q i q
+PartitionResponse.0: ~ i h ?s [ProducerState.0
+TopicResponse.0: ~ s [PartitionResponse.0
+DescribeProducersResponse.0: ~ i [TopicResponse.0
+""",
+    TopicRequest,
+    ProducerState,
+    PartitionResponse,
+    TopicResponse,
+    DescribeProducersRequest,
+    DescribeProducersResponse,
+)
 
 
 _i = Struct(">i")
@@ -265,6 +284,7 @@ def _write_topic_response_array_v0(items: list[TopicResponse], out: bytearray) -
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeProducersRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -276,10 +296,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeProduc
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeProducersRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeProducers request v0") from error
+        raise explained(error, "DescribeProducers request v0", begin) from error
 
 
 def write_request_v0(message: DescribeProducersRequest, chunks: list[Buffer]) -> None:
@@ -290,14 +310,18 @@ def write_request_v0(message: DescribeProducersRequest, chunks: list[Buffer]) ->
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeProducersRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[DescribeProducersRequest] | None, ...] = LAYOUTS.readers(
+    DescribeProducersRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeProducersRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[DescribeProducersRequest] | None, ...] = LAYOUTS.writers(
+    DescribeProducersRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeProducersRequest:
-    return decode(REQUEST_READERS, "DescribeProducers request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeProducersRequest:
+    return decode(REQUEST_READERS, "DescribeProducers request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeProducersRequest, version: int) -> list[Buffer]:
@@ -305,6 +329,7 @@ def encode_request(message: DescribeProducersRequest, version: int) -> list[Buff
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeProducersResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -316,10 +341,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeProdu
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeProducersResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeProducers response v0") from error
+        raise explained(error, "DescribeProducers response v0", begin) from error
 
 
 def write_response_v0(message: DescribeProducersResponse, chunks: list[Buffer]) -> None:
@@ -331,14 +356,18 @@ def write_response_v0(message: DescribeProducersResponse, chunks: list[Buffer]) 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeProducersResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[DescribeProducersResponse] | None, ...] = LAYOUTS.readers(
+    DescribeProducersResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeProducersResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[DescribeProducersResponse] | None, ...] = LAYOUTS.writers(
+    DescribeProducersResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeProducersResponse:
-    return decode(RESPONSE_READERS, "DescribeProducers response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeProducersResponse:
+    return decode(RESPONSE_READERS, "DescribeProducers response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeProducersResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -187,6 +188,38 @@ class DescribeQuorumResponse(Message):
         self.error_message = error_message
         self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics
         self.nodes: list[Node] = [] if nodes is EMPTY else nodes
+
+
+LAYOUTS = Layouts(
+    """\
+RequestPartitionData.0-2: ~ i
+RequestTopicData.0-2: ~ s [RequestPartitionData.0
+DescribeQuorumRequest.0-2: ~ [RequestTopicData.0
+ReplicaState.0: ~ i - q - -
+ResponsePartitionData.0: ~ i h - i i q [ReplicaState.0 [ReplicaState.0
+ResponseTopicData.0: ~ s [ResponsePartitionData.0
+DescribeQuorumResponse.0: ~ h - [ResponseTopicData.0 -
+ReplicaState.1: ~ i - q q q
+ResponsePartitionData.1: ~ i h - i i q [ReplicaState.1 [ReplicaState.1
+ResponseTopicData.1: ~ s [ResponsePartitionData.1
+DescribeQuorumResponse.1: ~ h - [ResponseTopicData.1 -
+ReplicaState.2: ~ i u q q q
+ResponsePartitionData.2: ~ i h ?s i i q [ReplicaState.2 [ReplicaState.2
+ResponseTopicData.2: ~ s [ResponsePartitionData.2
+Listener.2: ~ s s H
+Node.2: ~ i [Listener.2
+DescribeQuorumResponse.2: ~ h ?s [ResponseTopicData.2 [Node.2
+""",
+    RequestPartitionData,
+    RequestTopicData,
+    ReplicaState,
+    ResponsePartitionData,
+    ResponseTopicData,
+    Listener,
+    Node,
+    DescribeQuorumRequest,
+    DescribeQuorumResponse,
+)
 
 
 _HB = Struct(">HB")
@@ -614,6 +647,7 @@ def _write_node_array_v2(items: list[Node], out: bytearray) -> None:
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuorumRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -625,10 +659,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuorum
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeQuorumRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeQuorum request v0-v2") from error
+        raise explained(error, "DescribeQuorum request v0-v2", begin) from error
 
 
 def write_request_v0(message: DescribeQuorumRequest, chunks: list[Buffer]) -> None:
@@ -639,22 +673,28 @@ def write_request_v0(message: DescribeQuorumRequest, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeQuorumRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
+REQUEST_READERS: tuple[Reader[DescribeQuorumRequest] | None, ...] = LAYOUTS.readers(
+    DescribeQuorumRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeQuorumRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
+REQUEST_WRITERS: tuple[Writer[DescribeQuorumRequest] | None, ...] = LAYOUTS.writers(
+    DescribeQuorumRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeQuorumRequest:
-    return decode(REQUEST_READERS, "DescribeQuorum request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeQuorumRequest:
+    return decode(REQUEST_READERS, "DescribeQuorum request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeQuorumRequest, version: int) -> list[Buffer]:
@@ -662,6 +702,7 @@ def encode_request(message: DescribeQuorumRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuorumResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -673,13 +714,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuoru
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeQuorumResponse(error_code, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeQuorum response v0") from error
+        raise explained(error, "DescribeQuorum response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuorumResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -691,13 +733,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuoru
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeQuorumResponse(error_code, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeQuorum response v1") from error
+        raise explained(error, "DescribeQuorum response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuorumResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -717,10 +760,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[DescribeQuoru
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeQuorumResponse(error_code, error_message, topics, nodes), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeQuorum response v2") from error
+        raise explained(error, "DescribeQuorum response v2", begin) from error
 
 
 def write_response_v0(message: DescribeQuorumResponse, chunks: list[Buffer]) -> None:
@@ -753,22 +796,28 @@ def write_response_v2(message: DescribeQuorumResponse, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeQuorumResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[DescribeQuorumResponse] | None, ...] = LAYOUTS.readers(
+    DescribeQuorumResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeQuorumResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[DescribeQuorumResponse] | None, ...] = LAYOUTS.writers(
+    DescribeQuorumResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeQuorumResponse:
-    return decode(RESPONSE_READERS, "DescribeQuorum response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeQuorumResponse:
+    return decode(RESPONSE_READERS, "DescribeQuorum response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeQuorumResponse, version: int) -> list[Buffer]:

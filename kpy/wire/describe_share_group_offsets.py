@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -153,6 +154,30 @@ class DescribeShareGroupOffsetsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribeShareGroupOffsetsResponseGroup] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.groups: list[DescribeShareGroupOffsetsResponseGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+DescribeShareGroupOffsetsRequestTopic.0-1: ~ s [i
+DescribeShareGroupOffsetsRequestGroup.0-1: ~ s ?[DescribeShareGroupOffsetsRequestTopic.0
+DescribeShareGroupOffsetsRequest.0-1: ~ [DescribeShareGroupOffsetsRequestGroup.0
+DescribeShareGroupOffsetsResponsePartition.0: ~ i q i - h ?s
+DescribeShareGroupOffsetsResponseTopic.0: ~ s u [DescribeShareGroupOffsetsResponsePartition.0
+DescribeShareGroupOffsetsResponseGroup.0: ~ s [DescribeShareGroupOffsetsResponseTopic.0 h ?s
+DescribeShareGroupOffsetsResponse.0: ~ i [DescribeShareGroupOffsetsResponseGroup.0
+DescribeShareGroupOffsetsResponsePartition.1: ~ i q i q h ?s
+DescribeShareGroupOffsetsResponseTopic.1: ~ s u [DescribeShareGroupOffsetsResponsePartition.1
+DescribeShareGroupOffsetsResponseGroup.1: ~ s [DescribeShareGroupOffsetsResponseTopic.1 h ?s
+DescribeShareGroupOffsetsResponse.1: ~ i [DescribeShareGroupOffsetsResponseGroup.1
+""",
+    DescribeShareGroupOffsetsRequestTopic,
+    DescribeShareGroupOffsetsRequestGroup,
+    DescribeShareGroupOffsetsResponsePartition,
+    DescribeShareGroupOffsetsResponseTopic,
+    DescribeShareGroupOffsetsResponseGroup,
+    DescribeShareGroupOffsetsRequest,
+    DescribeShareGroupOffsetsResponse,
+)
 
 
 _h = Struct(">h")
@@ -430,6 +455,7 @@ def _write_describe_share_group_offsets_response_group_array_v1(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeShareGroupOffsetsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -441,10 +467,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeShareG
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeShareGroupOffsetsRequest(groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeShareGroupOffsets request v0-v1") from error
+        raise explained(error, "DescribeShareGroupOffsets request v0-v1", begin) from error
 
 
 def write_request_v0(message: DescribeShareGroupOffsetsRequest, chunks: list[Buffer]) -> None:
@@ -455,20 +481,28 @@ def write_request_v0(message: DescribeShareGroupOffsetsRequest, chunks: list[Buf
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeShareGroupOffsetsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
+REQUEST_READERS: tuple[Reader[DescribeShareGroupOffsetsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeShareGroupOffsetsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeShareGroupOffsetsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
+REQUEST_WRITERS: tuple[Writer[DescribeShareGroupOffsetsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeShareGroupOffsetsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeShareGroupOffsetsRequest:
-    return decode(REQUEST_READERS, "DescribeShareGroupOffsets request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeShareGroupOffsetsRequest:
+    return decode(REQUEST_READERS, "DescribeShareGroupOffsets request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeShareGroupOffsetsRequest, version: int) -> list[Buffer]:
@@ -476,6 +510,7 @@ def encode_request(message: DescribeShareGroupOffsetsRequest, version: int) -> l
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeShareGroupOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -487,13 +522,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeShare
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeShareGroupOffsetsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeShareGroupOffsets response v0") from error
+        raise explained(error, "DescribeShareGroupOffsets response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeShareGroupOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -505,10 +541,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[DescribeShare
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeShareGroupOffsetsResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeShareGroupOffsets response v1") from error
+        raise explained(error, "DescribeShareGroupOffsets response v1", begin) from error
 
 
 def write_response_v0(message: DescribeShareGroupOffsetsResponse, chunks: list[Buffer]) -> None:
@@ -529,20 +565,28 @@ def write_response_v1(message: DescribeShareGroupOffsetsResponse, chunks: list[B
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeShareGroupOffsetsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[DescribeShareGroupOffsetsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeShareGroupOffsetsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeShareGroupOffsetsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[DescribeShareGroupOffsetsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeShareGroupOffsetsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeShareGroupOffsetsResponse:
-    return decode(RESPONSE_READERS, "DescribeShareGroupOffsets response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeShareGroupOffsetsResponse:
+    return decode(RESPONSE_READERS, "DescribeShareGroupOffsets response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeShareGroupOffsetsResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -159,6 +160,24 @@ class DescribeTopicPartitionsResponse(Message):
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[DescribeTopicPartitionsResponseTopic] = [] if topics is EMPTY else topics
         self.next_cursor = next_cursor
+
+
+LAYOUTS = Layouts(
+    """\
+TopicRequest.0: ~ s
+Cursor.0: ~ s i
+DescribeTopicPartitionsRequest.0: ~ [TopicRequest.0 i ?Cursor.0
+DescribeTopicPartitionsResponsePartition.0: ~ h i i i [i [i ?[i ?[i [i
+DescribeTopicPartitionsResponseTopic.0: ~ h ?s u z [DescribeTopicPartitionsResponsePartition.0 i
+DescribeTopicPartitionsResponse.0: ~ i [DescribeTopicPartitionsResponseTopic.0 ?Cursor.0
+""",
+    TopicRequest,
+    Cursor,
+    DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse,
+)
 
 
 _b = Struct(">b")
@@ -327,6 +346,7 @@ def _write_describe_topic_partitions_response_topic_array_v0(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTopicPartitionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -343,10 +363,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTopicP
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeTopicPartitionsRequest(topics, response_partition_limit, cursor), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeTopicPartitions request v0") from error
+        raise explained(error, "DescribeTopicPartitions request v0", begin) from error
 
 
 def write_request_v0(message: DescribeTopicPartitionsRequest, chunks: list[Buffer]) -> None:
@@ -363,14 +383,18 @@ def write_request_v0(message: DescribeTopicPartitionsRequest, chunks: list[Buffe
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeTopicPartitionsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[DescribeTopicPartitionsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeTopicPartitionsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeTopicPartitionsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[DescribeTopicPartitionsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeTopicPartitionsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeTopicPartitionsRequest:
-    return decode(REQUEST_READERS, "DescribeTopicPartitions request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeTopicPartitionsRequest:
+    return decode(REQUEST_READERS, "DescribeTopicPartitions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeTopicPartitionsRequest, version: int) -> list[Buffer]:
@@ -378,6 +402,7 @@ def encode_request(message: DescribeTopicPartitionsRequest, version: int) -> lis
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTopicPartitionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -394,10 +419,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTopic
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeTopicPartitionsResponse(throttle_time_ms, topics, next_cursor), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeTopicPartitions response v0") from error
+        raise explained(error, "DescribeTopicPartitions response v0", begin) from error
 
 
 def write_response_v0(message: DescribeTopicPartitionsResponse, chunks: list[Buffer]) -> None:
@@ -414,14 +439,20 @@ def write_response_v0(message: DescribeTopicPartitionsResponse, chunks: list[Buf
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeTopicPartitionsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[DescribeTopicPartitionsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeTopicPartitionsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeTopicPartitionsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[DescribeTopicPartitionsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeTopicPartitionsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeTopicPartitionsResponse:
-    return decode(RESPONSE_READERS, "DescribeTopicPartitions response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeTopicPartitionsResponse:
+    return decode(RESPONSE_READERS, "DescribeTopicPartitions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeTopicPartitionsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -103,6 +104,20 @@ class DescribeTransactionsResponse(Message):
         self.transaction_states: list[TransactionState] = [] if transaction_states is EMPTY else transaction_states
 
 
+LAYOUTS = Layouts(
+    """\
+DescribeTransactionsRequest.0: ~ [s
+TopicData.0: ~ s [i
+TransactionState.0: ~ h s s i q q h [TopicData.0
+DescribeTransactionsResponse.0: ~ i [TransactionState.0
+""",
+    TopicData,
+    TransactionState,
+    DescribeTransactionsRequest,
+    DescribeTransactionsResponse,
+)
+
+
 _h = Struct(">h")
 _i = Struct(">i")
 _iB = Struct(">iB")
@@ -188,6 +203,7 @@ def _write_transaction_state_array_v0(items: list[TransactionState], out: bytear
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTransactionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -199,10 +215,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTransa
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeTransactionsRequest(transactional_ids), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeTransactions request v0") from error
+        raise explained(error, "DescribeTransactions request v0", begin) from error
 
 
 def write_request_v0(message: DescribeTransactionsRequest, chunks: list[Buffer]) -> None:
@@ -214,14 +230,18 @@ def write_request_v0(message: DescribeTransactionsRequest, chunks: list[Buffer])
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeTransactionsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[DescribeTransactionsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeTransactionsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeTransactionsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[DescribeTransactionsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeTransactionsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeTransactionsRequest:
-    return decode(REQUEST_READERS, "DescribeTransactions request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeTransactionsRequest:
+    return decode(REQUEST_READERS, "DescribeTransactions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeTransactionsRequest, version: int) -> list[Buffer]:
@@ -229,6 +249,7 @@ def encode_request(message: DescribeTransactionsRequest, version: int) -> list[B
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTransactionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -240,10 +261,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeTrans
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeTransactionsResponse(throttle_time_ms, transaction_states), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeTransactions response v0") from error
+        raise explained(error, "DescribeTransactions response v0", begin) from error
 
 
 def write_response_v0(message: DescribeTransactionsResponse, chunks: list[Buffer]) -> None:
@@ -255,14 +276,18 @@ def write_response_v0(message: DescribeTransactionsResponse, chunks: list[Buffer
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeTransactionsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[DescribeTransactionsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeTransactionsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeTransactionsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[DescribeTransactionsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeTransactionsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeTransactionsResponse:
-    return decode(RESPONSE_READERS, "DescribeTransactions response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> DescribeTransactionsResponse:
+    return decode(RESPONSE_READERS, "DescribeTransactions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeTransactionsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -109,6 +110,22 @@ class DescribeUserScramCredentialsResponse(Message):
         self.results: list[DescribeUserScramCredentialsResult] = [] if results is EMPTY else results
 
 
+LAYOUTS = Layouts(
+    """\
+UserName.0: ~ s
+DescribeUserScramCredentialsRequest.0: ~ ?[UserName.0
+CredentialInfo.0: ~ b i
+DescribeUserScramCredentialsResult.0: ~ s h ?s [CredentialInfo.0
+DescribeUserScramCredentialsResponse.0: ~ i h ?s [DescribeUserScramCredentialsResult.0
+""",
+    UserName,
+    CredentialInfo,
+    DescribeUserScramCredentialsResult,
+    DescribeUserScramCredentialsRequest,
+    DescribeUserScramCredentialsResponse,
+)
+
+
 _biB = Struct(">biB")
 _bix = Struct(">bix")
 _h = Struct(">h")
@@ -190,6 +207,7 @@ def _write_describe_user_scram_credentials_result_array_v0(
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeUserScramCredentialsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -203,10 +221,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeUserSc
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeUserScramCredentialsRequest(users), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeUserScramCredentials request v0") from error
+        raise explained(error, "DescribeUserScramCredentials request v0", begin) from error
 
 
 def write_request_v0(message: DescribeUserScramCredentialsRequest, chunks: list[Buffer]) -> None:
@@ -220,14 +238,20 @@ def write_request_v0(message: DescribeUserScramCredentialsRequest, chunks: list[
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[DescribeUserScramCredentialsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[DescribeUserScramCredentialsRequest] | None, ...] = LAYOUTS.readers(
+    DescribeUserScramCredentialsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[DescribeUserScramCredentialsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[DescribeUserScramCredentialsRequest] | None, ...] = LAYOUTS.writers(
+    DescribeUserScramCredentialsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> DescribeUserScramCredentialsRequest:
-    return decode(REQUEST_READERS, "DescribeUserScramCredentials request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeUserScramCredentialsRequest:
+    return decode(REQUEST_READERS, "DescribeUserScramCredentials request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: DescribeUserScramCredentialsRequest, version: int) -> list[Buffer]:
@@ -235,6 +259,7 @@ def encode_request(message: DescribeUserScramCredentialsRequest, version: int) -
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeUserScramCredentialsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -249,10 +274,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[DescribeUserS
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return DescribeUserScramCredentialsResponse(throttle_time_ms, error_code, error_message, results), pos
     except MALFORMED as error:
-        raise explained(error, "DescribeUserScramCredentials response v0") from error
+        raise explained(error, "DescribeUserScramCredentials response v0", begin) from error
 
 
 def write_response_v0(message: DescribeUserScramCredentialsResponse, chunks: list[Buffer]) -> None:
@@ -265,14 +290,20 @@ def write_response_v0(message: DescribeUserScramCredentialsResponse, chunks: lis
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[DescribeUserScramCredentialsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[DescribeUserScramCredentialsResponse] | None, ...] = LAYOUTS.readers(
+    DescribeUserScramCredentialsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[DescribeUserScramCredentialsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[DescribeUserScramCredentialsResponse] | None, ...] = LAYOUTS.writers(
+    DescribeUserScramCredentialsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> DescribeUserScramCredentialsResponse:
-    return decode(RESPONSE_READERS, "DescribeUserScramCredentials response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> DescribeUserScramCredentialsResponse:
+    return decode(RESPONSE_READERS, "DescribeUserScramCredentials response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: DescribeUserScramCredentialsResponse, version: int) -> list[Buffer]:

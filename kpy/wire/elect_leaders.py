@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -116,6 +117,29 @@ class ElectLeadersResponse(Message):
         self.replica_election_results: list[ReplicaElectionResult] = (
             [] if replica_election_results is EMPTY else replica_election_results
         )
+
+
+LAYOUTS = Layouts(
+    """\
+TopicPartitions.0-1: s [i
+ElectLeadersRequest.0: - ?[TopicPartitions.0 i
+ElectLeadersRequest.1: b ?[TopicPartitions.0 i
+TopicPartitions.2: ~ s [i
+ElectLeadersRequest.2: ~ b ?[TopicPartitions.2 i
+PartitionResult.0-1: i h ?s
+ReplicaElectionResult.0-1: s [PartitionResult.0
+ElectLeadersResponse.0: i - [ReplicaElectionResult.0
+ElectLeadersResponse.1: i h [ReplicaElectionResult.0
+PartitionResult.2: ~ i h ?s
+ReplicaElectionResult.2: ~ s [PartitionResult.2
+ElectLeadersResponse.2: ~ i h [ReplicaElectionResult.2
+""",
+    TopicPartitions,
+    PartitionResult,
+    ReplicaElectionResult,
+    ElectLeadersRequest,
+    ElectLeadersResponse,
+)
 
 
 _b = Struct(">b")
@@ -278,6 +302,7 @@ def _write_replica_election_result_array_v2(items: list[ReplicaElectionResult], 
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -287,13 +312,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRe
         (timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersRequest(topic_partitions=topic_partitions, timeout_ms=timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders request v0") from error
+        raise explained(error, "ElectLeaders request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRequest, int]:
+    begin = pos
     try:
         election_type, count = _bi.unpack_from(buf, pos)
         pos += 5
@@ -303,13 +329,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRe
         (timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersRequest(election_type, topic_partitions, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders request v1") from error
+        raise explained(error, "ElectLeaders request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRequest, int]:
+    begin = pos
     try:
         election_type, count = _bB.unpack_from(buf, pos)
         pos += 2
@@ -323,10 +350,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersRequest(election_type, topic_partitions, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders request v2") from error
+        raise explained(error, "ElectLeaders request v2", begin) from error
 
 
 def write_request_v0(message: ElectLeadersRequest, chunks: list[Buffer]) -> None:
@@ -364,22 +391,28 @@ def write_request_v2(message: ElectLeadersRequest, chunks: list[Buffer]) -> None
     out += _ix.pack(message.timeout_ms)
 
 
-REQUEST_READERS: tuple[Reader[ElectLeadersRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[ElectLeadersRequest] | None, ...] = LAYOUTS.readers(
+    ElectLeadersRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ElectLeadersRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[ElectLeadersRequest] | None, ...] = LAYOUTS.writers(
+    ElectLeadersRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ElectLeadersRequest:
-    return decode(REQUEST_READERS, "ElectLeaders request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ElectLeadersRequest:
+    return decode(REQUEST_READERS, "ElectLeaders request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ElectLeadersRequest, version: int) -> list[Buffer]:
@@ -387,30 +420,33 @@ def encode_request(message: ElectLeadersRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         replica_election_results, pos = _read_replica_election_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersResponse(throttle_time_ms, replica_election_results=replica_election_results), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders response v0") from error
+        raise explained(error, "ElectLeaders response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihi.unpack_from(buf, pos)
         pos += 10
         replica_election_results, pos = _read_replica_election_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersResponse(throttle_time_ms, error_code, replica_election_results), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders response v1") from error
+        raise explained(error, "ElectLeaders response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -422,10 +458,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ElectLeadersR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ElectLeadersResponse(throttle_time_ms, error_code, replica_election_results), pos
     except MALFORMED as error:
-        raise explained(error, "ElectLeaders response v2") from error
+        raise explained(error, "ElectLeaders response v2", begin) from error
 
 
 def write_response_v0(message: ElectLeadersResponse, chunks: list[Buffer]) -> None:
@@ -451,22 +487,28 @@ def write_response_v2(message: ElectLeadersResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ElectLeadersResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[ElectLeadersResponse] | None, ...] = LAYOUTS.readers(
+    ElectLeadersResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ElectLeadersResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[ElectLeadersResponse] | None, ...] = LAYOUTS.writers(
+    ElectLeadersResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ElectLeadersResponse:
-    return decode(RESPONSE_READERS, "ElectLeaders response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ElectLeadersResponse:
+    return decode(RESPONSE_READERS, "ElectLeaders response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ElectLeadersResponse, version: int) -> list[Buffer]:

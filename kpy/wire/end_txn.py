@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -66,6 +67,19 @@ class EndTxnResponse(Message):
         self.producer_epoch = producer_epoch
 
 
+LAYOUTS = Layouts(
+    """\
+EndTxnRequest.0-2: s q h z
+EndTxnRequest.3-5: ~ s q h z
+EndTxnResponse.0-2: i h - -
+EndTxnResponse.3-4: ~ i h - -
+EndTxnResponse.5: ~ i h q h
+""",
+    EndTxnRequest,
+    EndTxnResponse,
+)
+
+
 _ih = Struct(">ih")
 _ihB = Struct(">ihB")
 _ihqhB = Struct(">ihqhB")
@@ -77,18 +91,20 @@ _qhzx = Struct(">qh?x")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[EndTxnRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_string(buf, pos, end)
         producer_id, producer_epoch, committed = _qhz.unpack_from(buf, pos)
         pos += 11
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return EndTxnRequest(transactional_id, producer_id, producer_epoch, committed), pos
     except MALFORMED as error:
-        raise explained(error, "EndTxn request v0-v2") from error
+        raise explained(error, "EndTxn request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[EndTxnRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_string(buf, pos, end)
         producer_id, producer_epoch, committed, tags = _qhzB.unpack_from(buf, pos)
@@ -96,10 +112,10 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[EndTxnRequest,
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return EndTxnRequest(transactional_id, producer_id, producer_epoch, committed), pos
     except MALFORMED as error:
-        raise explained(error, "EndTxn request v3-v5") from error
+        raise explained(error, "EndTxn request v3-v5", begin) from error
 
 
 def write_request_v0(message: EndTxnRequest, chunks: list[Buffer]) -> None:
@@ -116,28 +132,34 @@ def write_request_v3(message: EndTxnRequest, chunks: list[Buffer]) -> None:
     out += _qhzx.pack(message.producer_id, message.producer_epoch, message.committed)
 
 
-REQUEST_READERS: tuple[Reader[EndTxnRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[EndTxnRequest] | None, ...] = LAYOUTS.readers(
+    EndTxnRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[EndTxnRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[EndTxnRequest] | None, ...] = LAYOUTS.writers(
+    EndTxnRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> EndTxnRequest:
-    return decode(REQUEST_READERS, "EndTxn request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> EndTxnRequest:
+    return decode(REQUEST_READERS, "EndTxn request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: EndTxnRequest, version: int) -> list[Buffer]:
@@ -145,40 +167,43 @@ def encode_request(message: EndTxnRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[EndTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return EndTxnResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "EndTxn response v0-v2") from error
+        raise explained(error, "EndTxn response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[EndTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, tags = _ihB.unpack_from(buf, pos)
         pos += 7
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return EndTxnResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "EndTxn response v3-v4") from error
+        raise explained(error, "EndTxn response v3-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[EndTxnResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, producer_id, producer_epoch, tags = _ihqhB.unpack_from(buf, pos)
         pos += 17
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return EndTxnResponse(throttle_time_ms, error_code, producer_id, producer_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "EndTxn response v5") from error
+        raise explained(error, "EndTxn response v5", begin) from error
 
 
 def write_response_v0(message: EndTxnResponse, chunks: list[Buffer]) -> None:
@@ -199,28 +224,34 @@ def write_response_v5(message: EndTxnResponse, chunks: list[Buffer]) -> None:
     out += _ihqhx.pack(message.throttle_time_ms, message.error_code, message.producer_id, message.producer_epoch)
 
 
-RESPONSE_READERS: tuple[Reader[EndTxnResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
-    read_response_v3,
-    read_response_v5,
+RESPONSE_READERS: tuple[Reader[EndTxnResponse] | None, ...] = LAYOUTS.readers(
+    EndTxnResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+        read_response_v3,
+        read_response_v5,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[EndTxnResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
-    write_response_v3,
-    write_response_v5,
+RESPONSE_WRITERS: tuple[Writer[EndTxnResponse] | None, ...] = LAYOUTS.writers(
+    EndTxnResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+        write_response_v3,
+        write_response_v5,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> EndTxnResponse:
-    return decode(RESPONSE_READERS, "EndTxn response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> EndTxnResponse:
+    return decode(RESPONSE_READERS, "EndTxn response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: EndTxnResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -56,6 +57,18 @@ class ExpireDelegationTokenResponse(Message):
         self.throttle_time_ms = throttle_time_ms
 
 
+LAYOUTS = Layouts(
+    """\
+ExpireDelegationTokenRequest.0-1: y q
+ExpireDelegationTokenRequest.2: ~ y q
+ExpireDelegationTokenResponse.0-1: h q i
+ExpireDelegationTokenResponse.2: ~ h q i
+""",
+    ExpireDelegationTokenRequest,
+    ExpireDelegationTokenResponse,
+)
+
+
 _hqi = Struct(">hqi")
 _hqiB = Struct(">hqiB")
 _hqix = Struct(">hqix")
@@ -65,18 +78,20 @@ _qx = Struct(">qx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ExpireDelegationTokenRequest, int]:
+    begin = pos
     try:
         hmac, pos = read_bytes(buf, pos, end)
         (expiry_time_period_ms,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ExpireDelegationTokenRequest(hmac, expiry_time_period_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ExpireDelegationToken request v0-v1") from error
+        raise explained(error, "ExpireDelegationToken request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ExpireDelegationTokenRequest, int]:
+    begin = pos
     try:
         hmac, pos = read_compact_bytes(buf, pos, end)
         expiry_time_period_ms, tags = _qB.unpack_from(buf, pos)
@@ -84,10 +99,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ExpireDelegati
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ExpireDelegationTokenRequest(hmac, expiry_time_period_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ExpireDelegationToken request v2") from error
+        raise explained(error, "ExpireDelegationToken request v2", begin) from error
 
 
 def write_request_v0(message: ExpireDelegationTokenRequest, chunks: list[Buffer]) -> None:
@@ -104,22 +119,28 @@ def write_request_v2(message: ExpireDelegationTokenRequest, chunks: list[Buffer]
     out += _qx.pack(message.expiry_time_period_ms)
 
 
-REQUEST_READERS: tuple[Reader[ExpireDelegationTokenRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[ExpireDelegationTokenRequest] | None, ...] = LAYOUTS.readers(
+    ExpireDelegationTokenRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ExpireDelegationTokenRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[ExpireDelegationTokenRequest] | None, ...] = LAYOUTS.writers(
+    ExpireDelegationTokenRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ExpireDelegationTokenRequest:
-    return decode(REQUEST_READERS, "ExpireDelegationToken request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ExpireDelegationTokenRequest:
+    return decode(REQUEST_READERS, "ExpireDelegationToken request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ExpireDelegationTokenRequest, version: int) -> list[Buffer]:
@@ -127,27 +148,29 @@ def encode_request(message: ExpireDelegationTokenRequest, version: int) -> list[
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ExpireDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, expiry_timestamp_ms, throttle_time_ms = _hqi.unpack_from(buf, pos)
         pos += 14
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ExpireDelegationTokenResponse(error_code, expiry_timestamp_ms, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ExpireDelegationToken response v0-v1") from error
+        raise explained(error, "ExpireDelegationToken response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ExpireDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, expiry_timestamp_ms, throttle_time_ms, tags = _hqiB.unpack_from(buf, pos)
         pos += 15
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ExpireDelegationTokenResponse(error_code, expiry_timestamp_ms, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ExpireDelegationToken response v2") from error
+        raise explained(error, "ExpireDelegationToken response v2", begin) from error
 
 
 def write_response_v0(message: ExpireDelegationTokenResponse, chunks: list[Buffer]) -> None:
@@ -162,22 +185,28 @@ def write_response_v2(message: ExpireDelegationTokenResponse, chunks: list[Buffe
     out += _hqix.pack(message.error_code, message.expiry_timestamp_ms, message.throttle_time_ms)
 
 
-RESPONSE_READERS: tuple[Reader[ExpireDelegationTokenResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[ExpireDelegationTokenResponse] | None, ...] = LAYOUTS.readers(
+    ExpireDelegationTokenResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ExpireDelegationTokenResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[ExpireDelegationTokenResponse] | None, ...] = LAYOUTS.writers(
+    ExpireDelegationTokenResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ExpireDelegationTokenResponse:
-    return decode(RESPONSE_READERS, "ExpireDelegationToken response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ExpireDelegationTokenResponse:
+    return decode(RESPONSE_READERS, "ExpireDelegationToken response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ExpireDelegationTokenResponse, version: int) -> list[Buffer]:

@@ -10,6 +10,7 @@ what has changed, a response only partitions with something to say.
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -327,6 +328,80 @@ class FetchResponse(Message):
         self.session_id = session_id
         self.responses: list[FetchableTopicResponse] = [] if responses is EMPTY else responses
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
+
+
+LAYOUTS = Layouts(
+    """\
+FetchPartition.0-4: i - q - - i - -
+FetchTopic.0-4: s - [FetchPartition.0
+FetchRequest.0-2: - i - i i - - - - [FetchTopic.0 - -
+FetchRequest.3: - i - i i i - - - [FetchTopic.0 - -
+FetchRequest.4: - i - i i i b - - [FetchTopic.0 - -
+FetchPartition.5-8: i - q - q i - -
+FetchTopic.5-8: s - [FetchPartition.5
+FetchRequest.5-6: - i - i i i b - - [FetchTopic.5 - -
+ForgottenTopic.7-11: s - [i
+FetchRequest.7-8: - i - i i i b i i [FetchTopic.5 [ForgottenTopic.7 -
+FetchPartition.9-11: i i q - q i - -
+FetchTopic.9-11: s - [FetchPartition.9
+FetchRequest.9-10: - i - i i i b i i [FetchTopic.9 [ForgottenTopic.7 -
+FetchRequest.11: - i - i i i b i i [FetchTopic.9 [ForgottenTopic.7 s
+FetchPartition.12-16: ~ i i q i q i - -
+FetchTopic.12: ~ s - [FetchPartition.12
+ForgottenTopic.12: ~ s - [i
+FetchRequest.12: ~ 0:?s i - i i i b i i [FetchTopic.12 [ForgottenTopic.12 s
+FetchTopic.13-16: ~ - u [FetchPartition.12
+ForgottenTopic.13-18: ~ - u [i
+FetchRequest.13-14: ~ 0:?s i - i i i b i i [FetchTopic.13 [ForgottenTopic.13 s
+ReplicaState.15-18: ~ i q
+FetchRequest.15-16: ~ 0:?s - 1:ReplicaState.15 i i i b i i [FetchTopic.13 [ForgottenTopic.13 s
+FetchPartition.17: ~ i i q i q i 0:u -
+FetchTopic.17: ~ - u [FetchPartition.17
+FetchRequest.17: ~ 0:?s - 1:ReplicaState.15 i i i b i i [FetchTopic.17 [ForgottenTopic.13 s
+FetchPartition.18: ~ i i q i q i 0:u 1:q
+FetchTopic.18: ~ - u [FetchPartition.18
+FetchRequest.18: ~ 0:?s - 1:ReplicaState.15 i i i b i i [FetchTopic.18 [ForgottenTopic.13 s
+PartitionData.0-3: i h q - - - - - - - ?r
+FetchableTopicResponse.0-3: s - [PartitionData.0
+FetchResponse.0: - - - [FetchableTopicResponse.0 -
+FetchResponse.1-3: i - - [FetchableTopicResponse.0 -
+AbortedTransaction.4-11: q q
+PartitionData.4: i h q q - - - - ?[AbortedTransaction.4 - ?r
+FetchableTopicResponse.4: s - [PartitionData.4
+FetchResponse.4: i - - [FetchableTopicResponse.4 -
+PartitionData.5-10: i h q q q - - - ?[AbortedTransaction.4 - ?r
+FetchableTopicResponse.5-10: s - [PartitionData.5
+FetchResponse.5-6: i - - [FetchableTopicResponse.5 -
+FetchResponse.7-10: i h i [FetchableTopicResponse.5 -
+PartitionData.11: i h q q q - - - ?[AbortedTransaction.4 i ?r
+FetchableTopicResponse.11: s - [PartitionData.11
+FetchResponse.11: i h i [FetchableTopicResponse.11 -
+EpochEndOffset.12-18: ~ i q
+LeaderIdAndEpoch.12-18: ~ i i
+SnapshotId.12-18: ~ q i
+AbortedTransaction.12-18: ~ q q
+PartitionData.12-18: ~ i h q q q 0:EpochEndOffset.12 1:LeaderIdAndEpoch.12 2:SnapshotId.12 ?[AbortedTransaction.12 i ?r
+FetchableTopicResponse.12: ~ s - [PartitionData.12
+FetchResponse.12: ~ i h i [FetchableTopicResponse.12 -
+FetchableTopicResponse.13-18: ~ - u [PartitionData.12
+FetchResponse.13-15: ~ i h i [FetchableTopicResponse.13 -
+NodeEndpoint.16-18: ~ i s i ?s
+FetchResponse.16-18: ~ i h i [FetchableTopicResponse.13 0:[NodeEndpoint.16
+""",
+    ReplicaState,
+    FetchPartition,
+    FetchTopic,
+    ForgottenTopic,
+    EpochEndOffset,
+    LeaderIdAndEpoch,
+    SnapshotId,
+    AbortedTransaction,
+    PartitionData,
+    FetchableTopicResponse,
+    NodeEndpoint,
+    FetchRequest,
+    FetchResponse,
+)
 
 
 _i = Struct(">i")
@@ -1428,38 +1503,41 @@ def _write_node_endpoint_array_v16(items: list[NodeEndpoint], out: bytearray) ->
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, count = _iiii.unpack_from(buf, pos)
         pos += 16
         topics, pos = _read_fetch_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(replica_id=replica_id, max_wait_ms=max_wait_ms, min_bytes=min_bytes, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v0-v2") from error
+        raise explained(error, "Fetch request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, count = _iiiii.unpack_from(buf, pos)
         pos += 20
         topics, pos = _read_fetch_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id, max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, topics=topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v3") from error
+        raise explained(error, "Fetch request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, count = _iiiibi.unpack_from(buf, pos)
         pos += 21
         topics, pos = _read_fetch_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id,
             max_wait_ms=max_wait_ms,
@@ -1469,16 +1547,17 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
             topics=topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v4") from error
+        raise explained(error, "Fetch request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, count = _iiiibi.unpack_from(buf, pos)
         pos += 21
         topics, pos = _read_fetch_topic_array_v5(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id,
             max_wait_ms=max_wait_ms,
@@ -1488,10 +1567,11 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
             topics=topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v5-v6") from error
+        raise explained(error, "Fetch request v5-v6", begin) from error
 
 
 def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = (
             _iiiibiii.unpack_from(buf, pos)
@@ -1502,7 +1582,7 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
         pos += 4
         forgotten_topics_data, pos = _read_forgotten_topic_array_v7(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id,
             max_wait_ms=max_wait_ms,
@@ -1515,10 +1595,11 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
             forgotten_topics_data=forgotten_topics_data,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v7-v8") from error
+        raise explained(error, "Fetch request v7-v8", begin) from error
 
 
 def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = (
             _iiiibiii.unpack_from(buf, pos)
@@ -1529,7 +1610,7 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
         pos += 4
         forgotten_topics_data, pos = _read_forgotten_topic_array_v7(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id,
             max_wait_ms=max_wait_ms,
@@ -1542,10 +1623,11 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, 
             forgotten_topics_data=forgotten_topics_data,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v9-v10") from error
+        raise explained(error, "Fetch request v9-v10", begin) from error
 
 
 def read_request_v11(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = (
             _iiiibiii.unpack_from(buf, pos)
@@ -1557,7 +1639,7 @@ def read_request_v11(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
         forgotten_topics_data, pos = _read_forgotten_topic_array_v7(buf, pos, end, count)
         rack_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             replica_id=replica_id,
             max_wait_ms=max_wait_ms,
@@ -1571,10 +1653,11 @@ def read_request_v11(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v11") from error
+        raise explained(error, "Fetch request v11", begin) from error
 
 
 def read_request_v12(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = (
             _iiiibiiB.unpack_from(buf, pos)
@@ -1604,7 +1687,7 @@ def read_request_v12(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             cluster_id,
             replica_id,
@@ -1619,10 +1702,11 @@ def read_request_v12(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v12") from error
+        raise explained(error, "Fetch request v12", begin) from error
 
 
 def read_request_v13(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = (
             _iiiibiiB.unpack_from(buf, pos)
@@ -1652,7 +1736,7 @@ def read_request_v13(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             cluster_id,
             replica_id,
@@ -1667,10 +1751,11 @@ def read_request_v13(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v13-v14") from error
+        raise explained(error, "Fetch request v13-v14", begin) from error
 
 
 def read_request_v15(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = _iiibiiB.unpack_from(
             buf, pos
@@ -1703,7 +1788,7 @@ def read_request_v15(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             cluster_id,
             replica_state=replica_state,
@@ -1718,10 +1803,11 @@ def read_request_v15(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v15-v16") from error
+        raise explained(error, "Fetch request v15-v16", begin) from error
 
 
 def read_request_v17(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = _iiibiiB.unpack_from(
             buf, pos
@@ -1754,7 +1840,7 @@ def read_request_v17(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             cluster_id,
             replica_state=replica_state,
@@ -1769,10 +1855,11 @@ def read_request_v17(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v17") from error
+        raise explained(error, "Fetch request v17", begin) from error
 
 
 def read_request_v18(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest, int]:
+    begin = pos
     try:
         max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, count = _iiibiiB.unpack_from(
             buf, pos
@@ -1805,7 +1892,7 @@ def read_request_v18(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchRequest(
             cluster_id,
             replica_state=replica_state,
@@ -1820,7 +1907,7 @@ def read_request_v18(buf: memoryview, pos: int, end: int) -> tuple[FetchRequest,
             rack_id=rack_id,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch request v18") from error
+        raise explained(error, "Fetch request v18", begin) from error
 
 
 def write_request_v0(message: FetchRequest, chunks: list[Buffer]) -> None:
@@ -2063,54 +2150,60 @@ def write_request_v18(message: FetchRequest, chunks: list[Buffer]) -> None:
         out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[FetchRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
-    read_request_v5,
-    read_request_v7,
-    read_request_v7,
-    read_request_v9,
-    read_request_v9,
-    read_request_v11,
-    read_request_v12,
-    read_request_v13,
-    read_request_v13,
-    read_request_v15,
-    read_request_v15,
-    read_request_v17,
-    read_request_v18,
+REQUEST_READERS: tuple[Reader[FetchRequest] | None, ...] = LAYOUTS.readers(
+    FetchRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+        read_request_v5,
+        read_request_v7,
+        read_request_v7,
+        read_request_v9,
+        read_request_v9,
+        read_request_v11,
+        read_request_v12,
+        read_request_v13,
+        read_request_v13,
+        read_request_v15,
+        read_request_v15,
+        read_request_v17,
+        read_request_v18,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[FetchRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
-    write_request_v5,
-    write_request_v7,
-    write_request_v7,
-    write_request_v9,
-    write_request_v9,
-    write_request_v11,
-    write_request_v12,
-    write_request_v13,
-    write_request_v13,
-    write_request_v15,
-    write_request_v15,
-    write_request_v17,
-    write_request_v18,
+REQUEST_WRITERS: tuple[Writer[FetchRequest] | None, ...] = LAYOUTS.writers(
+    FetchRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+        write_request_v5,
+        write_request_v7,
+        write_request_v7,
+        write_request_v9,
+        write_request_v9,
+        write_request_v11,
+        write_request_v12,
+        write_request_v13,
+        write_request_v13,
+        write_request_v15,
+        write_request_v15,
+        write_request_v17,
+        write_request_v18,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> FetchRequest:
-    return decode(REQUEST_READERS, "Fetch request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> FetchRequest:
+    return decode(REQUEST_READERS, "Fetch request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: FetchRequest, version: int) -> list[Buffer]:
@@ -2118,78 +2211,85 @@ def encode_request(message: FetchRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         responses, pos = _read_fetchable_topic_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(responses=responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v0") from error
+        raise explained(error, "Fetch response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_fetchable_topic_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, responses=responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v1-v3") from error
+        raise explained(error, "Fetch response v1-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_fetchable_topic_response_array_v4(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, responses=responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v4") from error
+        raise explained(error, "Fetch response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_fetchable_topic_response_array_v5(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, responses=responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v5-v6") from error
+        raise explained(error, "Fetch response v5-v6", begin) from error
 
 
 def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, session_id, count = _ihii.unpack_from(buf, pos)
         pos += 14
         responses, pos = _read_fetchable_topic_response_array_v5(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, error_code, session_id, responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v7-v10") from error
+        raise explained(error, "Fetch response v7-v10", begin) from error
 
 
 def read_response_v11(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, session_id, count = _ihii.unpack_from(buf, pos)
         pos += 14
         responses, pos = _read_fetchable_topic_response_array_v11(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, error_code, session_id, responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v11") from error
+        raise explained(error, "Fetch response v11", begin) from error
 
 
 def read_response_v12(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, session_id, count = _ihiB.unpack_from(buf, pos)
         pos += 11
@@ -2201,13 +2301,14 @@ def read_response_v12(buf: memoryview, pos: int, end: int) -> tuple[FetchRespons
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, error_code, session_id, responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v12") from error
+        raise explained(error, "Fetch response v12", begin) from error
 
 
 def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, session_id, count = _ihiB.unpack_from(buf, pos)
         pos += 11
@@ -2219,13 +2320,14 @@ def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[FetchRespons
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, error_code, session_id, responses), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v13-v15") from error
+        raise explained(error, "Fetch response v13-v15", begin) from error
 
 
 def read_response_v16(buf: memoryview, pos: int, end: int) -> tuple[FetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, session_id, count = _ihiB.unpack_from(buf, pos)
         pos += 11
@@ -2251,10 +2353,10 @@ def read_response_v16(buf: memoryview, pos: int, end: int) -> tuple[FetchRespons
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FetchResponse(throttle_time_ms, error_code, session_id, responses, node_endpoints), pos
     except MALFORMED as error:
-        raise explained(error, "Fetch response v16-v18") from error
+        raise explained(error, "Fetch response v16-v18", begin) from error
 
 
 def write_response_v0(message: FetchResponse, chunks: list[Buffer]) -> None:
@@ -2334,54 +2436,60 @@ def write_response_v16(message: FetchResponse, chunks: list[Buffer]) -> None:
         out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[FetchResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v1,
-    read_response_v4,
-    read_response_v5,
-    read_response_v5,
-    read_response_v7,
-    read_response_v7,
-    read_response_v7,
-    read_response_v7,
-    read_response_v11,
-    read_response_v12,
-    read_response_v13,
-    read_response_v13,
-    read_response_v13,
-    read_response_v16,
-    read_response_v16,
-    read_response_v16,
+RESPONSE_READERS: tuple[Reader[FetchResponse] | None, ...] = LAYOUTS.readers(
+    FetchResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v1,
+        read_response_v4,
+        read_response_v5,
+        read_response_v5,
+        read_response_v7,
+        read_response_v7,
+        read_response_v7,
+        read_response_v7,
+        read_response_v11,
+        read_response_v12,
+        read_response_v13,
+        read_response_v13,
+        read_response_v13,
+        read_response_v16,
+        read_response_v16,
+        read_response_v16,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[FetchResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v1,
-    write_response_v4,
-    write_response_v5,
-    write_response_v5,
-    write_response_v7,
-    write_response_v7,
-    write_response_v7,
-    write_response_v7,
-    write_response_v11,
-    write_response_v12,
-    write_response_v13,
-    write_response_v13,
-    write_response_v13,
-    write_response_v16,
-    write_response_v16,
-    write_response_v16,
+RESPONSE_WRITERS: tuple[Writer[FetchResponse] | None, ...] = LAYOUTS.writers(
+    FetchResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v1,
+        write_response_v4,
+        write_response_v5,
+        write_response_v5,
+        write_response_v7,
+        write_response_v7,
+        write_response_v7,
+        write_response_v7,
+        write_response_v11,
+        write_response_v12,
+        write_response_v13,
+        write_response_v13,
+        write_response_v13,
+        write_response_v16,
+        write_response_v16,
+        write_response_v16,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> FetchResponse:
-    return decode(RESPONSE_READERS, "Fetch response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> FetchResponse:
+    return decode(RESPONSE_READERS, "Fetch response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: FetchResponse, version: int) -> list[Buffer]:

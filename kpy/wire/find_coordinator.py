@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -113,6 +114,24 @@ class FindCoordinatorResponse(Message):
         self.coordinators: list[Coordinator] = [] if coordinators is EMPTY else coordinators
 
 
+LAYOUTS = Layouts(
+    """\
+FindCoordinatorRequest.0: s - -
+FindCoordinatorRequest.1-2: s b -
+FindCoordinatorRequest.3: ~ s b -
+FindCoordinatorRequest.4-6: ~ - b [s
+FindCoordinatorResponse.0: - h - i s i -
+FindCoordinatorResponse.1-2: i h ?s i s i -
+FindCoordinatorResponse.3: ~ i h ?s i s i -
+Coordinator.4-6: ~ s i s i h ?s
+FindCoordinatorResponse.4-6: ~ i - - - - - [Coordinator.4
+""",
+    Coordinator,
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+)
+
+
 _b = Struct(">b")
 _bB = Struct(">bB")
 _bx = Struct(">bx")
@@ -154,28 +173,31 @@ def _write_coordinator_array_v4(items: list[Coordinator], out: bytearray) -> Non
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorRequest, int]:
+    begin = pos
     try:
         key, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorRequest(key), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator request v0") from error
+        raise explained(error, "FindCoordinator request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorRequest, int]:
+    begin = pos
     try:
         key, pos = read_string(buf, pos, end)
         (key_type,) = _b.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorRequest(key, key_type), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator request v1-v2") from error
+        raise explained(error, "FindCoordinator request v1-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorRequest, int]:
+    begin = pos
     try:
         key, pos = read_compact_string(buf, pos, end)
         key_type, tags = _bB.unpack_from(buf, pos)
@@ -183,13 +205,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinato
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorRequest(key, key_type), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator request v3") from error
+        raise explained(error, "FindCoordinator request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorRequest, int]:
+    begin = pos
     try:
         key_type, count = _bB.unpack_from(buf, pos)
         pos += 2
@@ -201,10 +224,10 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinato
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorRequest(key_type=key_type, coordinator_keys=coordinator_keys), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator request v4-v6") from error
+        raise explained(error, "FindCoordinator request v4-v6", begin) from error
 
 
 def write_request_v0(message: FindCoordinatorRequest, chunks: list[Buffer]) -> None:
@@ -237,30 +260,36 @@ def write_request_v4(message: FindCoordinatorRequest, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[FindCoordinatorRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
-    read_request_v3,
-    read_request_v4,
-    read_request_v4,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[FindCoordinatorRequest] | None, ...] = LAYOUTS.readers(
+    FindCoordinatorRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+        read_request_v3,
+        read_request_v4,
+        read_request_v4,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[FindCoordinatorRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
-    write_request_v3,
-    write_request_v4,
-    write_request_v4,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[FindCoordinatorRequest] | None, ...] = LAYOUTS.writers(
+    FindCoordinatorRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+        write_request_v3,
+        write_request_v4,
+        write_request_v4,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> FindCoordinatorRequest:
-    return decode(REQUEST_READERS, "FindCoordinator request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> FindCoordinatorRequest:
+    return decode(REQUEST_READERS, "FindCoordinator request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: FindCoordinatorRequest, version: int) -> list[Buffer]:
@@ -268,6 +297,7 @@ def encode_request(message: FindCoordinatorRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorResponse, int]:
+    begin = pos
     try:
         error_code, node_id = _hi.unpack_from(buf, pos)
         pos += 6
@@ -275,13 +305,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinat
         (port,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorResponse(error_code=error_code, node_id=node_id, host=host, port=port), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator response v0") from error
+        raise explained(error, "FindCoordinator response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -292,13 +323,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinat
         (port,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorResponse(throttle_time_ms, error_code, error_message, node_id, host, port), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator response v1-v2") from error
+        raise explained(error, "FindCoordinator response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -311,13 +343,14 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinat
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorResponse(throttle_time_ms, error_code, error_message, node_id, host, port), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator response v3") from error
+        raise explained(error, "FindCoordinator response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinatorResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -329,10 +362,10 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[FindCoordinat
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return FindCoordinatorResponse(throttle_time_ms, coordinators=coordinators), pos
     except MALFORMED as error:
-        raise explained(error, "FindCoordinator response v4-v6") from error
+        raise explained(error, "FindCoordinator response v4-v6", begin) from error
 
 
 def write_response_v0(message: FindCoordinatorResponse, chunks: list[Buffer]) -> None:
@@ -372,30 +405,36 @@ def write_response_v4(message: FindCoordinatorResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[FindCoordinatorResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v4,
-    read_response_v4,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[FindCoordinatorResponse] | None, ...] = LAYOUTS.readers(
+    FindCoordinatorResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v4,
+        read_response_v4,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[FindCoordinatorResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v4,
-    write_response_v4,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[FindCoordinatorResponse] | None, ...] = LAYOUTS.writers(
+    FindCoordinatorResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v4,
+        write_response_v4,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> FindCoordinatorResponse:
-    return decode(RESPONSE_READERS, "FindCoordinator response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> FindCoordinatorResponse:
+    return decode(RESPONSE_READERS, "FindCoordinator response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: FindCoordinatorResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -82,6 +83,16 @@ class GetTelemetrySubscriptionsResponse(Message):
         self.requested_metrics: list[str] = [] if requested_metrics is EMPTY else requested_metrics
 
 
+LAYOUTS = Layouts(
+    """\
+GetTelemetrySubscriptionsRequest.0: ~ u
+GetTelemetrySubscriptionsResponse.0: ~ i h u i [b i i z [s
+""",
+    GetTelemetrySubscriptionsRequest,
+    GetTelemetrySubscriptionsResponse,
+)
+
+
 _ihui = Struct(">ih16si")
 _ihuiB = Struct(">ih16siB")
 _iiz = Struct(">ii?")
@@ -91,16 +102,17 @@ _ux = Struct(">16sx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[GetTelemetrySubscriptionsRequest, int]:
+    begin = pos
     try:
         client_instance_id, tags = _uB.unpack_from(buf, pos)
         pos += 17
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GetTelemetrySubscriptionsRequest(client_instance_id), pos
     except MALFORMED as error:
-        raise explained(error, "GetTelemetrySubscriptions request v0") from error
+        raise explained(error, "GetTelemetrySubscriptions request v0", begin) from error
 
 
 def write_request_v0(message: GetTelemetrySubscriptionsRequest, chunks: list[Buffer]) -> None:
@@ -109,14 +121,20 @@ def write_request_v0(message: GetTelemetrySubscriptionsRequest, chunks: list[Buf
     out += _ux.pack(message.client_instance_id)
 
 
-REQUEST_READERS: tuple[Reader[GetTelemetrySubscriptionsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[GetTelemetrySubscriptionsRequest] | None, ...] = LAYOUTS.readers(
+    GetTelemetrySubscriptionsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[GetTelemetrySubscriptionsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[GetTelemetrySubscriptionsRequest] | None, ...] = LAYOUTS.writers(
+    GetTelemetrySubscriptionsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> GetTelemetrySubscriptionsRequest:
-    return decode(REQUEST_READERS, "GetTelemetrySubscriptions request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> GetTelemetrySubscriptionsRequest:
+    return decode(REQUEST_READERS, "GetTelemetrySubscriptions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: GetTelemetrySubscriptionsRequest, version: int) -> list[Buffer]:
@@ -124,6 +142,7 @@ def encode_request(message: GetTelemetrySubscriptionsRequest, version: int) -> l
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[GetTelemetrySubscriptionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, client_instance_id, subscription_id, count = _ihuiB.unpack_from(buf, pos)
         pos += 27
@@ -140,7 +159,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[GetTelemetryS
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GetTelemetrySubscriptionsResponse(
             throttle_time_ms,
             error_code,
@@ -153,7 +172,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[GetTelemetryS
             requested_metrics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "GetTelemetrySubscriptions response v0") from error
+        raise explained(error, "GetTelemetrySubscriptions response v0", begin) from error
 
 
 def write_response_v0(message: GetTelemetrySubscriptionsResponse, chunks: list[Buffer]) -> None:
@@ -169,14 +188,20 @@ def write_response_v0(message: GetTelemetrySubscriptionsResponse, chunks: list[B
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[GetTelemetrySubscriptionsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[GetTelemetrySubscriptionsResponse] | None, ...] = LAYOUTS.readers(
+    GetTelemetrySubscriptionsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[GetTelemetrySubscriptionsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[GetTelemetrySubscriptionsResponse] | None, ...] = LAYOUTS.writers(
+    GetTelemetrySubscriptionsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> GetTelemetrySubscriptionsResponse:
-    return decode(RESPONSE_READERS, "GetTelemetrySubscriptions response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> GetTelemetrySubscriptionsResponse:
+    return decode(RESPONSE_READERS, "GetTelemetrySubscriptions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: GetTelemetrySubscriptionsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -149,6 +150,32 @@ class GroupMetadataValue(Message):
         self.leader = leader
         self.current_state_timestamp = current_state_timestamp
         self.members: list[MemberMetadata] = [] if members is EMPTY else members
+
+
+LAYOUTS = Layouts(
+    """\
+OffsetCommitKey.0-1: s s i
+OffsetCommitValue.0,2: q - s q -
+OffsetCommitValue.1: q - s q q
+OffsetCommitValue.3: q i s q -
+OffsetCommitValue.4: ~ q i s q -
+GroupMetadataKey.2: s
+MemberMetadata.0: s - s s - i y y
+GroupMetadataValue.0: s i ?s ?s - [MemberMetadata.0
+MemberMetadata.1-2: s - s s i i y y
+GroupMetadataValue.1: s i ?s ?s - [MemberMetadata.1
+GroupMetadataValue.2: s i ?s ?s q [MemberMetadata.1
+MemberMetadata.3: s ?s s s i i y y
+GroupMetadataValue.3: s i ?s ?s q [MemberMetadata.3
+MemberMetadata.4: ~ s ?s s s i i y y
+GroupMetadataValue.4: ~ s i ?s ?s q [MemberMetadata.4
+""",
+    MemberMetadata,
+    OffsetCommitKey,
+    OffsetCommitValue,
+    GroupMetadataKey,
+    GroupMetadataValue,
+)
 
 
 _i = Struct(">i")
@@ -315,16 +342,17 @@ def _write_member_metadata_array_v4(items: list[MemberMetadata], out: bytearray)
 
 
 def read_offset_commit_key_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitKey, int]:
+    begin = pos
     try:
         group, pos = read_string(buf, pos, end)
         topic, pos = read_string(buf, pos, end)
         (partition,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitKey(group, topic, partition), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommitKey v0-v1") from error
+        raise explained(error, "OffsetCommitKey v0-v1", begin) from error
 
 
 def write_offset_commit_key_v0(message: OffsetCommitKey, chunks: list[Buffer]) -> None:
@@ -335,15 +363,21 @@ def write_offset_commit_key_v0(message: OffsetCommitKey, chunks: list[Buffer]) -
     out += _i.pack(message.partition)
 
 
-OFFSET_COMMIT_KEY_READERS: tuple[Reader[OffsetCommitKey] | None, ...] = (
-    read_offset_commit_key_v0,
-    read_offset_commit_key_v0,
+OFFSET_COMMIT_KEY_READERS: tuple[Reader[OffsetCommitKey] | None, ...] = LAYOUTS.readers(
+    OffsetCommitKey,
+    (
+        read_offset_commit_key_v0,
+        read_offset_commit_key_v0,
+    ),
 )
 
 
-OFFSET_COMMIT_KEY_WRITERS: tuple[Writer[OffsetCommitKey] | None, ...] = (
-    write_offset_commit_key_v0,
-    write_offset_commit_key_v0,
+OFFSET_COMMIT_KEY_WRITERS: tuple[Writer[OffsetCommitKey] | None, ...] = LAYOUTS.writers(
+    OffsetCommitKey,
+    (
+        write_offset_commit_key_v0,
+        write_offset_commit_key_v0,
+    ),
 )
 
 
@@ -359,6 +393,7 @@ def encode_offset_commit_key(message: OffsetCommitKey, version: int) -> bytes:
 
 
 def read_offset_commit_value_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitValue, int]:
+    begin = pos
     try:
         (offset,) = _q.unpack_from(buf, pos)
         pos += 8
@@ -366,13 +401,14 @@ def read_offset_commit_value_v0(buf: memoryview, pos: int, end: int) -> tuple[Of
         (commit_timestamp,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitValue(offset, metadata=metadata, commit_timestamp=commit_timestamp), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommitValue v0, v2") from error
+        raise explained(error, "OffsetCommitValue v0, v2", begin) from error
 
 
 def read_offset_commit_value_v1(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitValue, int]:
+    begin = pos
     try:
         (offset,) = _q.unpack_from(buf, pos)
         pos += 8
@@ -380,15 +416,16 @@ def read_offset_commit_value_v1(buf: memoryview, pos: int, end: int) -> tuple[Of
         commit_timestamp, expire_timestamp = _qq.unpack_from(buf, pos)
         pos += 16
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitValue(
             offset, metadata=metadata, commit_timestamp=commit_timestamp, expire_timestamp=expire_timestamp
         ), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommitValue v1") from error
+        raise explained(error, "OffsetCommitValue v1", begin) from error
 
 
 def read_offset_commit_value_v3(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitValue, int]:
+    begin = pos
     try:
         offset, leader_epoch = _qi.unpack_from(buf, pos)
         pos += 12
@@ -396,13 +433,14 @@ def read_offset_commit_value_v3(buf: memoryview, pos: int, end: int) -> tuple[Of
         (commit_timestamp,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitValue(offset, leader_epoch, metadata, commit_timestamp), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommitValue v3") from error
+        raise explained(error, "OffsetCommitValue v3", begin) from error
 
 
 def read_offset_commit_value_v4(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitValue, int]:
+    begin = pos
     try:
         offset, leader_epoch = _qi.unpack_from(buf, pos)
         pos += 12
@@ -412,10 +450,10 @@ def read_offset_commit_value_v4(buf: memoryview, pos: int, end: int) -> tuple[Of
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitValue(offset, leader_epoch, metadata, commit_timestamp), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommitValue v4") from error
+        raise explained(error, "OffsetCommitValue v4", begin) from error
 
 
 def write_offset_commit_value_v0(message: OffsetCommitValue, chunks: list[Buffer]) -> None:
@@ -450,21 +488,27 @@ def write_offset_commit_value_v4(message: OffsetCommitValue, chunks: list[Buffer
     out += _qx.pack(message.commit_timestamp)
 
 
-OFFSET_COMMIT_VALUE_READERS: tuple[Reader[OffsetCommitValue] | None, ...] = (
-    read_offset_commit_value_v0,
-    read_offset_commit_value_v1,
-    read_offset_commit_value_v0,
-    read_offset_commit_value_v3,
-    read_offset_commit_value_v4,
+OFFSET_COMMIT_VALUE_READERS: tuple[Reader[OffsetCommitValue] | None, ...] = LAYOUTS.readers(
+    OffsetCommitValue,
+    (
+        read_offset_commit_value_v0,
+        read_offset_commit_value_v1,
+        read_offset_commit_value_v0,
+        read_offset_commit_value_v3,
+        read_offset_commit_value_v4,
+    ),
 )
 
 
-OFFSET_COMMIT_VALUE_WRITERS: tuple[Writer[OffsetCommitValue] | None, ...] = (
-    write_offset_commit_value_v0,
-    write_offset_commit_value_v1,
-    write_offset_commit_value_v0,
-    write_offset_commit_value_v3,
-    write_offset_commit_value_v4,
+OFFSET_COMMIT_VALUE_WRITERS: tuple[Writer[OffsetCommitValue] | None, ...] = LAYOUTS.writers(
+    OffsetCommitValue,
+    (
+        write_offset_commit_value_v0,
+        write_offset_commit_value_v1,
+        write_offset_commit_value_v0,
+        write_offset_commit_value_v3,
+        write_offset_commit_value_v4,
+    ),
 )
 
 
@@ -480,13 +524,14 @@ def encode_offset_commit_value(message: OffsetCommitValue, version: int) -> byte
 
 
 def read_group_metadata_key_v2(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataKey, int]:
+    begin = pos
     try:
         group, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataKey(group), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataKey v2") from error
+        raise explained(error, "GroupMetadataKey v2", begin) from error
 
 
 def write_group_metadata_key_v2(message: GroupMetadataKey, chunks: list[Buffer]) -> None:
@@ -495,17 +540,23 @@ def write_group_metadata_key_v2(message: GroupMetadataKey, chunks: list[Buffer])
     write_string(out, message.group)
 
 
-GROUP_METADATA_KEY_READERS: tuple[Reader[GroupMetadataKey] | None, ...] = (
-    None,
-    None,
-    read_group_metadata_key_v2,
+GROUP_METADATA_KEY_READERS: tuple[Reader[GroupMetadataKey] | None, ...] = LAYOUTS.readers(
+    GroupMetadataKey,
+    (
+        None,
+        None,
+        read_group_metadata_key_v2,
+    ),
 )
 
 
-GROUP_METADATA_KEY_WRITERS: tuple[Writer[GroupMetadataKey] | None, ...] = (
-    None,
-    None,
-    write_group_metadata_key_v2,
+GROUP_METADATA_KEY_WRITERS: tuple[Writer[GroupMetadataKey] | None, ...] = LAYOUTS.writers(
+    GroupMetadataKey,
+    (
+        None,
+        None,
+        write_group_metadata_key_v2,
+    ),
 )
 
 
@@ -521,6 +572,7 @@ def encode_group_metadata_key(message: GroupMetadataKey, version: int) -> bytes:
 
 
 def read_group_metadata_value_v0(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataValue, int]:
+    begin = pos
     try:
         protocol_type, pos = read_string(buf, pos, end)
         (generation,) = _i.unpack_from(buf, pos)
@@ -531,13 +583,14 @@ def read_group_metadata_value_v0(buf: memoryview, pos: int, end: int) -> tuple[G
         pos += 4
         members, pos = _read_member_metadata_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataValue(protocol_type, generation, protocol, leader, members=members), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataValue v0") from error
+        raise explained(error, "GroupMetadataValue v0", begin) from error
 
 
 def read_group_metadata_value_v1(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataValue, int]:
+    begin = pos
     try:
         protocol_type, pos = read_string(buf, pos, end)
         (generation,) = _i.unpack_from(buf, pos)
@@ -548,13 +601,14 @@ def read_group_metadata_value_v1(buf: memoryview, pos: int, end: int) -> tuple[G
         pos += 4
         members, pos = _read_member_metadata_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataValue(protocol_type, generation, protocol, leader, members=members), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataValue v1") from error
+        raise explained(error, "GroupMetadataValue v1", begin) from error
 
 
 def read_group_metadata_value_v2(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataValue, int]:
+    begin = pos
     try:
         protocol_type, pos = read_string(buf, pos, end)
         (generation,) = _i.unpack_from(buf, pos)
@@ -565,13 +619,14 @@ def read_group_metadata_value_v2(buf: memoryview, pos: int, end: int) -> tuple[G
         pos += 12
         members, pos = _read_member_metadata_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataValue(protocol_type, generation, protocol, leader, current_state_timestamp, members), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataValue v2") from error
+        raise explained(error, "GroupMetadataValue v2", begin) from error
 
 
 def read_group_metadata_value_v3(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataValue, int]:
+    begin = pos
     try:
         protocol_type, pos = read_string(buf, pos, end)
         (generation,) = _i.unpack_from(buf, pos)
@@ -582,13 +637,14 @@ def read_group_metadata_value_v3(buf: memoryview, pos: int, end: int) -> tuple[G
         pos += 12
         members, pos = _read_member_metadata_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataValue(protocol_type, generation, protocol, leader, current_state_timestamp, members), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataValue v3") from error
+        raise explained(error, "GroupMetadataValue v3", begin) from error
 
 
 def read_group_metadata_value_v4(buf: memoryview, pos: int, end: int) -> tuple[GroupMetadataValue, int]:
+    begin = pos
     try:
         protocol_type, pos = read_compact_string(buf, pos, end)
         (generation,) = _i.unpack_from(buf, pos)
@@ -605,10 +661,10 @@ def read_group_metadata_value_v4(buf: memoryview, pos: int, end: int) -> tuple[G
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return GroupMetadataValue(protocol_type, generation, protocol, leader, current_state_timestamp, members), pos
     except MALFORMED as error:
-        raise explained(error, "GroupMetadataValue v4") from error
+        raise explained(error, "GroupMetadataValue v4", begin) from error
 
 
 def write_group_metadata_value_v0(message: GroupMetadataValue, chunks: list[Buffer]) -> None:
@@ -668,21 +724,27 @@ def write_group_metadata_value_v4(message: GroupMetadataValue, chunks: list[Buff
     out.append(0)
 
 
-GROUP_METADATA_VALUE_READERS: tuple[Reader[GroupMetadataValue] | None, ...] = (
-    read_group_metadata_value_v0,
-    read_group_metadata_value_v1,
-    read_group_metadata_value_v2,
-    read_group_metadata_value_v3,
-    read_group_metadata_value_v4,
+GROUP_METADATA_VALUE_READERS: tuple[Reader[GroupMetadataValue] | None, ...] = LAYOUTS.readers(
+    GroupMetadataValue,
+    (
+        read_group_metadata_value_v0,
+        read_group_metadata_value_v1,
+        read_group_metadata_value_v2,
+        read_group_metadata_value_v3,
+        read_group_metadata_value_v4,
+    ),
 )
 
 
-GROUP_METADATA_VALUE_WRITERS: tuple[Writer[GroupMetadataValue] | None, ...] = (
-    write_group_metadata_value_v0,
-    write_group_metadata_value_v1,
-    write_group_metadata_value_v2,
-    write_group_metadata_value_v3,
-    write_group_metadata_value_v4,
+GROUP_METADATA_VALUE_WRITERS: tuple[Writer[GroupMetadataValue] | None, ...] = LAYOUTS.writers(
+    GroupMetadataValue,
+    (
+        write_group_metadata_value_v0,
+        write_group_metadata_value_v1,
+        write_group_metadata_value_v2,
+        write_group_metadata_value_v3,
+        write_group_metadata_value_v4,
+    ),
 )
 
 

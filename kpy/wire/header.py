@@ -64,29 +64,32 @@ _ix = Struct(">ix")
 
 
 def read_request_header_v0(buf: memoryview, pos: int, end: int) -> tuple[RequestHeader, int]:
+    begin = pos
     try:
         request_api_key, request_api_version, correlation_id = _hhi.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RequestHeader(request_api_key, request_api_version, correlation_id), pos
     except MALFORMED as error:
-        raise explained(error, "RequestHeader v0") from error
+        raise explained(error, "RequestHeader v0", begin) from error
 
 
 def read_request_header_v1(buf: memoryview, pos: int, end: int) -> tuple[RequestHeader, int]:
+    begin = pos
     try:
         request_api_key, request_api_version, correlation_id = _hhi.unpack_from(buf, pos)
         pos += 8
         client_id, pos = read_nullable_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RequestHeader(request_api_key, request_api_version, correlation_id, client_id), pos
     except MALFORMED as error:
-        raise explained(error, "RequestHeader v1") from error
+        raise explained(error, "RequestHeader v1", begin) from error
 
 
 def read_request_header_v2(buf: memoryview, pos: int, end: int) -> tuple[RequestHeader, int]:
+    begin = pos
     try:
         request_api_key, request_api_version, correlation_id = _hhi.unpack_from(buf, pos)
         pos += 8
@@ -96,10 +99,10 @@ def read_request_header_v2(buf: memoryview, pos: int, end: int) -> tuple[Request
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RequestHeader(request_api_key, request_api_version, correlation_id, client_id), pos
     except MALFORMED as error:
-        raise explained(error, "RequestHeader v2") from error
+        raise explained(error, "RequestHeader v2", begin) from error
 
 
 def write_request_header_v0(message: RequestHeader, chunks: list[Buffer]) -> None:
@@ -147,27 +150,29 @@ def encode_request_header(message: RequestHeader, version: int) -> list[Buffer]:
 
 
 def read_response_header_v0(buf: memoryview, pos: int, end: int) -> tuple[ResponseHeader, int]:
+    begin = pos
     try:
         (correlation_id,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ResponseHeader(correlation_id), pos
     except MALFORMED as error:
-        raise explained(error, "ResponseHeader v0") from error
+        raise explained(error, "ResponseHeader v0", begin) from error
 
 
 def read_response_header_v1(buf: memoryview, pos: int, end: int) -> tuple[ResponseHeader, int]:
+    begin = pos
     try:
         correlation_id, tags = _iB.unpack_from(buf, pos)
         pos += 5
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ResponseHeader(correlation_id), pos
     except MALFORMED as error:
-        raise explained(error, "ResponseHeader v1") from error
+        raise explained(error, "ResponseHeader v1", begin) from error
 
 
 def write_response_header_v0(message: ResponseHeader, chunks: list[Buffer]) -> None:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -64,6 +65,20 @@ class HeartbeatResponse(Message):
         self.error_code = error_code
 
 
+LAYOUTS = Layouts(
+    """\
+HeartbeatRequest.0-2: s i s -
+HeartbeatRequest.3: s i s ?s
+HeartbeatRequest.4: ~ s i s ?s
+HeartbeatResponse.0: - h
+HeartbeatResponse.1-3: i h
+HeartbeatResponse.4: ~ i h
+""",
+    HeartbeatRequest,
+    HeartbeatResponse,
+)
+
+
 _h = Struct(">h")
 _i = Struct(">i")
 _ih = Struct(">ih")
@@ -72,19 +87,21 @@ _ihx = Struct(">ihx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
         pos += 4
         member_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatRequest(group_id, generation_id, member_id), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat request v0-v2") from error
+        raise explained(error, "Heartbeat request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -92,13 +109,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatReque
         member_id, pos = read_string(buf, pos, end)
         group_instance_id, pos = read_nullable_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatRequest(group_id, generation_id, member_id, group_instance_id), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat request v3") from error
+        raise explained(error, "Heartbeat request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -110,10 +128,10 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatRequest(group_id, generation_id, member_id, group_instance_id), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat request v4") from error
+        raise explained(error, "Heartbeat request v4", begin) from error
 
 
 def write_request_v0(message: HeartbeatRequest, chunks: list[Buffer]) -> None:
@@ -143,26 +161,32 @@ def write_request_v4(message: HeartbeatRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[HeartbeatRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[HeartbeatRequest] | None, ...] = LAYOUTS.readers(
+    HeartbeatRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[HeartbeatRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[HeartbeatRequest] | None, ...] = LAYOUTS.writers(
+    HeartbeatRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> HeartbeatRequest:
-    return decode(REQUEST_READERS, "Heartbeat request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> HeartbeatRequest:
+    return decode(REQUEST_READERS, "Heartbeat request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: HeartbeatRequest, version: int) -> list[Buffer]:
@@ -170,38 +194,41 @@ def encode_request(message: HeartbeatRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatResponse(error_code=error_code), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat response v0") from error
+        raise explained(error, "Heartbeat response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat response v1-v3") from error
+        raise explained(error, "Heartbeat response v1-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[HeartbeatResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, tags = _ihB.unpack_from(buf, pos)
         pos += 7
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return HeartbeatResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "Heartbeat response v4") from error
+        raise explained(error, "Heartbeat response v4", begin) from error
 
 
 def write_response_v0(message: HeartbeatResponse, chunks: list[Buffer]) -> None:
@@ -222,26 +249,32 @@ def write_response_v4(message: HeartbeatResponse, chunks: list[Buffer]) -> None:
     out += _ihx.pack(message.throttle_time_ms, message.error_code)
 
 
-RESPONSE_READERS: tuple[Reader[HeartbeatResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v1,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[HeartbeatResponse] | None, ...] = LAYOUTS.readers(
+    HeartbeatResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v1,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[HeartbeatResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v1,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[HeartbeatResponse] | None, ...] = LAYOUTS.writers(
+    HeartbeatResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v1,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> HeartbeatResponse:
-    return decode(RESPONSE_READERS, "Heartbeat response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> HeartbeatResponse:
+    return decode(RESPONSE_READERS, "Heartbeat response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: HeartbeatResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -109,6 +110,27 @@ class IncrementalAlterConfigsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, responses: list[AlterConfigsResourceResponse] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.responses: list[AlterConfigsResourceResponse] = [] if responses is EMPTY else responses
+
+
+LAYOUTS = Layouts(
+    """\
+AlterableConfig.0: s b ?s
+AlterConfigsResource.0: b s [AlterableConfig.0
+IncrementalAlterConfigsRequest.0: [AlterConfigsResource.0 z
+AlterableConfig.1: ~ s b ?s
+AlterConfigsResource.1: ~ b s [AlterableConfig.1
+IncrementalAlterConfigsRequest.1: ~ [AlterConfigsResource.1 z
+AlterConfigsResourceResponse.0: h ?s b s
+IncrementalAlterConfigsResponse.0: i [AlterConfigsResourceResponse.0
+AlterConfigsResourceResponse.1: ~ h ?s b s
+IncrementalAlterConfigsResponse.1: ~ i [AlterConfigsResourceResponse.1
+""",
+    AlterableConfig,
+    AlterConfigsResource,
+    AlterConfigsResourceResponse,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+)
 
 
 _b = Struct(">b")
@@ -283,6 +305,7 @@ def _write_alter_configs_resource_response_array_v1(items: list[AlterConfigsReso
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlterConfigsRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -290,13 +313,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlt
         (validate_only,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return IncrementalAlterConfigsRequest(resources, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "IncrementalAlterConfigs request v0") from error
+        raise explained(error, "IncrementalAlterConfigs request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlterConfigsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -308,10 +332,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlt
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return IncrementalAlterConfigsRequest(resources, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "IncrementalAlterConfigs request v1") from error
+        raise explained(error, "IncrementalAlterConfigs request v1", begin) from error
 
 
 def write_request_v0(message: IncrementalAlterConfigsRequest, chunks: list[Buffer]) -> None:
@@ -330,20 +354,26 @@ def write_request_v1(message: IncrementalAlterConfigsRequest, chunks: list[Buffe
     out += _zx.pack(message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[IncrementalAlterConfigsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[IncrementalAlterConfigsRequest] | None, ...] = LAYOUTS.readers(
+    IncrementalAlterConfigsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[IncrementalAlterConfigsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[IncrementalAlterConfigsRequest] | None, ...] = LAYOUTS.writers(
+    IncrementalAlterConfigsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> IncrementalAlterConfigsRequest:
-    return decode(REQUEST_READERS, "IncrementalAlterConfigs request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> IncrementalAlterConfigsRequest:
+    return decode(REQUEST_READERS, "IncrementalAlterConfigs request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: IncrementalAlterConfigsRequest, version: int) -> list[Buffer]:
@@ -351,18 +381,20 @@ def encode_request(message: IncrementalAlterConfigsRequest, version: int) -> lis
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlterConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         responses, pos = _read_alter_configs_resource_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return IncrementalAlterConfigsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "IncrementalAlterConfigs response v0") from error
+        raise explained(error, "IncrementalAlterConfigs response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAlterConfigsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -374,10 +406,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[IncrementalAl
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return IncrementalAlterConfigsResponse(throttle_time_ms, responses), pos
     except MALFORMED as error:
-        raise explained(error, "IncrementalAlterConfigs response v1") from error
+        raise explained(error, "IncrementalAlterConfigs response v1", begin) from error
 
 
 def write_response_v0(message: IncrementalAlterConfigsResponse, chunks: list[Buffer]) -> None:
@@ -396,20 +428,28 @@ def write_response_v1(message: IncrementalAlterConfigsResponse, chunks: list[Buf
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[IncrementalAlterConfigsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[IncrementalAlterConfigsResponse] | None, ...] = LAYOUTS.readers(
+    IncrementalAlterConfigsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[IncrementalAlterConfigsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[IncrementalAlterConfigsResponse] | None, ...] = LAYOUTS.writers(
+    IncrementalAlterConfigsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> IncrementalAlterConfigsResponse:
-    return decode(RESPONSE_READERS, "IncrementalAlterConfigs response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> IncrementalAlterConfigsResponse:
+    return decode(RESPONSE_READERS, "IncrementalAlterConfigs response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: IncrementalAlterConfigsResponse, version: int) -> list[Buffer]:

@@ -8,6 +8,7 @@ v6 (KIP-939) is not stable in Apache Kafka 4.3 yet: brokers do not offer it unle
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -89,6 +90,21 @@ class InitProducerIdResponse(Message):
         self.ongoing_txn_producer_epoch = ongoing_txn_producer_epoch
 
 
+LAYOUTS = Layouts(
+    """\
+InitProducerIdRequest.0-1: ?s i - - - -
+InitProducerIdRequest.2: ~ ?s i - - - -
+InitProducerIdRequest.3-5: ~ ?s i q h - -
+InitProducerIdRequest.6: ~ ?s i q h z z
+InitProducerIdResponse.0-1: i h q h - -
+InitProducerIdResponse.2-5: ~ i h q h - -
+InitProducerIdResponse.6: ~ i h q h q h
+""",
+    InitProducerIdRequest,
+    InitProducerIdResponse,
+)
+
+
 _i = Struct(">i")
 _iB = Struct(">iB")
 _ihqh = Struct(">ihqh")
@@ -104,18 +120,20 @@ _ix = Struct(">ix")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_nullable_string(buf, pos, end)
         (transaction_timeout_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdRequest(transactional_id, transaction_timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId request v0-v1") from error
+        raise explained(error, "InitProducerId request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_nullable_string(buf, pos, end)
         transaction_timeout_ms, tags = _iB.unpack_from(buf, pos)
@@ -123,13 +141,14 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[InitProducerId
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdRequest(transactional_id, transaction_timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId request v2") from error
+        raise explained(error, "InitProducerId request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_nullable_string(buf, pos, end)
         transaction_timeout_ms, producer_id, producer_epoch, tags = _iqhB.unpack_from(buf, pos)
@@ -137,13 +156,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[InitProducerId
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdRequest(transactional_id, transaction_timeout_ms, producer_id, producer_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId request v3-v5") from error
+        raise explained(error, "InitProducerId request v3-v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_nullable_string(buf, pos, end)
         transaction_timeout_ms, producer_id, producer_epoch, enable2_pc, keep_prepared_txn, tags = _iqhzzB.unpack_from(
@@ -153,12 +173,12 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[InitProducerId
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdRequest(
             transactional_id, transaction_timeout_ms, producer_id, producer_epoch, enable2_pc, keep_prepared_txn
         ), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId request v6") from error
+        raise explained(error, "InitProducerId request v6", begin) from error
 
 
 def write_request_v0(message: InitProducerIdRequest, chunks: list[Buffer]) -> None:
@@ -195,30 +215,36 @@ def write_request_v6(message: InitProducerIdRequest, chunks: list[Buffer]) -> No
     )
 
 
-REQUEST_READERS: tuple[Reader[InitProducerIdRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
-    read_request_v6,
+REQUEST_READERS: tuple[Reader[InitProducerIdRequest] | None, ...] = LAYOUTS.readers(
+    InitProducerIdRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+        read_request_v6,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[InitProducerIdRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
-    write_request_v6,
+REQUEST_WRITERS: tuple[Writer[InitProducerIdRequest] | None, ...] = LAYOUTS.writers(
+    InitProducerIdRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+        write_request_v6,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> InitProducerIdRequest:
-    return decode(REQUEST_READERS, "InitProducerId request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> InitProducerIdRequest:
+    return decode(REQUEST_READERS, "InitProducerId request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: InitProducerIdRequest, version: int) -> list[Buffer]:
@@ -226,30 +252,33 @@ def encode_request(message: InitProducerIdRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, producer_id, producer_epoch = _ihqh.unpack_from(buf, pos)
         pos += 16
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdResponse(throttle_time_ms, error_code, producer_id, producer_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId response v0-v1") from error
+        raise explained(error, "InitProducerId response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, producer_id, producer_epoch, tags = _ihqhB.unpack_from(buf, pos)
         pos += 17
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdResponse(throttle_time_ms, error_code, producer_id, producer_epoch), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId response v2-v5") from error
+        raise explained(error, "InitProducerId response v2-v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[InitProducerIdResponse, int]:
+    begin = pos
     try:
         (
             throttle_time_ms,
@@ -264,7 +293,7 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[InitProducerI
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return InitProducerIdResponse(
             throttle_time_ms,
             error_code,
@@ -274,7 +303,7 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[InitProducerI
             ongoing_txn_producer_epoch,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "InitProducerId response v6") from error
+        raise explained(error, "InitProducerId response v6", begin) from error
 
 
 def write_response_v0(message: InitProducerIdResponse, chunks: list[Buffer]) -> None:
@@ -302,30 +331,36 @@ def write_response_v6(message: InitProducerIdResponse, chunks: list[Buffer]) -> 
     )
 
 
-RESPONSE_READERS: tuple[Reader[InitProducerIdResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
-    read_response_v6,
+RESPONSE_READERS: tuple[Reader[InitProducerIdResponse] | None, ...] = LAYOUTS.readers(
+    InitProducerIdResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+        read_response_v6,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[InitProducerIdResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
-    write_response_v6,
+RESPONSE_WRITERS: tuple[Writer[InitProducerIdResponse] | None, ...] = LAYOUTS.writers(
+    InitProducerIdResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+        write_response_v6,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> InitProducerIdResponse:
-    return decode(RESPONSE_READERS, "InitProducerId response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> InitProducerIdResponse:
+    return decode(RESPONSE_READERS, "InitProducerId response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: InitProducerIdResponse, version: int) -> list[Buffer]:

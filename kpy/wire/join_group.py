@@ -8,6 +8,7 @@ v4 makes new members ask twice, with the id the broker gave them (KIP-394). v5 b
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -145,6 +146,32 @@ class JoinGroupResponse(Message):
         self.members: list[JoinGroupResponseMember] = [] if members is EMPTY else members
 
 
+LAYOUTS = Layouts(
+    """\
+JoinGroupRequestProtocol.0-5: s y
+JoinGroupRequest.0: s i - s - s [JoinGroupRequestProtocol.0 -
+JoinGroupRequest.1-4: s i i s - s [JoinGroupRequestProtocol.0 -
+JoinGroupRequest.5: s i i s ?s s [JoinGroupRequestProtocol.0 -
+JoinGroupRequestProtocol.6-9: ~ s y
+JoinGroupRequest.6-7: ~ s i i s ?s s [JoinGroupRequestProtocol.6 -
+JoinGroupRequest.8-9: ~ s i i s ?s s [JoinGroupRequestProtocol.6 ?s
+JoinGroupResponseMember.0-4: s - y
+JoinGroupResponse.0-1: - h i - s s - s [JoinGroupResponseMember.0
+JoinGroupResponse.2-4: i h i - s s - s [JoinGroupResponseMember.0
+JoinGroupResponseMember.5: s ?s y
+JoinGroupResponse.5: i h i - s s - s [JoinGroupResponseMember.5
+JoinGroupResponseMember.6-9: ~ s ?s y
+JoinGroupResponse.6: ~ i h i - s s - s [JoinGroupResponseMember.6
+JoinGroupResponse.7-8: ~ i h i ?s ?s s - s [JoinGroupResponseMember.6
+JoinGroupResponse.9: ~ i h i ?s ?s s z s [JoinGroupResponseMember.6
+""",
+    JoinGroupRequestProtocol,
+    JoinGroupResponseMember,
+    JoinGroupRequest,
+    JoinGroupResponse,
+)
+
+
 _hi = Struct(">hi")
 _i = Struct(">i")
 _ihi = Struct(">ihi")
@@ -262,6 +289,7 @@ def _write_join_group_response_member_array_v6(items: list[JoinGroupResponseMemb
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (session_timeout_ms,) = _i.unpack_from(buf, pos)
@@ -272,15 +300,16 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
         pos += 4
         protocols, pos = _read_join_group_request_protocol_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupRequest(
             group_id, session_timeout_ms, member_id=member_id, protocol_type=protocol_type, protocols=protocols
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup request v0") from error
+        raise explained(error, "JoinGroup request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         session_timeout_ms, rebalance_timeout_ms = _ii.unpack_from(buf, pos)
@@ -291,7 +320,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
         pos += 4
         protocols, pos = _read_join_group_request_protocol_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupRequest(
             group_id,
             session_timeout_ms,
@@ -301,10 +330,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
             protocols=protocols,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup request v1-v4") from error
+        raise explained(error, "JoinGroup request v1-v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         session_timeout_ms, rebalance_timeout_ms = _ii.unpack_from(buf, pos)
@@ -316,15 +346,16 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
         pos += 4
         protocols, pos = _read_join_group_request_protocol_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupRequest(
             group_id, session_timeout_ms, rebalance_timeout_ms, member_id, group_instance_id, protocol_type, protocols
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup request v5") from error
+        raise explained(error, "JoinGroup request v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         session_timeout_ms, rebalance_timeout_ms = _ii.unpack_from(buf, pos)
@@ -342,15 +373,16 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupRequest(
             group_id, session_timeout_ms, rebalance_timeout_ms, member_id, group_instance_id, protocol_type, protocols
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup request v6-v7") from error
+        raise explained(error, "JoinGroup request v6-v7", begin) from error
 
 
 def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         session_timeout_ms, rebalance_timeout_ms = _ii.unpack_from(buf, pos)
@@ -369,7 +401,7 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupRequest(
             group_id,
             session_timeout_ms,
@@ -381,7 +413,7 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupReque
             reason,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup request v8-v9") from error
+        raise explained(error, "JoinGroup request v8-v9", begin) from error
 
 
 def write_request_v0(message: JoinGroupRequest, chunks: list[Buffer]) -> None:
@@ -445,36 +477,42 @@ def write_request_v8(message: JoinGroupRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[JoinGroupRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
-    read_request_v1,
-    read_request_v1,
-    read_request_v5,
-    read_request_v6,
-    read_request_v6,
-    read_request_v8,
-    read_request_v8,
+REQUEST_READERS: tuple[Reader[JoinGroupRequest] | None, ...] = LAYOUTS.readers(
+    JoinGroupRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+        read_request_v1,
+        read_request_v1,
+        read_request_v5,
+        read_request_v6,
+        read_request_v6,
+        read_request_v8,
+        read_request_v8,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[JoinGroupRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
-    write_request_v1,
-    write_request_v1,
-    write_request_v5,
-    write_request_v6,
-    write_request_v6,
-    write_request_v8,
-    write_request_v8,
+REQUEST_WRITERS: tuple[Writer[JoinGroupRequest] | None, ...] = LAYOUTS.writers(
+    JoinGroupRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+        write_request_v1,
+        write_request_v1,
+        write_request_v5,
+        write_request_v6,
+        write_request_v6,
+        write_request_v8,
+        write_request_v8,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> JoinGroupRequest:
-    return decode(REQUEST_READERS, "JoinGroup request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> JoinGroupRequest:
+    return decode(REQUEST_READERS, "JoinGroup request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: JoinGroupRequest, version: int) -> list[Buffer]:
@@ -482,6 +520,7 @@ def encode_request(message: JoinGroupRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         error_code, generation_id = _hi.unpack_from(buf, pos)
         pos += 6
@@ -492,7 +531,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         pos += 4
         members, pos = _read_join_group_response_member_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             error_code=error_code,
             generation_id=generation_id,
@@ -502,10 +541,11 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members=members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v0-v1") from error
+        raise explained(error, "JoinGroup response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, generation_id = _ihi.unpack_from(buf, pos)
         pos += 10
@@ -516,7 +556,7 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         pos += 4
         members, pos = _read_join_group_response_member_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             throttle_time_ms,
             error_code,
@@ -527,10 +567,11 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members=members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v2-v4") from error
+        raise explained(error, "JoinGroup response v2-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, generation_id = _ihi.unpack_from(buf, pos)
         pos += 10
@@ -541,7 +582,7 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         pos += 4
         members, pos = _read_join_group_response_member_array_v5(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             throttle_time_ms,
             error_code,
@@ -552,10 +593,11 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members=members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v5") from error
+        raise explained(error, "JoinGroup response v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, generation_id = _ihi.unpack_from(buf, pos)
         pos += 10
@@ -572,7 +614,7 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             throttle_time_ms,
             error_code,
@@ -583,10 +625,11 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members=members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v6") from error
+        raise explained(error, "JoinGroup response v6", begin) from error
 
 
 def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, generation_id = _ihi.unpack_from(buf, pos)
         pos += 10
@@ -604,7 +647,7 @@ def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             throttle_time_ms,
             error_code,
@@ -616,10 +659,11 @@ def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members=members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v7-v8") from error
+        raise explained(error, "JoinGroup response v7-v8", begin) from error
 
 
 def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, generation_id = _ihi.unpack_from(buf, pos)
         pos += 10
@@ -639,7 +683,7 @@ def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return JoinGroupResponse(
             throttle_time_ms,
             error_code,
@@ -652,7 +696,7 @@ def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[JoinGroupResp
             members,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "JoinGroup response v9") from error
+        raise explained(error, "JoinGroup response v9", begin) from error
 
 
 def write_response_v0(message: JoinGroupResponse, chunks: list[Buffer]) -> None:
@@ -731,36 +775,42 @@ def write_response_v9(message: JoinGroupResponse, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[JoinGroupResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
-    read_response_v5,
-    read_response_v6,
-    read_response_v7,
-    read_response_v7,
-    read_response_v9,
+RESPONSE_READERS: tuple[Reader[JoinGroupResponse] | None, ...] = LAYOUTS.readers(
+    JoinGroupResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+        read_response_v5,
+        read_response_v6,
+        read_response_v7,
+        read_response_v7,
+        read_response_v9,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[JoinGroupResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
-    write_response_v5,
-    write_response_v6,
-    write_response_v7,
-    write_response_v7,
-    write_response_v9,
+RESPONSE_WRITERS: tuple[Writer[JoinGroupResponse] | None, ...] = LAYOUTS.writers(
+    JoinGroupResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+        write_response_v5,
+        write_response_v6,
+        write_response_v7,
+        write_response_v7,
+        write_response_v9,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> JoinGroupResponse:
-    return decode(RESPONSE_READERS, "JoinGroup response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> JoinGroupResponse:
+    return decode(RESPONSE_READERS, "JoinGroup response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: JoinGroupResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -200,6 +201,47 @@ class LeaderAndIsrResponse(Message):
         self.error_code = error_code
         self.partition_errors: list[LeaderAndIsrPartitionError] = [] if partition_errors is EMPTY else partition_errors
         self.topics: list[LeaderAndIsrTopicError] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+LeaderAndIsrPartitionState.0: s i i i i [i i [i - - - -
+LeaderAndIsrLiveLeader.0-3: i s i
+LeaderAndIsrRequest.0: i - i - - [LeaderAndIsrPartitionState.0 - [LeaderAndIsrLiveLeader.0
+LeaderAndIsrPartitionState.1: s i i i i [i i [i - - z -
+LeaderAndIsrRequest.1: i - i - - [LeaderAndIsrPartitionState.1 - [LeaderAndIsrLiveLeader.0
+LeaderAndIsrPartitionState.2: - i i i i [i i [i - - z -
+LeaderAndIsrTopicState.2: s - [LeaderAndIsrPartitionState.2
+LeaderAndIsrRequest.2: i - i q - - [LeaderAndIsrTopicState.2 [LeaderAndIsrLiveLeader.0
+LeaderAndIsrPartitionState.3: - i i i i [i i [i [i [i z -
+LeaderAndIsrTopicState.3: s - [LeaderAndIsrPartitionState.3
+LeaderAndIsrRequest.3: i - i q - - [LeaderAndIsrTopicState.3 [LeaderAndIsrLiveLeader.0
+LeaderAndIsrPartitionState.4-5: ~ - i i i i [i i [i [i [i z -
+LeaderAndIsrTopicState.4: ~ s - [LeaderAndIsrPartitionState.4
+LeaderAndIsrLiveLeader.4-7: ~ i s i
+LeaderAndIsrRequest.4: ~ i - i q - - [LeaderAndIsrTopicState.4 [LeaderAndIsrLiveLeader.4
+LeaderAndIsrTopicState.5: ~ s u [LeaderAndIsrPartitionState.4
+LeaderAndIsrRequest.5: ~ i - i q b - [LeaderAndIsrTopicState.5 [LeaderAndIsrLiveLeader.4
+LeaderAndIsrPartitionState.6-7: ~ - i i i i [i i [i [i [i z b
+LeaderAndIsrTopicState.6-7: ~ s u [LeaderAndIsrPartitionState.6
+LeaderAndIsrRequest.6: ~ i - i q b - [LeaderAndIsrTopicState.6 [LeaderAndIsrLiveLeader.4
+LeaderAndIsrRequest.7: ~ i z i q b - [LeaderAndIsrTopicState.6 [LeaderAndIsrLiveLeader.4
+LeaderAndIsrPartitionError.0-3: s i h
+LeaderAndIsrResponse.0-3: h [LeaderAndIsrPartitionError.0 -
+LeaderAndIsrPartitionError.4: ~ s i h
+LeaderAndIsrResponse.4: ~ h [LeaderAndIsrPartitionError.4 -
+LeaderAndIsrPartitionError.5-7: ~ - i h
+LeaderAndIsrTopicError.5-7: ~ u [LeaderAndIsrPartitionError.5
+LeaderAndIsrResponse.5-7: ~ h - [LeaderAndIsrTopicError.5
+""",
+    LeaderAndIsrPartitionState,
+    LeaderAndIsrTopicState,
+    LeaderAndIsrLiveLeader,
+    LeaderAndIsrPartitionError,
+    LeaderAndIsrTopicError,
+    LeaderAndIsrRequest,
+    LeaderAndIsrResponse,
+)
 
 
 _h = Struct(">h")
@@ -794,6 +836,7 @@ def _write_leader_and_isr_topic_error_array_v5(items: list[LeaderAndIsrTopicErro
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -802,7 +845,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         pos += 4
         live_leaders, pos = _read_leader_and_isr_live_leader_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -810,10 +853,11 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v0") from error
+        raise explained(error, "LeaderAndIsr request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -822,7 +866,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         pos += 4
         live_leaders, pos = _read_leader_and_isr_live_leader_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -830,10 +874,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v1") from error
+        raise explained(error, "LeaderAndIsr request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqi.unpack_from(buf, pos)
         pos += 20
@@ -842,7 +887,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         pos += 4
         live_leaders, pos = _read_leader_and_isr_live_leader_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -851,10 +896,11 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v2") from error
+        raise explained(error, "LeaderAndIsr request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqi.unpack_from(buf, pos)
         pos += 20
@@ -863,7 +909,7 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         pos += 4
         live_leaders, pos = _read_leader_and_isr_live_leader_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -872,10 +918,11 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v3") from error
+        raise explained(error, "LeaderAndIsr request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqB.unpack_from(buf, pos)
         pos += 17
@@ -892,7 +939,7 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -901,10 +948,11 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v4") from error
+        raise explained(error, "LeaderAndIsr request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, type, count = _iiqbB.unpack_from(buf, pos)
         pos += 18
@@ -921,7 +969,7 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -931,10 +979,11 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v5") from error
+        raise explained(error, "LeaderAndIsr request v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, type, count = _iiqbB.unpack_from(buf, pos)
         pos += 18
@@ -951,7 +1000,7 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -961,10 +1010,11 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v6") from error
+        raise explained(error, "LeaderAndIsr request v6", begin) from error
 
 
 def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRequest, int]:
+    begin = pos
     try:
         controller_id, is_kraft_controller, controller_epoch, broker_epoch, type, count = _iziqbB.unpack_from(buf, pos)
         pos += 19
@@ -981,7 +1031,7 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrRequest(
             controller_id,
             is_kraft_controller,
@@ -992,7 +1042,7 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrRe
             live_leaders=live_leaders,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr request v7") from error
+        raise explained(error, "LeaderAndIsr request v7", begin) from error
 
 
 def write_request_v0(message: LeaderAndIsrRequest, chunks: list[Buffer]) -> None:
@@ -1077,32 +1127,38 @@ def write_request_v7(message: LeaderAndIsrRequest, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[LeaderAndIsrRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
-    read_request_v6,
-    read_request_v7,
+REQUEST_READERS: tuple[Reader[LeaderAndIsrRequest] | None, ...] = LAYOUTS.readers(
+    LeaderAndIsrRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+        read_request_v6,
+        read_request_v7,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[LeaderAndIsrRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
-    write_request_v6,
-    write_request_v7,
+REQUEST_WRITERS: tuple[Writer[LeaderAndIsrRequest] | None, ...] = LAYOUTS.writers(
+    LeaderAndIsrRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+        write_request_v6,
+        write_request_v7,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> LeaderAndIsrRequest:
-    return decode(REQUEST_READERS, "LeaderAndIsr request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> LeaderAndIsrRequest:
+    return decode(REQUEST_READERS, "LeaderAndIsr request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: LeaderAndIsrRequest, version: int) -> list[Buffer]:
@@ -1110,18 +1166,20 @@ def encode_request(message: LeaderAndIsrRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         partition_errors, pos = _read_leader_and_isr_partition_error_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrResponse(error_code, partition_errors), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr response v0-v3") from error
+        raise explained(error, "LeaderAndIsr response v0-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -1133,13 +1191,14 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrResponse(error_code, partition_errors), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr response v4") from error
+        raise explained(error, "LeaderAndIsr response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -1151,10 +1210,10 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaderAndIsrR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaderAndIsrResponse(error_code, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "LeaderAndIsr response v5-v7") from error
+        raise explained(error, "LeaderAndIsr response v5-v7", begin) from error
 
 
 def write_response_v0(message: LeaderAndIsrResponse, chunks: list[Buffer]) -> None:
@@ -1182,32 +1241,38 @@ def write_response_v5(message: LeaderAndIsrResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[LeaderAndIsrResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v4,
-    read_response_v5,
-    read_response_v5,
-    read_response_v5,
+RESPONSE_READERS: tuple[Reader[LeaderAndIsrResponse] | None, ...] = LAYOUTS.readers(
+    LeaderAndIsrResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v4,
+        read_response_v5,
+        read_response_v5,
+        read_response_v5,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[LeaderAndIsrResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v4,
-    write_response_v5,
-    write_response_v5,
-    write_response_v5,
+RESPONSE_WRITERS: tuple[Writer[LeaderAndIsrResponse] | None, ...] = LAYOUTS.writers(
+    LeaderAndIsrResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v4,
+        write_response_v5,
+        write_response_v5,
+        write_response_v5,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> LeaderAndIsrResponse:
-    return decode(RESPONSE_READERS, "LeaderAndIsr response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> LeaderAndIsrResponse:
+    return decode(RESPONSE_READERS, "LeaderAndIsr response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: LeaderAndIsrResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -94,6 +95,29 @@ class LeaveGroupResponse(Message):
         self.throttle_time_ms = throttle_time_ms
         self.error_code = error_code
         self.members: list[MemberResponse] = [] if members is EMPTY else members
+
+
+LAYOUTS = Layouts(
+    """\
+LeaveGroupRequest.0-2: s s -
+MemberIdentity.3: s ?s -
+LeaveGroupRequest.3: s - [MemberIdentity.3
+MemberIdentity.4: ~ s ?s -
+LeaveGroupRequest.4: ~ s - [MemberIdentity.4
+MemberIdentity.5: ~ s ?s ?s
+LeaveGroupRequest.5: ~ s - [MemberIdentity.5
+LeaveGroupResponse.0: - h -
+LeaveGroupResponse.1-2: i h -
+MemberResponse.3: s ?s h
+LeaveGroupResponse.3: i h [MemberResponse.3
+MemberResponse.4-5: ~ s ?s h
+LeaveGroupResponse.4-5: ~ i h [MemberResponse.4
+""",
+    MemberIdentity,
+    MemberResponse,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+)
 
 
 _h = Struct(">h")
@@ -211,30 +235,33 @@ def _write_member_response_array_v4(items: list[MemberResponse], out: bytearray)
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         member_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupRequest(group_id, member_id), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup request v0-v2") from error
+        raise explained(error, "LeaveGroup request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         members, pos = _read_member_identity_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupRequest(group_id, members=members), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup request v3") from error
+        raise explained(error, "LeaveGroup request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -247,13 +274,14 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupRequest(group_id, members=members), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup request v4") from error
+        raise explained(error, "LeaveGroup request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -266,10 +294,10 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupRequest(group_id, members=members), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup request v5") from error
+        raise explained(error, "LeaveGroup request v5", begin) from error
 
 
 def write_request_v0(message: LeaveGroupRequest, chunks: list[Buffer]) -> None:
@@ -305,28 +333,34 @@ def write_request_v5(message: LeaveGroupRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[LeaveGroupRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
+REQUEST_READERS: tuple[Reader[LeaveGroupRequest] | None, ...] = LAYOUTS.readers(
+    LeaveGroupRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[LeaveGroupRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
+REQUEST_WRITERS: tuple[Writer[LeaveGroupRequest] | None, ...] = LAYOUTS.writers(
+    LeaveGroupRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> LeaveGroupRequest:
-    return decode(REQUEST_READERS, "LeaveGroup request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> LeaveGroupRequest:
+    return decode(REQUEST_READERS, "LeaveGroup request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: LeaveGroupRequest, version: int) -> list[Buffer]:
@@ -334,40 +368,44 @@ def encode_request(message: LeaveGroupRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupResponse(error_code=error_code), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup response v0") from error
+        raise explained(error, "LeaveGroup response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup response v1-v2") from error
+        raise explained(error, "LeaveGroup response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihi.unpack_from(buf, pos)
         pos += 10
         members, pos = _read_member_response_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupResponse(throttle_time_ms, error_code, members), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup response v3") from error
+        raise explained(error, "LeaveGroup response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -379,10 +417,10 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[LeaveGroupRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return LeaveGroupResponse(throttle_time_ms, error_code, members), pos
     except MALFORMED as error:
-        raise explained(error, "LeaveGroup response v4-v5") from error
+        raise explained(error, "LeaveGroup response v4-v5", begin) from error
 
 
 def write_response_v0(message: LeaveGroupResponse, chunks: list[Buffer]) -> None:
@@ -413,28 +451,34 @@ def write_response_v4(message: LeaveGroupResponse, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[LeaveGroupResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v4,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[LeaveGroupResponse] | None, ...] = LAYOUTS.readers(
+    LeaveGroupResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v4,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[LeaveGroupResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v4,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[LeaveGroupResponse] | None, ...] = LAYOUTS.writers(
+    LeaveGroupResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v4,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> LeaveGroupResponse:
-    return decode(RESPONSE_READERS, "LeaveGroup response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> LeaveGroupResponse:
+    return decode(RESPONSE_READERS, "LeaveGroup response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: LeaveGroupResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -71,6 +72,21 @@ class ListConfigResourcesResponse(Message):
         self.config_resources: list[ConfigResource] = [] if config_resources is EMPTY else config_resources
 
 
+LAYOUTS = Layouts(
+    """\
+ListConfigResourcesRequest.0: ~ -
+ListConfigResourcesRequest.1: ~ [b
+ConfigResource.0: ~ s -
+ListConfigResourcesResponse.0: ~ i h [ConfigResource.0
+ConfigResource.1: ~ s b
+ListConfigResourcesResponse.1: ~ i h [ConfigResource.1
+""",
+    ConfigResource,
+    ListConfigResourcesRequest,
+    ListConfigResourcesResponse,
+)
+
+
 _bB = Struct(">bB")
 _bx = Struct(">bx")
 _ih = Struct(">ih")
@@ -118,19 +134,21 @@ def _write_config_resource_array_v1(items: list[ConfigResource], out: bytearray)
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListConfigResourcesRequest, int]:
+    begin = pos
     try:
         tags = buf[pos]
         pos += 1
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListConfigResourcesRequest(), pos
     except MALFORMED as error:
-        raise explained(error, "ListConfigResources request v0") from error
+        raise explained(error, "ListConfigResources request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ListConfigResourcesRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -142,10 +160,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ListConfigReso
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListConfigResourcesRequest(resource_types), pos
     except MALFORMED as error:
-        raise explained(error, "ListConfigResources request v1") from error
+        raise explained(error, "ListConfigResources request v1", begin) from error
 
 
 def write_request_v0(message: ListConfigResourcesRequest, chunks: list[Buffer]) -> None:
@@ -162,20 +180,26 @@ def write_request_v1(message: ListConfigResourcesRequest, chunks: list[Buffer]) 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ListConfigResourcesRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[ListConfigResourcesRequest] | None, ...] = LAYOUTS.readers(
+    ListConfigResourcesRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ListConfigResourcesRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[ListConfigResourcesRequest] | None, ...] = LAYOUTS.writers(
+    ListConfigResourcesRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ListConfigResourcesRequest:
-    return decode(REQUEST_READERS, "ListConfigResources request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListConfigResourcesRequest:
+    return decode(REQUEST_READERS, "ListConfigResources request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ListConfigResourcesRequest, version: int) -> list[Buffer]:
@@ -183,6 +207,7 @@ def encode_request(message: ListConfigResourcesRequest, version: int) -> list[Bu
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListConfigResourcesResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -194,13 +219,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListConfigRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListConfigResourcesResponse(throttle_time_ms, error_code, config_resources), pos
     except MALFORMED as error:
-        raise explained(error, "ListConfigResources response v0") from error
+        raise explained(error, "ListConfigResources response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ListConfigResourcesResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -212,10 +238,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ListConfigRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListConfigResourcesResponse(throttle_time_ms, error_code, config_resources), pos
     except MALFORMED as error:
-        raise explained(error, "ListConfigResources response v1") from error
+        raise explained(error, "ListConfigResources response v1", begin) from error
 
 
 def write_response_v0(message: ListConfigResourcesResponse, chunks: list[Buffer]) -> None:
@@ -236,20 +262,26 @@ def write_response_v1(message: ListConfigResourcesResponse, chunks: list[Buffer]
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ListConfigResourcesResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[ListConfigResourcesResponse] | None, ...] = LAYOUTS.readers(
+    ListConfigResourcesResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ListConfigResourcesResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[ListConfigResourcesResponse] | None, ...] = LAYOUTS.writers(
+    ListConfigResourcesResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ListConfigResourcesResponse:
-    return decode(RESPONSE_READERS, "ListConfigResources response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListConfigResourcesResponse:
+    return decode(RESPONSE_READERS, "ListConfigResources response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ListConfigResourcesResponse, version: int) -> list[Buffer]:

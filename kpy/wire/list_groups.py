@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -78,6 +79,28 @@ class ListGroupsResponse(Message):
         self.throttle_time_ms = throttle_time_ms
         self.error_code = error_code
         self.groups: list[ListedGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+ListGroupsRequest.0-2: - -
+ListGroupsRequest.3: ~ - -
+ListGroupsRequest.4: ~ [s -
+ListGroupsRequest.5: ~ [s [s
+ListedGroup.0-2: s s - -
+ListGroupsResponse.0: - h [ListedGroup.0
+ListGroupsResponse.1-2: i h [ListedGroup.0
+ListedGroup.3: ~ s s - -
+ListGroupsResponse.3: ~ i h [ListedGroup.3
+ListedGroup.4: ~ s s s -
+ListGroupsResponse.4: ~ i h [ListedGroup.4
+ListedGroup.5: ~ s s s s
+ListGroupsResponse.5: ~ i h [ListedGroup.5
+""",
+    ListedGroup,
+    ListGroupsRequest,
+    ListGroupsResponse,
+)
 
 
 _hi = Struct(">hi")
@@ -176,28 +199,31 @@ def _write_listed_group_array_v5(items: list[ListedGroup], out: bytearray) -> No
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequest, int]:
+    begin = pos
     try:
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsRequest(), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups request v0-v2") from error
+        raise explained(error, "ListGroups request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequest, int]:
+    begin = pos
     try:
         tags = buf[pos]
         pos += 1
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsRequest(), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups request v3") from error
+        raise explained(error, "ListGroups request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -209,13 +235,14 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsRequest(states_filter), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups request v4") from error
+        raise explained(error, "ListGroups request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -232,10 +259,10 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsRequest(states_filter, types_filter), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups request v5") from error
+        raise explained(error, "ListGroups request v5", begin) from error
 
 
 def write_request_v0(message: ListGroupsRequest, chunks: list[Buffer]) -> None:
@@ -270,28 +297,34 @@ def write_request_v5(message: ListGroupsRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ListGroupsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
+REQUEST_READERS: tuple[Reader[ListGroupsRequest] | None, ...] = LAYOUTS.readers(
+    ListGroupsRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ListGroupsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
+REQUEST_WRITERS: tuple[Writer[ListGroupsRequest] | None, ...] = LAYOUTS.writers(
+    ListGroupsRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ListGroupsRequest:
-    return decode(REQUEST_READERS, "ListGroups request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListGroupsRequest:
+    return decode(REQUEST_READERS, "ListGroups request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ListGroupsRequest, version: int) -> list[Buffer]:
@@ -299,30 +332,33 @@ def encode_request(message: ListGroupsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         groups, pos = _read_listed_group_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsResponse(error_code=error_code, groups=groups), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups response v0") from error
+        raise explained(error, "ListGroups response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihi.unpack_from(buf, pos)
         pos += 10
         groups, pos = _read_listed_group_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsResponse(throttle_time_ms, error_code, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups response v1-v2") from error
+        raise explained(error, "ListGroups response v1-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -334,13 +370,14 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsResponse(throttle_time_ms, error_code, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups response v3") from error
+        raise explained(error, "ListGroups response v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -352,13 +389,14 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsResponse(throttle_time_ms, error_code, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups response v4") from error
+        raise explained(error, "ListGroups response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -370,10 +408,10 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[ListGroupsRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListGroupsResponse(throttle_time_ms, error_code, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ListGroups response v5") from error
+        raise explained(error, "ListGroups response v5", begin) from error
 
 
 def write_response_v0(message: ListGroupsResponse, chunks: list[Buffer]) -> None:
@@ -417,28 +455,34 @@ def write_response_v5(message: ListGroupsResponse, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ListGroupsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v3,
-    read_response_v4,
-    read_response_v5,
+RESPONSE_READERS: tuple[Reader[ListGroupsResponse] | None, ...] = LAYOUTS.readers(
+    ListGroupsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v3,
+        read_response_v4,
+        read_response_v5,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ListGroupsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v3,
-    write_response_v4,
-    write_response_v5,
+RESPONSE_WRITERS: tuple[Writer[ListGroupsResponse] | None, ...] = LAYOUTS.writers(
+    ListGroupsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v3,
+        write_response_v4,
+        write_response_v5,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ListGroupsResponse:
-    return decode(RESPONSE_READERS, "ListGroups response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListGroupsResponse:
+    return decode(RESPONSE_READERS, "ListGroups response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ListGroupsResponse, version: int) -> list[Buffer]:

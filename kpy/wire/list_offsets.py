@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -138,6 +139,45 @@ class ListOffsetsResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[ListOffsetsTopicResponse] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[ListOffsetsTopicResponse] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+ListOffsetsPartition.0: i - q i
+ListOffsetsTopic.0: s [ListOffsetsPartition.0
+ListOffsetsRequest.0: i - [ListOffsetsTopic.0 -
+ListOffsetsPartition.1-3: i - q -
+ListOffsetsTopic.1-3: s [ListOffsetsPartition.1
+ListOffsetsRequest.1: i - [ListOffsetsTopic.1 -
+ListOffsetsRequest.2-3: i b [ListOffsetsTopic.1 -
+ListOffsetsPartition.4-5: i i q -
+ListOffsetsTopic.4-5: s [ListOffsetsPartition.4
+ListOffsetsRequest.4-5: i b [ListOffsetsTopic.4 -
+ListOffsetsPartition.6-11: ~ i i q -
+ListOffsetsTopic.6-11: ~ s [ListOffsetsPartition.6
+ListOffsetsRequest.6-9: ~ i b [ListOffsetsTopic.6 -
+ListOffsetsRequest.10-11: ~ i b [ListOffsetsTopic.6 i
+ListOffsetsPartitionResponse.0: i h [q - - -
+ListOffsetsTopicResponse.0: s [ListOffsetsPartitionResponse.0
+ListOffsetsResponse.0: - [ListOffsetsTopicResponse.0
+ListOffsetsPartitionResponse.1-3: i h - q q -
+ListOffsetsTopicResponse.1-3: s [ListOffsetsPartitionResponse.1
+ListOffsetsResponse.1: - [ListOffsetsTopicResponse.1
+ListOffsetsResponse.2-3: i [ListOffsetsTopicResponse.1
+ListOffsetsPartitionResponse.4-5: i h - q q i
+ListOffsetsTopicResponse.4-5: s [ListOffsetsPartitionResponse.4
+ListOffsetsResponse.4-5: i [ListOffsetsTopicResponse.4
+ListOffsetsPartitionResponse.6-11: ~ i h - q q i
+ListOffsetsTopicResponse.6-11: ~ s [ListOffsetsPartitionResponse.6
+ListOffsetsResponse.6-11: ~ i [ListOffsetsTopicResponse.6
+""",
+    ListOffsetsPartition,
+    ListOffsetsTopic,
+    ListOffsetsPartitionResponse,
+    ListOffsetsTopicResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+)
 
 
 _i = Struct(">i")
@@ -508,54 +548,59 @@ def _write_list_offsets_topic_response_array_v6(items: list[ListOffsetsTopicResp
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_list_offsets_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v0") from error
+        raise explained(error, "ListOffsets request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_list_offsets_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v1") from error
+        raise explained(error, "ListOffsets request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, isolation_level, count = _ibi.unpack_from(buf, pos)
         pos += 9
         topics, pos = _read_list_offsets_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, isolation_level, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v2-v3") from error
+        raise explained(error, "ListOffsets request v2-v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, isolation_level, count = _ibi.unpack_from(buf, pos)
         pos += 9
         topics, pos = _read_list_offsets_topic_array_v4(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, isolation_level, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v4-v5") from error
+        raise explained(error, "ListOffsets request v4-v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, isolation_level, count = _ibB.unpack_from(buf, pos)
         pos += 6
@@ -567,13 +612,14 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, isolation_level, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v6-v9") from error
+        raise explained(error, "ListOffsets request v6-v9", begin) from error
 
 
 def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRequest, int]:
+    begin = pos
     try:
         replica_id, isolation_level, count = _ibB.unpack_from(buf, pos)
         pos += 6
@@ -585,10 +631,10 @@ def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsRequest(replica_id, isolation_level, topics, timeout_ms), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets request v10-v11") from error
+        raise explained(error, "ListOffsets request v10-v11", begin) from error
 
 
 def write_request_v0(message: ListOffsetsRequest, chunks: list[Buffer]) -> None:
@@ -637,40 +683,46 @@ def write_request_v10(message: ListOffsetsRequest, chunks: list[Buffer]) -> None
     out += _ix.pack(message.timeout_ms)
 
 
-REQUEST_READERS: tuple[Reader[ListOffsetsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v2,
-    read_request_v4,
-    read_request_v4,
-    read_request_v6,
-    read_request_v6,
-    read_request_v6,
-    read_request_v6,
-    read_request_v10,
-    read_request_v10,
+REQUEST_READERS: tuple[Reader[ListOffsetsRequest] | None, ...] = LAYOUTS.readers(
+    ListOffsetsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v2,
+        read_request_v4,
+        read_request_v4,
+        read_request_v6,
+        read_request_v6,
+        read_request_v6,
+        read_request_v6,
+        read_request_v10,
+        read_request_v10,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ListOffsetsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v2,
-    write_request_v4,
-    write_request_v4,
-    write_request_v6,
-    write_request_v6,
-    write_request_v6,
-    write_request_v6,
-    write_request_v10,
-    write_request_v10,
+REQUEST_WRITERS: tuple[Writer[ListOffsetsRequest] | None, ...] = LAYOUTS.writers(
+    ListOffsetsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v2,
+        write_request_v4,
+        write_request_v4,
+        write_request_v6,
+        write_request_v6,
+        write_request_v6,
+        write_request_v6,
+        write_request_v10,
+        write_request_v10,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ListOffsetsRequest:
-    return decode(REQUEST_READERS, "ListOffsets request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListOffsetsRequest:
+    return decode(REQUEST_READERS, "ListOffsets request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ListOffsetsRequest, version: int) -> list[Buffer]:
@@ -678,54 +730,59 @@ def encode_request(message: ListOffsetsRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_list_offsets_topic_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets response v0") from error
+        raise explained(error, "ListOffsets response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_list_offsets_topic_response_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets response v1") from error
+        raise explained(error, "ListOffsets response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_list_offsets_topic_response_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets response v2-v3") from error
+        raise explained(error, "ListOffsets response v2-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_list_offsets_topic_response_array_v4(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets response v4-v5") from error
+        raise explained(error, "ListOffsets response v4-v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -737,10 +794,10 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[ListOffsetsRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListOffsetsResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListOffsets response v6-v11") from error
+        raise explained(error, "ListOffsets response v6-v11", begin) from error
 
 
 def write_response_v0(message: ListOffsetsResponse, chunks: list[Buffer]) -> None:
@@ -780,40 +837,46 @@ def write_response_v6(message: ListOffsetsResponse, chunks: list[Buffer]) -> Non
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ListOffsetsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
-    read_response_v4,
-    read_response_v4,
-    read_response_v6,
-    read_response_v6,
-    read_response_v6,
-    read_response_v6,
-    read_response_v6,
-    read_response_v6,
+RESPONSE_READERS: tuple[Reader[ListOffsetsResponse] | None, ...] = LAYOUTS.readers(
+    ListOffsetsResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+        read_response_v4,
+        read_response_v4,
+        read_response_v6,
+        read_response_v6,
+        read_response_v6,
+        read_response_v6,
+        read_response_v6,
+        read_response_v6,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ListOffsetsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
-    write_response_v4,
-    write_response_v4,
-    write_response_v6,
-    write_response_v6,
-    write_response_v6,
-    write_response_v6,
-    write_response_v6,
-    write_response_v6,
+RESPONSE_WRITERS: tuple[Writer[ListOffsetsResponse] | None, ...] = LAYOUTS.writers(
+    ListOffsetsResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+        write_response_v4,
+        write_response_v4,
+        write_response_v6,
+        write_response_v6,
+        write_response_v6,
+        write_response_v6,
+        write_response_v6,
+        write_response_v6,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ListOffsetsResponse:
-    return decode(RESPONSE_READERS, "ListOffsets response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListOffsetsResponse:
+    return decode(RESPONSE_READERS, "ListOffsets response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ListOffsetsResponse, version: int) -> list[Buffer]:

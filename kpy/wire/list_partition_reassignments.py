@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -119,6 +120,22 @@ class ListPartitionReassignmentsResponse(Message):
         self.topics: list[OngoingTopicReassignment] = [] if topics is EMPTY else topics
 
 
+LAYOUTS = Layouts(
+    """\
+ListPartitionReassignmentsTopics.0: ~ s [i
+ListPartitionReassignmentsRequest.0: ~ i ?[ListPartitionReassignmentsTopics.0
+OngoingPartitionReassignment.0: ~ i [i [i [i
+OngoingTopicReassignment.0: ~ s [OngoingPartitionReassignment.0
+ListPartitionReassignmentsResponse.0: ~ i h ?s [OngoingTopicReassignment.0
+""",
+    ListPartitionReassignmentsTopics,
+    OngoingPartitionReassignment,
+    OngoingTopicReassignment,
+    ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse,
+)
+
+
 _i = Struct(">i")
 _iB = Struct(">iB")
 _ih = Struct(">ih")
@@ -227,6 +244,7 @@ def _write_ongoing_topic_reassignment_array_v0(items: list[OngoingTopicReassignm
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListPartitionReassignmentsRequest, int]:
+    begin = pos
     try:
         timeout_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -240,10 +258,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListPartitionR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListPartitionReassignmentsRequest(timeout_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListPartitionReassignments request v0") from error
+        raise explained(error, "ListPartitionReassignments request v0", begin) from error
 
 
 def write_request_v0(message: ListPartitionReassignmentsRequest, chunks: list[Buffer]) -> None:
@@ -258,14 +276,20 @@ def write_request_v0(message: ListPartitionReassignmentsRequest, chunks: list[Bu
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ListPartitionReassignmentsRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[ListPartitionReassignmentsRequest] | None, ...] = LAYOUTS.readers(
+    ListPartitionReassignmentsRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[ListPartitionReassignmentsRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[ListPartitionReassignmentsRequest] | None, ...] = LAYOUTS.writers(
+    ListPartitionReassignmentsRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ListPartitionReassignmentsRequest:
-    return decode(REQUEST_READERS, "ListPartitionReassignments request", buf, version, pos)[0]
+def decode_request(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> ListPartitionReassignmentsRequest:
+    return decode(REQUEST_READERS, "ListPartitionReassignments request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ListPartitionReassignmentsRequest, version: int) -> list[Buffer]:
@@ -273,6 +297,7 @@ def encode_request(message: ListPartitionReassignmentsRequest, version: int) -> 
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListPartitionReassignmentsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -287,10 +312,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListPartition
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListPartitionReassignmentsResponse(throttle_time_ms, error_code, error_message, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ListPartitionReassignments response v0") from error
+        raise explained(error, "ListPartitionReassignments response v0", begin) from error
 
 
 def write_response_v0(message: ListPartitionReassignmentsResponse, chunks: list[Buffer]) -> None:
@@ -303,14 +328,20 @@ def write_response_v0(message: ListPartitionReassignmentsResponse, chunks: list[
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ListPartitionReassignmentsResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[ListPartitionReassignmentsResponse] | None, ...] = LAYOUTS.readers(
+    ListPartitionReassignmentsResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[ListPartitionReassignmentsResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[ListPartitionReassignmentsResponse] | None, ...] = LAYOUTS.writers(
+    ListPartitionReassignmentsResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ListPartitionReassignmentsResponse:
-    return decode(RESPONSE_READERS, "ListPartitionReassignments response", buf, version, pos)[0]
+def decode_response(
+    buf: memoryview, version: int, pos: int = 0, exact: bool = False
+) -> ListPartitionReassignmentsResponse:
+    return decode(RESPONSE_READERS, "ListPartitionReassignments response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ListPartitionReassignmentsResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -96,6 +97,20 @@ class ListTransactionsResponse(Message):
         self.transaction_states: list[TransactionState] = [] if transaction_states is EMPTY else transaction_states
 
 
+LAYOUTS = Layouts(
+    """\
+ListTransactionsRequest.0: ~ [s [q - -
+ListTransactionsRequest.1: ~ [s [q q -
+ListTransactionsRequest.2: ~ [s [q q ?s
+TransactionState.0-2: ~ s q s
+ListTransactionsResponse.0-2: ~ i h [s [TransactionState.0
+""",
+    TransactionState,
+    ListTransactionsRequest,
+    ListTransactionsResponse,
+)
+
+
 _ih = Struct(">ih")
 _ihB = Struct(">ihB")
 _q = Struct(">q")
@@ -131,6 +146,7 @@ def _write_transaction_state_array_v0(items: list[TransactionState], out: bytear
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListTransactionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -147,13 +163,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ListTransactio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListTransactionsRequest(state_filters, producer_id_filters), pos
     except MALFORMED as error:
-        raise explained(error, "ListTransactions request v0") from error
+        raise explained(error, "ListTransactions request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ListTransactionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -170,13 +187,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ListTransactio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListTransactionsRequest(state_filters, producer_id_filters, duration_filter), pos
     except MALFORMED as error:
-        raise explained(error, "ListTransactions request v1") from error
+        raise explained(error, "ListTransactions request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ListTransactionsRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -196,12 +214,12 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ListTransactio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListTransactionsRequest(
             state_filters, producer_id_filters, duration_filter, transactional_id_pattern
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ListTransactions request v2") from error
+        raise explained(error, "ListTransactions request v2", begin) from error
 
 
 def write_request_v0(message: ListTransactionsRequest, chunks: list[Buffer]) -> None:
@@ -239,22 +257,28 @@ def write_request_v2(message: ListTransactionsRequest, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ListTransactionsRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[ListTransactionsRequest] | None, ...] = LAYOUTS.readers(
+    ListTransactionsRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ListTransactionsRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[ListTransactionsRequest] | None, ...] = LAYOUTS.writers(
+    ListTransactionsRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ListTransactionsRequest:
-    return decode(REQUEST_READERS, "ListTransactions request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListTransactionsRequest:
+    return decode(REQUEST_READERS, "ListTransactions request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ListTransactionsRequest, version: int) -> list[Buffer]:
@@ -262,6 +286,7 @@ def encode_request(message: ListTransactionsRequest, version: int) -> list[Buffe
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListTransactionsResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, count = _ihB.unpack_from(buf, pos)
         pos += 7
@@ -278,10 +303,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ListTransacti
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ListTransactionsResponse(throttle_time_ms, error_code, unknown_state_filters, transaction_states), pos
     except MALFORMED as error:
-        raise explained(error, "ListTransactions response v0-v2") from error
+        raise explained(error, "ListTransactions response v0-v2", begin) from error
 
 
 def write_response_v0(message: ListTransactionsResponse, chunks: list[Buffer]) -> None:
@@ -296,22 +321,28 @@ def write_response_v0(message: ListTransactionsResponse, chunks: list[Buffer]) -
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ListTransactionsResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
+RESPONSE_READERS: tuple[Reader[ListTransactionsResponse] | None, ...] = LAYOUTS.readers(
+    ListTransactionsResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ListTransactionsResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
+RESPONSE_WRITERS: tuple[Writer[ListTransactionsResponse] | None, ...] = LAYOUTS.writers(
+    ListTransactionsResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ListTransactionsResponse:
-    return decode(RESPONSE_READERS, "ListTransactions response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ListTransactionsResponse:
+    return decode(RESPONSE_READERS, "ListTransactions response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ListTransactionsResponse, version: int) -> list[Buffer]:

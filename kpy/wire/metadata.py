@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -184,6 +185,55 @@ class MetadataResponse(Message):
         self.topics: list[MetadataResponseTopic] = [] if topics is EMPTY else topics
         self.cluster_authorized_operations = cluster_authorized_operations
         self.error_code = error_code
+
+
+LAYOUTS = Layouts(
+    """\
+MetadataRequestTopic.0-8: - s
+MetadataRequest.0: [MetadataRequestTopic.0 - - -
+MetadataRequest.1-3: ?[MetadataRequestTopic.0 - - -
+MetadataRequest.4-7: ?[MetadataRequestTopic.0 z - -
+MetadataRequest.8: ?[MetadataRequestTopic.0 z z z
+MetadataRequestTopic.9: ~ - s
+MetadataRequest.9: ~ ?[MetadataRequestTopic.9 z z z
+MetadataRequestTopic.10-13: ~ u ?s
+MetadataRequest.10: ~ ?[MetadataRequestTopic.10 z z z
+MetadataRequest.11-13: ~ ?[MetadataRequestTopic.10 z - z
+MetadataResponseBroker.0: i s i -
+MetadataResponsePartition.0-4: h i i - [i [i -
+MetadataResponseTopic.0: h s - - [MetadataResponsePartition.0 -
+MetadataResponse.0: - [MetadataResponseBroker.0 - - [MetadataResponseTopic.0 - -
+MetadataResponseBroker.1-8: i s i ?s
+MetadataResponseTopic.1-4: h s - z [MetadataResponsePartition.0 -
+MetadataResponse.1: - [MetadataResponseBroker.1 - i [MetadataResponseTopic.1 - -
+MetadataResponse.2: - [MetadataResponseBroker.1 ?s i [MetadataResponseTopic.1 - -
+MetadataResponse.3-4: i [MetadataResponseBroker.1 ?s i [MetadataResponseTopic.1 - -
+MetadataResponsePartition.5-6: h i i - [i [i [i
+MetadataResponseTopic.5-6: h s - z [MetadataResponsePartition.5 -
+MetadataResponse.5-6: i [MetadataResponseBroker.1 ?s i [MetadataResponseTopic.5 - -
+MetadataResponsePartition.7-8: h i i i [i [i [i
+MetadataResponseTopic.7: h s - z [MetadataResponsePartition.7 -
+MetadataResponse.7: i [MetadataResponseBroker.1 ?s i [MetadataResponseTopic.7 - -
+MetadataResponseTopic.8: h s - z [MetadataResponsePartition.7 i
+MetadataResponse.8: i [MetadataResponseBroker.1 ?s i [MetadataResponseTopic.8 i -
+MetadataResponseBroker.9-13: ~ i s i ?s
+MetadataResponsePartition.9-13: ~ h i i i [i [i [i
+MetadataResponseTopic.9: ~ h s - z [MetadataResponsePartition.9 i
+MetadataResponse.9: ~ i [MetadataResponseBroker.9 ?s i [MetadataResponseTopic.9 i -
+MetadataResponseTopic.10-11: ~ h s u z [MetadataResponsePartition.9 i
+MetadataResponse.10: ~ i [MetadataResponseBroker.9 ?s i [MetadataResponseTopic.10 i -
+MetadataResponse.11: ~ i [MetadataResponseBroker.9 ?s i [MetadataResponseTopic.10 - -
+MetadataResponseTopic.12-13: ~ h ?s u z [MetadataResponsePartition.9 i
+MetadataResponse.12: ~ i [MetadataResponseBroker.9 ?s i [MetadataResponseTopic.12 - -
+MetadataResponse.13: ~ i [MetadataResponseBroker.9 ?s i [MetadataResponseTopic.12 - h
+""",
+    MetadataRequestTopic,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+    MetadataRequest,
+    MetadataResponse,
+)
 
 
 _h = Struct(">h")
@@ -758,18 +808,20 @@ def _write_metadata_response_topic_array_v12(items: list[MetadataResponseTopic],
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_metadata_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v0") from error
+        raise explained(error, "Metadata request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -777,13 +829,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
         if count != -1:
             topics, pos = _read_metadata_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v1-v3") from error
+        raise explained(error, "Metadata request v1-v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -793,13 +846,14 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
         (allow_auto_topic_creation,) = _z.unpack_from(buf, pos)
         pos += 1
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(topics, allow_auto_topic_creation), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v4-v7") from error
+        raise explained(error, "Metadata request v4-v7", begin) from error
 
 
 def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -811,7 +865,7 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
         )
         pos += 3
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(
             topics,
             allow_auto_topic_creation,
@@ -819,10 +873,11 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
             include_topic_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v8") from error
+        raise explained(error, "Metadata request v8", begin) from error
 
 
 def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -838,7 +893,7 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(
             topics,
             allow_auto_topic_creation,
@@ -846,10 +901,11 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[MetadataReques
             include_topic_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v9") from error
+        raise explained(error, "Metadata request v9", begin) from error
 
 
 def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -865,7 +921,7 @@ def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[MetadataReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(
             topics,
             allow_auto_topic_creation,
@@ -873,10 +929,11 @@ def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[MetadataReque
             include_topic_authorized_operations,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v10") from error
+        raise explained(error, "Metadata request v10", begin) from error
 
 
 def read_request_v11(buf: memoryview, pos: int, end: int) -> tuple[MetadataRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -890,12 +947,12 @@ def read_request_v11(buf: memoryview, pos: int, end: int) -> tuple[MetadataReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataRequest(
             topics, allow_auto_topic_creation, include_topic_authorized_operations=include_topic_authorized_operations
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata request v11-v13") from error
+        raise explained(error, "Metadata request v11-v13", begin) from error
 
 
 def write_request_v0(message: MetadataRequest, chunks: list[Buffer]) -> None:
@@ -983,44 +1040,50 @@ def write_request_v11(message: MetadataRequest, chunks: list[Buffer]) -> None:
     out += _zzx.pack(message.allow_auto_topic_creation, message.include_topic_authorized_operations)
 
 
-REQUEST_READERS: tuple[Reader[MetadataRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
-    read_request_v1,
-    read_request_v4,
-    read_request_v4,
-    read_request_v4,
-    read_request_v4,
-    read_request_v8,
-    read_request_v9,
-    read_request_v10,
-    read_request_v11,
-    read_request_v11,
-    read_request_v11,
+REQUEST_READERS: tuple[Reader[MetadataRequest] | None, ...] = LAYOUTS.readers(
+    MetadataRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+        read_request_v1,
+        read_request_v4,
+        read_request_v4,
+        read_request_v4,
+        read_request_v4,
+        read_request_v8,
+        read_request_v9,
+        read_request_v10,
+        read_request_v11,
+        read_request_v11,
+        read_request_v11,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[MetadataRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
-    write_request_v1,
-    write_request_v4,
-    write_request_v4,
-    write_request_v4,
-    write_request_v4,
-    write_request_v8,
-    write_request_v9,
-    write_request_v10,
-    write_request_v11,
-    write_request_v11,
-    write_request_v11,
+REQUEST_WRITERS: tuple[Writer[MetadataRequest] | None, ...] = LAYOUTS.writers(
+    MetadataRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+        write_request_v1,
+        write_request_v4,
+        write_request_v4,
+        write_request_v4,
+        write_request_v4,
+        write_request_v8,
+        write_request_v9,
+        write_request_v10,
+        write_request_v11,
+        write_request_v11,
+        write_request_v11,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> MetadataRequest:
-    return decode(REQUEST_READERS, "Metadata request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> MetadataRequest:
+    return decode(REQUEST_READERS, "Metadata request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: MetadataRequest, version: int) -> list[Buffer]:
@@ -1028,6 +1091,7 @@ def encode_request(message: MetadataRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1036,13 +1100,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 4
         topics, pos = _read_metadata_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(brokers=brokers, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v0") from error
+        raise explained(error, "Metadata response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1051,13 +1116,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 8
         topics, pos = _read_metadata_response_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(brokers=brokers, controller_id=controller_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v1") from error
+        raise explained(error, "Metadata response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1067,13 +1133,14 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 8
         topics, pos = _read_metadata_response_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(brokers=brokers, cluster_id=cluster_id, controller_id=controller_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v2") from error
+        raise explained(error, "Metadata response v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1083,13 +1150,14 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 8
         topics, pos = _read_metadata_response_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(throttle_time_ms, brokers, cluster_id, controller_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v3-v4") from error
+        raise explained(error, "Metadata response v3-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1099,13 +1167,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 8
         topics, pos = _read_metadata_response_topic_array_v5(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(throttle_time_ms, brokers, cluster_id, controller_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v5-v6") from error
+        raise explained(error, "Metadata response v5-v6", begin) from error
 
 
 def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1115,13 +1184,14 @@ def read_response_v7(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         pos += 8
         topics, pos = _read_metadata_response_topic_array_v7(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(throttle_time_ms, brokers, cluster_id, controller_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v7") from error
+        raise explained(error, "Metadata response v7", begin) from error
 
 
 def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1133,15 +1203,16 @@ def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         (cluster_authorized_operations,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(
             throttle_time_ms, brokers, cluster_id, controller_id, topics, cluster_authorized_operations
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v8") from error
+        raise explained(error, "Metadata response v8", begin) from error
 
 
 def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1159,15 +1230,16 @@ def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[MetadataRespo
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(
             throttle_time_ms, brokers, cluster_id, controller_id, topics, cluster_authorized_operations
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v9") from error
+        raise explained(error, "Metadata response v9", begin) from error
 
 
 def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1185,15 +1257,16 @@ def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[MetadataResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(
             throttle_time_ms, brokers, cluster_id, controller_id, topics, cluster_authorized_operations
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v10") from error
+        raise explained(error, "Metadata response v10", begin) from error
 
 
 def read_response_v11(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1211,13 +1284,14 @@ def read_response_v11(buf: memoryview, pos: int, end: int) -> tuple[MetadataResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(throttle_time_ms, brokers, cluster_id, controller_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v11") from error
+        raise explained(error, "Metadata response v11", begin) from error
 
 
 def read_response_v12(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1235,13 +1309,14 @@ def read_response_v12(buf: memoryview, pos: int, end: int) -> tuple[MetadataResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(throttle_time_ms, brokers, cluster_id, controller_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v12") from error
+        raise explained(error, "Metadata response v12", begin) from error
 
 
 def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[MetadataResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1259,12 +1334,12 @@ def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[MetadataResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return MetadataResponse(
             throttle_time_ms, brokers, cluster_id, controller_id, topics, error_code=error_code
         ), pos
     except MALFORMED as error:
-        raise explained(error, "Metadata response v13") from error
+        raise explained(error, "Metadata response v13", begin) from error
 
 
 def write_response_v0(message: MetadataResponse, chunks: list[Buffer]) -> None:
@@ -1401,44 +1476,50 @@ def write_response_v13(message: MetadataResponse, chunks: list[Buffer]) -> None:
     out += _hx.pack(message.error_code)
 
 
-RESPONSE_READERS: tuple[Reader[MetadataResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v3,
-    read_response_v3,
-    read_response_v5,
-    read_response_v5,
-    read_response_v7,
-    read_response_v8,
-    read_response_v9,
-    read_response_v10,
-    read_response_v11,
-    read_response_v12,
-    read_response_v13,
+RESPONSE_READERS: tuple[Reader[MetadataResponse] | None, ...] = LAYOUTS.readers(
+    MetadataResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v3,
+        read_response_v3,
+        read_response_v5,
+        read_response_v5,
+        read_response_v7,
+        read_response_v8,
+        read_response_v9,
+        read_response_v10,
+        read_response_v11,
+        read_response_v12,
+        read_response_v13,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[MetadataResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v3,
-    write_response_v3,
-    write_response_v5,
-    write_response_v5,
-    write_response_v7,
-    write_response_v8,
-    write_response_v9,
-    write_response_v10,
-    write_response_v11,
-    write_response_v12,
-    write_response_v13,
+RESPONSE_WRITERS: tuple[Writer[MetadataResponse] | None, ...] = LAYOUTS.writers(
+    MetadataResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v3,
+        write_response_v3,
+        write_response_v5,
+        write_response_v5,
+        write_response_v7,
+        write_response_v8,
+        write_response_v9,
+        write_response_v10,
+        write_response_v11,
+        write_response_v12,
+        write_response_v13,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> MetadataResponse:
-    return decode(RESPONSE_READERS, "Metadata response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> MetadataResponse:
+    return decode(RESPONSE_READERS, "Metadata response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: MetadataResponse, version: int) -> list[Buffer]:

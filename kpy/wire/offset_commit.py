@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -150,6 +151,44 @@ class OffsetCommitResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[OffsetCommitResponseTopic] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[OffsetCommitResponseTopic] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+OffsetCommitRequestPartition.0,2-5: i q - - ?s
+OffsetCommitRequestTopic.0,2-5: s - [OffsetCommitRequestPartition.0
+OffsetCommitRequest.0: s - - - - [OffsetCommitRequestTopic.0
+OffsetCommitRequestPartition.1: i q - q ?s
+OffsetCommitRequestTopic.1: s - [OffsetCommitRequestPartition.1
+OffsetCommitRequest.1: s i s - - [OffsetCommitRequestTopic.1
+OffsetCommitRequest.2-4: s i s - q [OffsetCommitRequestTopic.0
+OffsetCommitRequest.5: s i s - - [OffsetCommitRequestTopic.0
+OffsetCommitRequestPartition.6-7: i q i - ?s
+OffsetCommitRequestTopic.6-7: s - [OffsetCommitRequestPartition.6
+OffsetCommitRequest.6: s i s - - [OffsetCommitRequestTopic.6
+OffsetCommitRequest.7: s i s ?s - [OffsetCommitRequestTopic.6
+OffsetCommitRequestPartition.8-10: ~ i q i - ?s
+OffsetCommitRequestTopic.8-9: ~ s - [OffsetCommitRequestPartition.8
+OffsetCommitRequest.8-9: ~ s i s ?s - [OffsetCommitRequestTopic.8
+OffsetCommitRequestTopic.10: ~ - u [OffsetCommitRequestPartition.8
+OffsetCommitRequest.10: ~ s i s ?s - [OffsetCommitRequestTopic.10
+OffsetCommitResponsePartition.0-7: i h
+OffsetCommitResponseTopic.0-7: s - [OffsetCommitResponsePartition.0
+OffsetCommitResponse.0-2: - [OffsetCommitResponseTopic.0
+OffsetCommitResponse.3-7: i [OffsetCommitResponseTopic.0
+OffsetCommitResponsePartition.8-10: ~ i h
+OffsetCommitResponseTopic.8-9: ~ s - [OffsetCommitResponsePartition.8
+OffsetCommitResponse.8-9: ~ i [OffsetCommitResponseTopic.8
+OffsetCommitResponseTopic.10: ~ - u [OffsetCommitResponsePartition.8
+OffsetCommitResponse.10: ~ i [OffsetCommitResponseTopic.10
+""",
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+)
 
 
 _i = Struct(">i")
@@ -513,19 +552,21 @@ def _write_offset_commit_response_topic_array_v10(items: list[OffsetCommitRespon
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_commit_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(group_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v0") from error
+        raise explained(error, "OffsetCommit request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -535,13 +576,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         pos += 4
         topics, pos = _read_offset_commit_request_topic_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(group_id, generation_id_or_member_epoch, member_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v1") from error
+        raise explained(error, "OffsetCommit request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -551,15 +593,16 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         pos += 12
         topics, pos = _read_offset_commit_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(
             group_id, generation_id_or_member_epoch, member_id, retention_time_ms=retention_time_ms, topics=topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v2-v4") from error
+        raise explained(error, "OffsetCommit request v2-v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -569,13 +612,14 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         pos += 4
         topics, pos = _read_offset_commit_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(group_id, generation_id_or_member_epoch, member_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v5") from error
+        raise explained(error, "OffsetCommit request v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -585,13 +629,14 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         pos += 4
         topics, pos = _read_offset_commit_request_topic_array_v6(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(group_id, generation_id_or_member_epoch, member_id, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v6") from error
+        raise explained(error, "OffsetCommit request v6", begin) from error
 
 
 def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -602,15 +647,16 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         pos += 4
         topics, pos = _read_offset_commit_request_topic_array_v6(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(
             group_id, generation_id_or_member_epoch, member_id, group_instance_id, topics=topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v7") from error
+        raise explained(error, "OffsetCommit request v7", begin) from error
 
 
 def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -627,15 +673,16 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(
             group_id, generation_id_or_member_epoch, member_id, group_instance_id, topics=topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v8-v9") from error
+        raise explained(error, "OffsetCommit request v8-v9", begin) from error
 
 
 def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         (generation_id_or_member_epoch,) = _i.unpack_from(buf, pos)
@@ -652,12 +699,12 @@ def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitRequest(
             group_id, generation_id_or_member_epoch, member_id, group_instance_id, topics=topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit request v10") from error
+        raise explained(error, "OffsetCommit request v10", begin) from error
 
 
 def write_request_v0(message: OffsetCommitRequest, chunks: list[Buffer]) -> None:
@@ -743,38 +790,44 @@ def write_request_v10(message: OffsetCommitRequest, chunks: list[Buffer]) -> Non
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[OffsetCommitRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v2,
-    read_request_v2,
-    read_request_v5,
-    read_request_v6,
-    read_request_v7,
-    read_request_v8,
-    read_request_v8,
-    read_request_v10,
+REQUEST_READERS: tuple[Reader[OffsetCommitRequest] | None, ...] = LAYOUTS.readers(
+    OffsetCommitRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v2,
+        read_request_v2,
+        read_request_v5,
+        read_request_v6,
+        read_request_v7,
+        read_request_v8,
+        read_request_v8,
+        read_request_v10,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[OffsetCommitRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v2,
-    write_request_v2,
-    write_request_v5,
-    write_request_v6,
-    write_request_v7,
-    write_request_v8,
-    write_request_v8,
-    write_request_v10,
+REQUEST_WRITERS: tuple[Writer[OffsetCommitRequest] | None, ...] = LAYOUTS.writers(
+    OffsetCommitRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v2,
+        write_request_v2,
+        write_request_v5,
+        write_request_v6,
+        write_request_v7,
+        write_request_v8,
+        write_request_v8,
+        write_request_v10,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> OffsetCommitRequest:
-    return decode(REQUEST_READERS, "OffsetCommit request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetCommitRequest:
+    return decode(REQUEST_READERS, "OffsetCommit request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: OffsetCommitRequest, version: int) -> list[Buffer]:
@@ -782,30 +835,33 @@ def encode_request(message: OffsetCommitRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_commit_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit response v0-v2") from error
+        raise explained(error, "OffsetCommit response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_offset_commit_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit response v3-v7") from error
+        raise explained(error, "OffsetCommit response v3-v7", begin) from error
 
 
 def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -817,13 +873,14 @@ def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit response v8-v9") from error
+        raise explained(error, "OffsetCommit response v8-v9", begin) from error
 
 
 def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommitResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -835,10 +892,10 @@ def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetCommit
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetCommitResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetCommit response v10") from error
+        raise explained(error, "OffsetCommit response v10", begin) from error
 
 
 def write_response_v0(message: OffsetCommitResponse, chunks: list[Buffer]) -> None:
@@ -873,38 +930,44 @@ def write_response_v10(message: OffsetCommitResponse, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[OffsetCommitResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
-    read_response_v3,
-    read_response_v3,
-    read_response_v3,
-    read_response_v3,
-    read_response_v8,
-    read_response_v8,
-    read_response_v10,
+RESPONSE_READERS: tuple[Reader[OffsetCommitResponse] | None, ...] = LAYOUTS.readers(
+    OffsetCommitResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+        read_response_v3,
+        read_response_v3,
+        read_response_v3,
+        read_response_v3,
+        read_response_v8,
+        read_response_v8,
+        read_response_v10,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[OffsetCommitResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
-    write_response_v3,
-    write_response_v3,
-    write_response_v3,
-    write_response_v3,
-    write_response_v8,
-    write_response_v8,
-    write_response_v10,
+RESPONSE_WRITERS: tuple[Writer[OffsetCommitResponse] | None, ...] = LAYOUTS.writers(
+    OffsetCommitResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+        write_response_v3,
+        write_response_v3,
+        write_response_v3,
+        write_response_v3,
+        write_response_v8,
+        write_response_v8,
+        write_response_v10,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> OffsetCommitResponse:
-    return decode(RESPONSE_READERS, "OffsetCommit response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetCommitResponse:
+    return decode(RESPONSE_READERS, "OffsetCommit response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: OffsetCommitResponse, version: int) -> list[Buffer]:

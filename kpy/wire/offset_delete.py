@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -105,6 +106,24 @@ class OffsetDeleteResponse(Message):
         self.topics: list[OffsetDeleteResponseTopic] = [] if topics is EMPTY else topics
 
 
+LAYOUTS = Layouts(
+    """\
+OffsetDeleteRequestPartition.0: i
+OffsetDeleteRequestTopic.0: s [OffsetDeleteRequestPartition.0
+OffsetDeleteRequest.0: s [OffsetDeleteRequestTopic.0
+OffsetDeleteResponsePartition.0: i h
+OffsetDeleteResponseTopic.0: s [OffsetDeleteResponsePartition.0
+OffsetDeleteResponse.0: h i [OffsetDeleteResponseTopic.0
+""",
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+)
+
+
 _hii = Struct(">hii")
 _i = Struct(">i")
 _ih = Struct(">ih")
@@ -193,16 +212,17 @@ def _write_offset_delete_response_topic_array_v0(items: list[OffsetDeleteRespons
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetDeleteRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_delete_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetDeleteRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetDelete request v0") from error
+        raise explained(error, "OffsetDelete request v0", begin) from error
 
 
 def write_request_v0(message: OffsetDeleteRequest, chunks: list[Buffer]) -> None:
@@ -213,14 +233,18 @@ def write_request_v0(message: OffsetDeleteRequest, chunks: list[Buffer]) -> None
     _write_offset_delete_request_topic_array_v0(message.topics, out)
 
 
-REQUEST_READERS: tuple[Reader[OffsetDeleteRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[OffsetDeleteRequest] | None, ...] = LAYOUTS.readers(
+    OffsetDeleteRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[OffsetDeleteRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[OffsetDeleteRequest] | None, ...] = LAYOUTS.writers(
+    OffsetDeleteRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> OffsetDeleteRequest:
-    return decode(REQUEST_READERS, "OffsetDelete request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetDeleteRequest:
+    return decode(REQUEST_READERS, "OffsetDelete request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: OffsetDeleteRequest, version: int) -> list[Buffer]:
@@ -228,15 +252,16 @@ def encode_request(message: OffsetDeleteRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetDeleteResponse, int]:
+    begin = pos
     try:
         error_code, throttle_time_ms, count = _hii.unpack_from(buf, pos)
         pos += 10
         topics, pos = _read_offset_delete_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetDeleteResponse(error_code, throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetDelete response v0") from error
+        raise explained(error, "OffsetDelete response v0", begin) from error
 
 
 def write_response_v0(message: OffsetDeleteResponse, chunks: list[Buffer]) -> None:
@@ -246,14 +271,18 @@ def write_response_v0(message: OffsetDeleteResponse, chunks: list[Buffer]) -> No
     _write_offset_delete_response_topic_array_v0(message.topics, out)
 
 
-RESPONSE_READERS: tuple[Reader[OffsetDeleteResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[OffsetDeleteResponse] | None, ...] = LAYOUTS.readers(
+    OffsetDeleteResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[OffsetDeleteResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[OffsetDeleteResponse] | None, ...] = LAYOUTS.writers(
+    OffsetDeleteResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> OffsetDeleteResponse:
-    return decode(RESPONSE_READERS, "OffsetDelete response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetDeleteResponse:
+    return decode(RESPONSE_READERS, "OffsetDelete response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: OffsetDeleteResponse, version: int) -> list[Buffer]:

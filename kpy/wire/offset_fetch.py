@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -234,6 +235,54 @@ class OffsetFetchResponse(Message):
         self.topics: list[OffsetFetchResponseTopic] = [] if topics is EMPTY else topics
         self.error_code = error_code
         self.groups: list[OffsetFetchResponseGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+OffsetFetchRequestTopic.0-5: s [i
+OffsetFetchRequest.0-1: s [OffsetFetchRequestTopic.0 - -
+OffsetFetchRequest.2-5: s ?[OffsetFetchRequestTopic.0 - -
+OffsetFetchRequestTopic.6-7: ~ s [i
+OffsetFetchRequest.6: ~ s ?[OffsetFetchRequestTopic.6 - -
+OffsetFetchRequest.7: ~ s ?[OffsetFetchRequestTopic.6 - z
+OffsetFetchRequestTopics.8-9: ~ s - [i
+OffsetFetchRequestGroup.8: ~ s - - ?[OffsetFetchRequestTopics.8
+OffsetFetchRequest.8: ~ - - [OffsetFetchRequestGroup.8 z
+OffsetFetchRequestGroup.9: ~ s ?s i ?[OffsetFetchRequestTopics.8
+OffsetFetchRequest.9: ~ - - [OffsetFetchRequestGroup.9 z
+OffsetFetchRequestTopics.10: ~ - u [i
+OffsetFetchRequestGroup.10: ~ s ?s i ?[OffsetFetchRequestTopics.10
+OffsetFetchRequest.10: ~ - - [OffsetFetchRequestGroup.10 z
+OffsetFetchResponsePartition.0-4: i q - ?s h
+OffsetFetchResponseTopic.0-4: s [OffsetFetchResponsePartition.0
+OffsetFetchResponse.0-1: - [OffsetFetchResponseTopic.0 - -
+OffsetFetchResponse.2: - [OffsetFetchResponseTopic.0 h -
+OffsetFetchResponse.3-4: i [OffsetFetchResponseTopic.0 h -
+OffsetFetchResponsePartition.5: i q i ?s h
+OffsetFetchResponseTopic.5: s [OffsetFetchResponsePartition.5
+OffsetFetchResponse.5: i [OffsetFetchResponseTopic.5 h -
+OffsetFetchResponsePartition.6-7: ~ i q i ?s h
+OffsetFetchResponseTopic.6-7: ~ s [OffsetFetchResponsePartition.6
+OffsetFetchResponse.6-7: ~ i [OffsetFetchResponseTopic.6 h -
+OffsetFetchResponsePartitions.8-10: ~ i q i ?s h
+OffsetFetchResponseTopics.8-9: ~ s - [OffsetFetchResponsePartitions.8
+OffsetFetchResponseGroup.8-9: ~ s [OffsetFetchResponseTopics.8 h
+OffsetFetchResponse.8-9: ~ i - - [OffsetFetchResponseGroup.8
+OffsetFetchResponseTopics.10: ~ - u [OffsetFetchResponsePartitions.8
+OffsetFetchResponseGroup.10: ~ s [OffsetFetchResponseTopics.10 h
+OffsetFetchResponse.10: ~ i - - [OffsetFetchResponseGroup.10
+""",
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+    OffsetFetchRequestGroup,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponseTopic,
+    OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
+)
 
 
 _h = Struct(">h")
@@ -767,19 +816,21 @@ def _write_offset_fetch_response_group_array_v10(items: list[OffsetFetchResponse
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_fetch_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v0-v1") from error
+        raise explained(error, "OffsetFetch request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (count,) = _i.unpack_from(buf, pos)
@@ -788,13 +839,14 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchReq
         if count != -1:
             topics, pos = _read_offset_fetch_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v2-v5") from error
+        raise explained(error, "OffsetFetch request v2-v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -809,13 +861,14 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(group_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v6") from error
+        raise explained(error, "OffsetFetch request v6", begin) from error
 
 
 def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         count = buf[pos]
@@ -830,13 +883,14 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(group_id, topics, require_stable=require_stable), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v7") from error
+        raise explained(error, "OffsetFetch request v7", begin) from error
 
 
 def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -848,13 +902,14 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(groups=groups, require_stable=require_stable), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v8") from error
+        raise explained(error, "OffsetFetch request v8", begin) from error
 
 
 def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -866,13 +921,14 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(groups=groups, require_stable=require_stable), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v9") from error
+        raise explained(error, "OffsetFetch request v9", begin) from error
 
 
 def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -884,10 +940,10 @@ def read_request_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchRequest(groups=groups, require_stable=require_stable), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch request v10") from error
+        raise explained(error, "OffsetFetch request v10", begin) from error
 
 
 def write_request_v0(message: OffsetFetchRequest, chunks: list[Buffer]) -> None:
@@ -958,38 +1014,44 @@ def write_request_v10(message: OffsetFetchRequest, chunks: list[Buffer]) -> None
     out += _zx.pack(message.require_stable)
 
 
-REQUEST_READERS: tuple[Reader[OffsetFetchRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v2,
-    read_request_v2,
-    read_request_v2,
-    read_request_v6,
-    read_request_v7,
-    read_request_v8,
-    read_request_v9,
-    read_request_v10,
+REQUEST_READERS: tuple[Reader[OffsetFetchRequest] | None, ...] = LAYOUTS.readers(
+    OffsetFetchRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v2,
+        read_request_v2,
+        read_request_v2,
+        read_request_v6,
+        read_request_v7,
+        read_request_v8,
+        read_request_v9,
+        read_request_v10,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[OffsetFetchRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v2,
-    write_request_v2,
-    write_request_v2,
-    write_request_v6,
-    write_request_v7,
-    write_request_v8,
-    write_request_v9,
-    write_request_v10,
+REQUEST_WRITERS: tuple[Writer[OffsetFetchRequest] | None, ...] = LAYOUTS.writers(
+    OffsetFetchRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v2,
+        write_request_v2,
+        write_request_v2,
+        write_request_v6,
+        write_request_v7,
+        write_request_v8,
+        write_request_v9,
+        write_request_v10,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> OffsetFetchRequest:
-    return decode(REQUEST_READERS, "OffsetFetch request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetFetchRequest:
+    return decode(REQUEST_READERS, "OffsetFetch request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: OffsetFetchRequest, version: int) -> list[Buffer]:
@@ -997,18 +1059,20 @@ def encode_request(message: OffsetFetchRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_fetch_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v0-v1") from error
+        raise explained(error, "OffsetFetch response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1016,13 +1080,14 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(topics=topics, error_code=error_code), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v2") from error
+        raise explained(error, "OffsetFetch response v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1030,13 +1095,14 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(throttle_time_ms, topics, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v3-v4") from error
+        raise explained(error, "OffsetFetch response v3-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
@@ -1044,13 +1110,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(throttle_time_ms, topics, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v5") from error
+        raise explained(error, "OffsetFetch response v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1062,13 +1129,14 @@ def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(throttle_time_ms, topics, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v6-v7") from error
+        raise explained(error, "OffsetFetch response v6-v7", begin) from error
 
 
 def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1080,13 +1148,14 @@ def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(throttle_time_ms, groups=groups), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v8-v9") from error
+        raise explained(error, "OffsetFetch response v8-v9", begin) from error
 
 
 def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -1098,10 +1167,10 @@ def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[OffsetFetchR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetFetchResponse(throttle_time_ms, groups=groups), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetFetch response v10") from error
+        raise explained(error, "OffsetFetch response v10", begin) from error
 
 
 def write_response_v0(message: OffsetFetchResponse, chunks: list[Buffer]) -> None:
@@ -1162,38 +1231,44 @@ def write_response_v10(message: OffsetFetchResponse, chunks: list[Buffer]) -> No
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[OffsetFetchResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v3,
-    read_response_v3,
-    read_response_v5,
-    read_response_v6,
-    read_response_v6,
-    read_response_v8,
-    read_response_v8,
-    read_response_v10,
+RESPONSE_READERS: tuple[Reader[OffsetFetchResponse] | None, ...] = LAYOUTS.readers(
+    OffsetFetchResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v3,
+        read_response_v3,
+        read_response_v5,
+        read_response_v6,
+        read_response_v6,
+        read_response_v8,
+        read_response_v8,
+        read_response_v10,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[OffsetFetchResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v3,
-    write_response_v3,
-    write_response_v5,
-    write_response_v6,
-    write_response_v6,
-    write_response_v8,
-    write_response_v8,
-    write_response_v10,
+RESPONSE_WRITERS: tuple[Writer[OffsetFetchResponse] | None, ...] = LAYOUTS.writers(
+    OffsetFetchResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v3,
+        write_response_v3,
+        write_response_v5,
+        write_response_v6,
+        write_response_v6,
+        write_response_v8,
+        write_response_v8,
+        write_response_v10,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> OffsetFetchResponse:
-    return decode(RESPONSE_READERS, "OffsetFetch response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetFetchResponse:
+    return decode(RESPONSE_READERS, "OffsetFetch response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: OffsetFetchResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -114,6 +115,38 @@ class OffsetForLeaderEpochResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[OffsetForLeaderTopicResult] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[OffsetForLeaderTopicResult] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+OffsetForLeaderPartition.0-1: i - i
+OffsetForLeaderTopic.0-1: s [OffsetForLeaderPartition.0
+OffsetForLeaderEpochRequest.0-1: - [OffsetForLeaderTopic.0
+OffsetForLeaderPartition.2-3: i i i
+OffsetForLeaderTopic.2-3: s [OffsetForLeaderPartition.2
+OffsetForLeaderEpochRequest.2: - [OffsetForLeaderTopic.2
+OffsetForLeaderEpochRequest.3: i [OffsetForLeaderTopic.2
+OffsetForLeaderPartition.4: ~ i i i
+OffsetForLeaderTopic.4: ~ s [OffsetForLeaderPartition.4
+OffsetForLeaderEpochRequest.4: ~ i [OffsetForLeaderTopic.4
+EpochEndOffset.0: h i - q
+OffsetForLeaderTopicResult.0: s [EpochEndOffset.0
+OffsetForLeaderEpochResponse.0: - [OffsetForLeaderTopicResult.0
+EpochEndOffset.1-3: h i i q
+OffsetForLeaderTopicResult.1-3: s [EpochEndOffset.1
+OffsetForLeaderEpochResponse.1: - [OffsetForLeaderTopicResult.1
+OffsetForLeaderEpochResponse.2-3: i [OffsetForLeaderTopicResult.1
+EpochEndOffset.4: ~ h i i q
+OffsetForLeaderTopicResult.4: ~ s [EpochEndOffset.4
+OffsetForLeaderEpochResponse.4: ~ i [OffsetForLeaderTopicResult.4
+""",
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+    EpochEndOffset,
+    OffsetForLeaderTopicResult,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+)
 
 
 _hiiq = Struct(">hiiq")
@@ -387,42 +420,46 @@ def _write_offset_for_leader_topic_result_array_v4(items: list[OffsetForLeaderTo
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_for_leader_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochRequest(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch request v0-v1") from error
+        raise explained(error, "OffsetForLeaderEpoch request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_for_leader_topic_array_v2(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochRequest(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch request v2") from error
+        raise explained(error, "OffsetForLeaderEpoch request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochRequest, int]:
+    begin = pos
     try:
         replica_id, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_offset_for_leader_topic_array_v2(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochRequest(replica_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch request v3") from error
+        raise explained(error, "OffsetForLeaderEpoch request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochRequest, int]:
+    begin = pos
     try:
         replica_id, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -434,10 +471,10 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeade
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochRequest(replica_id, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch request v4") from error
+        raise explained(error, "OffsetForLeaderEpoch request v4", begin) from error
 
 
 def write_request_v0(message: OffsetForLeaderEpochRequest, chunks: list[Buffer]) -> None:
@@ -470,26 +507,32 @@ def write_request_v4(message: OffsetForLeaderEpochRequest, chunks: list[Buffer])
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[OffsetForLeaderEpochRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v3,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[OffsetForLeaderEpochRequest] | None, ...] = LAYOUTS.readers(
+    OffsetForLeaderEpochRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v3,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[OffsetForLeaderEpochRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v3,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[OffsetForLeaderEpochRequest] | None, ...] = LAYOUTS.writers(
+    OffsetForLeaderEpochRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v3,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> OffsetForLeaderEpochRequest:
-    return decode(REQUEST_READERS, "OffsetForLeaderEpoch request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetForLeaderEpochRequest:
+    return decode(REQUEST_READERS, "OffsetForLeaderEpoch request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: OffsetForLeaderEpochRequest, version: int) -> list[Buffer]:
@@ -497,42 +540,46 @@ def encode_request(message: OffsetForLeaderEpochRequest, version: int) -> list[B
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_for_leader_topic_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch response v0") from error
+        raise explained(error, "OffsetForLeaderEpoch response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         topics, pos = _read_offset_for_leader_topic_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochResponse(topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch response v1") from error
+        raise explained(error, "OffsetForLeaderEpoch response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_offset_for_leader_topic_result_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch response v2-v3") from error
+        raise explained(error, "OffsetForLeaderEpoch response v2-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLeaderEpochResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -544,10 +591,10 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[OffsetForLead
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return OffsetForLeaderEpochResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "OffsetForLeaderEpoch response v4") from error
+        raise explained(error, "OffsetForLeaderEpoch response v4", begin) from error
 
 
 def write_response_v0(message: OffsetForLeaderEpochResponse, chunks: list[Buffer]) -> None:
@@ -580,26 +627,32 @@ def write_response_v4(message: OffsetForLeaderEpochResponse, chunks: list[Buffer
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[OffsetForLeaderEpochResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
-    read_response_v4,
+RESPONSE_READERS: tuple[Reader[OffsetForLeaderEpochResponse] | None, ...] = LAYOUTS.readers(
+    OffsetForLeaderEpochResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+        read_response_v4,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[OffsetForLeaderEpochResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
-    write_response_v4,
+RESPONSE_WRITERS: tuple[Writer[OffsetForLeaderEpochResponse] | None, ...] = LAYOUTS.writers(
+    OffsetForLeaderEpochResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+        write_response_v4,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> OffsetForLeaderEpochResponse:
-    return decode(RESPONSE_READERS, "OffsetForLeaderEpoch response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> OffsetForLeaderEpochResponse:
+    return decode(RESPONSE_READERS, "OffsetForLeaderEpoch response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: OffsetForLeaderEpochResponse, version: int) -> list[Buffer]:

@@ -9,7 +9,6 @@ the next frame, is refused when it is complete. So a reader can raise any of MAL
 turns that into a WireError with `explained`, which finds out what field was being read.
 """
 
-import linecache
 import struct
 from collections.abc import Callable, Sequence, Sized
 from types import TracebackType
@@ -60,16 +59,26 @@ class Message:
     __hash__: ClassVar[None]  # pyright: ignore[reportIncompatibleMethodOverride]  # Fields change, so no hash lasts.
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={_shown(name, getattr(self, name))}" for name in self.__slots__)
+        fields = ", ".join(f"{name}={_shown(self, name)}" for name in self.__slots__)
         return f"{type(self).__name__}({fields})"
 
 
 SECRET_FIELDS = frozenset({"auth_bytes", "hmac", "salt", "salted_password"})
-"""Never printed; nor is a field with "password" in its name."""
+SECRET_CONFIGS = ("password", "secret", "jaas", "keystore.key", "keystore.certificate", "truststore.certificates")
+"""In the name of a config: its value is a secret."""
 
 
-def _shown(name: str, value: object) -> str:
-    if value and (name in SECRET_FIELDS or "password" in name):
+def is_secret(message: Message, field: str) -> bool:
+    """Whether the value of this field is never to be printed."""
+    if field == "value":
+        config = str(getattr(message, "name", ""))
+        return any(word in config for word in SECRET_CONFIGS)
+    return field in SECRET_FIELDS or "password" in field
+
+
+def _shown(message: Message, field: str) -> str:
+    value = getattr(message, field)
+    if value and is_secret(message, field):
         return "<hidden>"
     if isinstance(value, memoryview):
         return f"<{value.nbytes} bytes>"
@@ -153,8 +162,14 @@ def _bad_size(size: int, remaining: int) -> WireError:
 
 def read_compact_nullable_string(buf: memoryview, pos: int, end: int) -> tuple[str | None, int]:
     """A string behind a varint of its length + 1, 0 for null."""
-    if buf[pos] == 0:
+    first = buf[pos]
+    if first == 0:
         return None, pos + 1
+    if first == 0x80:
+        # A zero may be written in more bytes than it needs.
+        size, after = long_uvarint(buf, pos + 1, first)
+        if size == 0:
+            return None, after
     return read_compact_string(buf, pos, end)
 
 
@@ -205,9 +220,9 @@ def bad_count(count: int, remaining: int) -> WireError:
     return WireError(f"{count} elements, but only {remaining} bytes remain")
 
 
-def bad_end(missing: int) -> WireError:
+def bad_end() -> WireError:
     """For a message that took bytes from behind its end."""
-    return WireError(f"ends {missing} bytes too early")
+    return WireError("ends too early")
 
 
 def read_numbers(buf: memoryview, pos: int, end: int, count: int, code: str) -> tuple[list[Any], int]:
@@ -263,38 +278,52 @@ def read_tags(buf: memoryview, pos: int, end: int, count: int) -> tuple[list[tup
     return tags, pos
 
 
-def decode(readers: Sequence[Reader[T] | None], what: str, buf: memoryview, version: int, pos: int) -> tuple[T, int]:
-    """Reads with the reader of that version. Raises WireError, also for versions that are not declared."""
+def decode(
+    readers: Sequence[Reader[T] | None], what: str, buf: memoryview, version: int, pos: int, exact: bool = False
+) -> tuple[T, int]:
+    """Reads with the reader of that version. Raises WireError, also for versions that are not declared.
+
+    Apache Kafka accepts bytes behind a request, and so does this unless it is to be `exact`.
+    """
     reader = readers[version] if 0 <= version < len(readers) else None
     if reader is None:
         raise WireError(f"{what} has no version {version}")
-    return reader(buf, pos, len(buf))
+    message, after = reader(buf, pos, len(buf))
+    if exact and after != len(buf):
+        raise WireError(f"{what} v{version}: at byte {after - pos}: {len(buf) - after} bytes too many")
+    return message, after
 
 
-def explained(error: Exception, message: str) -> WireError:
-    """The WireError for what the reader of a message raised. It names the field, as in `topics[2].name`, and its place.
+def explained(error: Exception, message: str, begin: int) -> WireError:
+    """The WireError for what the reader of a message raised. It names the field, as in `topics[2].name`, and its place,
+    counted from where the message begins.
 
     The trace is the path. Every frame of generated code stands in a line that assigns to the field it is reading, and
     every loop over an array has a list of the `items` that it has completed.
     """
+    import linecache  # It brings a tokenizer, which would be half of the time to import a codec.
+
     path: list[str] = []
-    pos = 0
+    pos = begin
     trace: TracebackType | None = error.__traceback__
+    end: int = trace.tb_frame.f_locals["end"] if trace else begin
+    has_overrun = False
     while trace is not None:
         frame = trace.tb_frame
-        if frame.f_code.co_filename == __file__:
-            break
-        if "items" in frame.f_locals:
-            path.append(f"[{len(frame.f_locals['items'])}]")
-        assigned, equals, _ = linecache.getline(frame.f_code.co_filename, trace.tb_lineno).partition(" = ")
-        variable = assigned.strip().strip("(").partition(",")[0]
-        field = _SCRATCH.get(variable, variable).removesuffix("_")
-        if equals and field.isidentifier():
-            path.append(f".{field}")
-        pos = frame.f_locals["pos"]
+        has_overrun |= frame.f_locals.get("pos", 0) > end
+        if frame.f_code.co_filename != __file__:
+            if "items" in frame.f_locals:
+                path.append(f"[{len(frame.f_locals['items'])}]")
+            assigned, equals, _ = linecache.getline(frame.f_code.co_filename, trace.tb_lineno).partition(" = ")
+            variable = assigned.strip().strip("(").partition(",")[0]
+            field = _SCRATCH.get(variable, variable).removesuffix("_")
+            if equals and field.isidentifier():
+                path.append(f".{field}")
+            pos = frame.f_locals["pos"]
         trace = trace.tb_next
-    reason = str(error) if isinstance(error, WireError) else _REASONS[type(error)]
-    path.append(f" at byte {pos}: {reason}")
+    # Behind the end is the next message or nothing, so what was found wrong there is not what is wrong.
+    reason = "ends too early" if has_overrun else _REASONS.get(type(error)) or str(error)
+    path.append(f" at byte {min(pos, end) - begin}: {reason}")
     return WireError(f"{message}: {''.join(path).lstrip('. ')}")
 
 

@@ -9,6 +9,7 @@ v3 is the first with record batches v2, before it are message sets. Since v13 to
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -213,6 +214,55 @@ class ProduceResponse(Message):
         self.responses: list[TopicProduceResponse] = [] if responses is EMPTY else responses
         self.throttle_time_ms = throttle_time_ms
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
+
+
+LAYOUTS = Layouts(
+    """\
+PartitionProduceData.0-8: i ?r
+TopicProduceData.0-8: s - [PartitionProduceData.0
+ProduceRequest.0-2: - h i [TopicProduceData.0
+ProduceRequest.3-8: ?s h i [TopicProduceData.0
+PartitionProduceData.9-13: ~ i ?r
+TopicProduceData.9-12: ~ s - [PartitionProduceData.9
+ProduceRequest.9-12: ~ ?s h i [TopicProduceData.9
+TopicProduceData.13: ~ - u [PartitionProduceData.9
+ProduceRequest.13: ~ ?s h i [TopicProduceData.13
+PartitionProduceResponse.0-1: i h q - - - - -
+TopicProduceResponse.0-1: s - [PartitionProduceResponse.0
+ProduceResponse.0: [TopicProduceResponse.0 - -
+ProduceResponse.1: [TopicProduceResponse.0 i -
+PartitionProduceResponse.2-4: i h q q - - - -
+TopicProduceResponse.2-4: s - [PartitionProduceResponse.2
+ProduceResponse.2-4: [TopicProduceResponse.2 i -
+PartitionProduceResponse.5-7: i h q q q - - -
+TopicProduceResponse.5-7: s - [PartitionProduceResponse.5
+ProduceResponse.5-7: [TopicProduceResponse.5 i -
+BatchIndexAndErrorMessage.8: i ?s
+PartitionProduceResponse.8: i h q q q [BatchIndexAndErrorMessage.8 ?s -
+TopicProduceResponse.8: s - [PartitionProduceResponse.8
+ProduceResponse.8: [TopicProduceResponse.8 i -
+BatchIndexAndErrorMessage.9-13: ~ i ?s
+PartitionProduceResponse.9: ~ i h q q q [BatchIndexAndErrorMessage.9 ?s -
+TopicProduceResponse.9: ~ s - [PartitionProduceResponse.9
+ProduceResponse.9: ~ [TopicProduceResponse.9 i -
+LeaderIdAndEpoch.10-13: ~ i i
+PartitionProduceResponse.10-13: ~ i h q q q [BatchIndexAndErrorMessage.9 ?s 0:LeaderIdAndEpoch.10
+TopicProduceResponse.10-12: ~ s - [PartitionProduceResponse.10
+NodeEndpoint.10-13: ~ i s i ?s
+ProduceResponse.10-12: ~ [TopicProduceResponse.10 i 0:[NodeEndpoint.10
+TopicProduceResponse.13: ~ - u [PartitionProduceResponse.10
+ProduceResponse.13: ~ [TopicProduceResponse.13 i 0:[NodeEndpoint.10
+""",
+    PartitionProduceData,
+    TopicProduceData,
+    BatchIndexAndErrorMessage,
+    LeaderIdAndEpoch,
+    PartitionProduceResponse,
+    TopicProduceResponse,
+    NodeEndpoint,
+    ProduceRequest,
+    ProduceResponse,
+)
 
 
 _hi = Struct(">hi")
@@ -844,31 +894,34 @@ def _write_topic_produce_response_array_v13(items: list[TopicProduceResponse], o
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[ProduceRequest, int]:
+    begin = pos
     try:
         acks, timeout_ms, count = _hii.unpack_from(buf, pos)
         pos += 10
         topic_data, pos = _read_topic_produce_data_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceRequest(acks=acks, timeout_ms=timeout_ms, topic_data=topic_data), pos
     except MALFORMED as error:
-        raise explained(error, "Produce request v0-v2") from error
+        raise explained(error, "Produce request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[ProduceRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_nullable_string(buf, pos, end)
         acks, timeout_ms, count = _hii.unpack_from(buf, pos)
         pos += 10
         topic_data, pos = _read_topic_produce_data_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceRequest(transactional_id, acks, timeout_ms, topic_data), pos
     except MALFORMED as error:
-        raise explained(error, "Produce request v3-v8") from error
+        raise explained(error, "Produce request v3-v8", begin) from error
 
 
 def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[ProduceRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_nullable_string(buf, pos, end)
         acks, timeout_ms, count = _hiB.unpack_from(buf, pos)
@@ -881,13 +934,14 @@ def read_request_v9(buf: memoryview, pos: int, end: int) -> tuple[ProduceRequest
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceRequest(transactional_id, acks, timeout_ms, topic_data), pos
     except MALFORMED as error:
-        raise explained(error, "Produce request v9-v12") from error
+        raise explained(error, "Produce request v9-v12", begin) from error
 
 
 def read_request_v13(buf: memoryview, pos: int, end: int) -> tuple[ProduceRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_nullable_string(buf, pos, end)
         acks, timeout_ms, count = _hiB.unpack_from(buf, pos)
@@ -900,10 +954,10 @@ def read_request_v13(buf: memoryview, pos: int, end: int) -> tuple[ProduceReques
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceRequest(transactional_id, acks, timeout_ms, topic_data), pos
     except MALFORMED as error:
-        raise explained(error, "Produce request v13") from error
+        raise explained(error, "Produce request v13", begin) from error
 
 
 def write_request_v0(message: ProduceRequest, chunks: list[Buffer]) -> None:
@@ -941,44 +995,50 @@ def write_request_v13(message: ProduceRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ProduceRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
-    read_request_v9,
-    read_request_v9,
-    read_request_v9,
-    read_request_v9,
-    read_request_v13,
+REQUEST_READERS: tuple[Reader[ProduceRequest] | None, ...] = LAYOUTS.readers(
+    ProduceRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+        read_request_v9,
+        read_request_v9,
+        read_request_v9,
+        read_request_v9,
+        read_request_v13,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ProduceRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
-    write_request_v9,
-    write_request_v9,
-    write_request_v9,
-    write_request_v9,
-    write_request_v13,
+REQUEST_WRITERS: tuple[Writer[ProduceRequest] | None, ...] = LAYOUTS.writers(
+    ProduceRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+        write_request_v9,
+        write_request_v9,
+        write_request_v9,
+        write_request_v9,
+        write_request_v13,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ProduceRequest:
-    return decode(REQUEST_READERS, "Produce request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ProduceRequest:
+    return decode(REQUEST_READERS, "Produce request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ProduceRequest, version: int) -> list[Buffer]:
@@ -986,18 +1046,20 @@ def encode_request(message: ProduceRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         responses, pos = _read_topic_produce_response_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v0") from error
+        raise explained(error, "Produce response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1005,13 +1067,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespon
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v1") from error
+        raise explained(error, "Produce response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1019,13 +1082,14 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespon
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v2-v4") from error
+        raise explained(error, "Produce response v2-v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1033,13 +1097,14 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespon
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v5-v7") from error
+        raise explained(error, "Produce response v5-v7", begin) from error
 
 
 def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
@@ -1047,13 +1112,14 @@ def read_response_v8(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespon
         (throttle_time_ms,) = _i.unpack_from(buf, pos)
         pos += 4
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v8") from error
+        raise explained(error, "Produce response v8", begin) from error
 
 
 def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -1065,13 +1131,14 @@ def read_response_v9(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespon
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v9") from error
+        raise explained(error, "Produce response v9", begin) from error
 
 
 def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -1097,13 +1164,14 @@ def read_response_v10(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespo
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms, node_endpoints), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v10-v12") from error
+        raise explained(error, "Produce response v10-v12", begin) from error
 
 
 def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[ProduceResponse, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -1129,10 +1197,10 @@ def read_response_v13(buf: memoryview, pos: int, end: int) -> tuple[ProduceRespo
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ProduceResponse(responses, throttle_time_ms, node_endpoints), pos
     except MALFORMED as error:
-        raise explained(error, "Produce response v13") from error
+        raise explained(error, "Produce response v13", begin) from error
 
 
 def write_response_v0(message: ProduceResponse, chunks: list[Buffer]) -> None:
@@ -1216,44 +1284,50 @@ def write_response_v13(message: ProduceResponse, chunks: list[Buffer]) -> None:
         out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ProduceResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
-    read_response_v5,
-    read_response_v5,
-    read_response_v5,
-    read_response_v8,
-    read_response_v9,
-    read_response_v10,
-    read_response_v10,
-    read_response_v10,
-    read_response_v13,
+RESPONSE_READERS: tuple[Reader[ProduceResponse] | None, ...] = LAYOUTS.readers(
+    ProduceResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+        read_response_v5,
+        read_response_v5,
+        read_response_v5,
+        read_response_v8,
+        read_response_v9,
+        read_response_v10,
+        read_response_v10,
+        read_response_v10,
+        read_response_v13,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ProduceResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
-    write_response_v5,
-    write_response_v5,
-    write_response_v5,
-    write_response_v8,
-    write_response_v9,
-    write_response_v10,
-    write_response_v10,
-    write_response_v10,
-    write_response_v13,
+RESPONSE_WRITERS: tuple[Writer[ProduceResponse] | None, ...] = LAYOUTS.writers(
+    ProduceResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+        write_response_v5,
+        write_response_v5,
+        write_response_v5,
+        write_response_v8,
+        write_response_v9,
+        write_response_v10,
+        write_response_v10,
+        write_response_v10,
+        write_response_v13,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ProduceResponse:
-    return decode(RESPONSE_READERS, "Produce response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ProduceResponse:
+    return decode(RESPONSE_READERS, "Produce response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ProduceResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -66,12 +67,23 @@ class PushTelemetryResponse(Message):
         self.error_code = error_code
 
 
+LAYOUTS = Layouts(
+    """\
+PushTelemetryRequest.0: ~ u i z b y
+PushTelemetryResponse.0: ~ i h
+""",
+    PushTelemetryRequest,
+    PushTelemetryResponse,
+)
+
+
 _ihB = Struct(">ihB")
 _ihx = Struct(">ihx")
 _uizb = Struct(">16si?b")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[PushTelemetryRequest, int]:
+    begin = pos
     try:
         client_instance_id, subscription_id, terminating, compression_type = _uizb.unpack_from(buf, pos)
         pos += 22
@@ -81,10 +93,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[PushTelemetryR
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return PushTelemetryRequest(client_instance_id, subscription_id, terminating, compression_type, metrics), pos
     except MALFORMED as error:
-        raise explained(error, "PushTelemetry request v0") from error
+        raise explained(error, "PushTelemetry request v0", begin) from error
 
 
 def write_request_v0(message: PushTelemetryRequest, chunks: list[Buffer]) -> None:
@@ -97,14 +109,18 @@ def write_request_v0(message: PushTelemetryRequest, chunks: list[Buffer]) -> Non
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[PushTelemetryRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[PushTelemetryRequest] | None, ...] = LAYOUTS.readers(
+    PushTelemetryRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[PushTelemetryRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[PushTelemetryRequest] | None, ...] = LAYOUTS.writers(
+    PushTelemetryRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> PushTelemetryRequest:
-    return decode(REQUEST_READERS, "PushTelemetry request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> PushTelemetryRequest:
+    return decode(REQUEST_READERS, "PushTelemetry request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: PushTelemetryRequest, version: int) -> list[Buffer]:
@@ -112,16 +128,17 @@ def encode_request(message: PushTelemetryRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[PushTelemetryResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code, tags = _ihB.unpack_from(buf, pos)
         pos += 7
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return PushTelemetryResponse(throttle_time_ms, error_code), pos
     except MALFORMED as error:
-        raise explained(error, "PushTelemetry response v0") from error
+        raise explained(error, "PushTelemetry response v0", begin) from error
 
 
 def write_response_v0(message: PushTelemetryResponse, chunks: list[Buffer]) -> None:
@@ -130,14 +147,18 @@ def write_response_v0(message: PushTelemetryResponse, chunks: list[Buffer]) -> N
     out += _ihx.pack(message.throttle_time_ms, message.error_code)
 
 
-RESPONSE_READERS: tuple[Reader[PushTelemetryResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[PushTelemetryResponse] | None, ...] = LAYOUTS.readers(
+    PushTelemetryResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[PushTelemetryResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[PushTelemetryResponse] | None, ...] = LAYOUTS.writers(
+    PushTelemetryResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> PushTelemetryResponse:
-    return decode(RESPONSE_READERS, "PushTelemetry response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> PushTelemetryResponse:
+    return decode(RESPONSE_READERS, "PushTelemetry response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: PushTelemetryResponse, version: int) -> list[Buffer]:

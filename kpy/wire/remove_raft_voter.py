@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -57,12 +58,23 @@ class RemoveRaftVoterResponse(Message):
         self.error_message = error_message
 
 
+LAYOUTS = Layouts(
+    """\
+RemoveRaftVoterRequest.0: ~ ?s i u
+RemoveRaftVoterResponse.0: ~ i h ?s
+""",
+    RemoveRaftVoterRequest,
+    RemoveRaftVoterResponse,
+)
+
+
 _ih = Struct(">ih")
 _iuB = Struct(">i16sB")
 _iux = Struct(">i16sx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[RemoveRaftVoterRequest, int]:
+    begin = pos
     try:
         cluster_id, pos = read_compact_nullable_string(buf, pos, end)
         voter_id, voter_directory_id, tags = _iuB.unpack_from(buf, pos)
@@ -70,10 +82,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[RemoveRaftVote
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RemoveRaftVoterRequest(cluster_id, voter_id, voter_directory_id), pos
     except MALFORMED as error:
-        raise explained(error, "RemoveRaftVoter request v0") from error
+        raise explained(error, "RemoveRaftVoter request v0", begin) from error
 
 
 def write_request_v0(message: RemoveRaftVoterRequest, chunks: list[Buffer]) -> None:
@@ -83,14 +95,18 @@ def write_request_v0(message: RemoveRaftVoterRequest, chunks: list[Buffer]) -> N
     out += _iux.pack(message.voter_id, message.voter_directory_id)
 
 
-REQUEST_READERS: tuple[Reader[RemoveRaftVoterRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[RemoveRaftVoterRequest] | None, ...] = LAYOUTS.readers(
+    RemoveRaftVoterRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[RemoveRaftVoterRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[RemoveRaftVoterRequest] | None, ...] = LAYOUTS.writers(
+    RemoveRaftVoterRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> RemoveRaftVoterRequest:
-    return decode(REQUEST_READERS, "RemoveRaftVoter request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> RemoveRaftVoterRequest:
+    return decode(REQUEST_READERS, "RemoveRaftVoter request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: RemoveRaftVoterRequest, version: int) -> list[Buffer]:
@@ -98,6 +114,7 @@ def encode_request(message: RemoveRaftVoterRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[RemoveRaftVoterResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -107,10 +124,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[RemoveRaftVot
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RemoveRaftVoterResponse(throttle_time_ms, error_code, error_message), pos
     except MALFORMED as error:
-        raise explained(error, "RemoveRaftVoter response v0") from error
+        raise explained(error, "RemoveRaftVoter response v0", begin) from error
 
 
 def write_response_v0(message: RemoveRaftVoterResponse, chunks: list[Buffer]) -> None:
@@ -121,14 +138,18 @@ def write_response_v0(message: RemoveRaftVoterResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[RemoveRaftVoterResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[RemoveRaftVoterResponse] | None, ...] = LAYOUTS.readers(
+    RemoveRaftVoterResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[RemoveRaftVoterResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[RemoveRaftVoterResponse] | None, ...] = LAYOUTS.writers(
+    RemoveRaftVoterResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> RemoveRaftVoterResponse:
-    return decode(RESPONSE_READERS, "RemoveRaftVoter response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> RemoveRaftVoterResponse:
+    return decode(RESPONSE_READERS, "RemoveRaftVoter response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: RemoveRaftVoterResponse, version: int) -> list[Buffer]:

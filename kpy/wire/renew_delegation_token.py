@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -56,6 +57,18 @@ class RenewDelegationTokenResponse(Message):
         self.throttle_time_ms = throttle_time_ms
 
 
+LAYOUTS = Layouts(
+    """\
+RenewDelegationTokenRequest.0-1: y q
+RenewDelegationTokenRequest.2: ~ y q
+RenewDelegationTokenResponse.0-1: h q i
+RenewDelegationTokenResponse.2: ~ h q i
+""",
+    RenewDelegationTokenRequest,
+    RenewDelegationTokenResponse,
+)
+
+
 _hqi = Struct(">hqi")
 _hqiB = Struct(">hqiB")
 _hqix = Struct(">hqix")
@@ -65,18 +78,20 @@ _qx = Struct(">qx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[RenewDelegationTokenRequest, int]:
+    begin = pos
     try:
         hmac, pos = read_bytes(buf, pos, end)
         (renew_period_ms,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RenewDelegationTokenRequest(hmac, renew_period_ms), pos
     except MALFORMED as error:
-        raise explained(error, "RenewDelegationToken request v0-v1") from error
+        raise explained(error, "RenewDelegationToken request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[RenewDelegationTokenRequest, int]:
+    begin = pos
     try:
         hmac, pos = read_compact_bytes(buf, pos, end)
         renew_period_ms, tags = _qB.unpack_from(buf, pos)
@@ -84,10 +99,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[RenewDelegatio
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RenewDelegationTokenRequest(hmac, renew_period_ms), pos
     except MALFORMED as error:
-        raise explained(error, "RenewDelegationToken request v2") from error
+        raise explained(error, "RenewDelegationToken request v2", begin) from error
 
 
 def write_request_v0(message: RenewDelegationTokenRequest, chunks: list[Buffer]) -> None:
@@ -104,22 +119,28 @@ def write_request_v2(message: RenewDelegationTokenRequest, chunks: list[Buffer])
     out += _qx.pack(message.renew_period_ms)
 
 
-REQUEST_READERS: tuple[Reader[RenewDelegationTokenRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[RenewDelegationTokenRequest] | None, ...] = LAYOUTS.readers(
+    RenewDelegationTokenRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[RenewDelegationTokenRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[RenewDelegationTokenRequest] | None, ...] = LAYOUTS.writers(
+    RenewDelegationTokenRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> RenewDelegationTokenRequest:
-    return decode(REQUEST_READERS, "RenewDelegationToken request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> RenewDelegationTokenRequest:
+    return decode(REQUEST_READERS, "RenewDelegationToken request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: RenewDelegationTokenRequest, version: int) -> list[Buffer]:
@@ -127,27 +148,29 @@ def encode_request(message: RenewDelegationTokenRequest, version: int) -> list[B
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[RenewDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, expiry_timestamp_ms, throttle_time_ms = _hqi.unpack_from(buf, pos)
         pos += 14
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RenewDelegationTokenResponse(error_code, expiry_timestamp_ms, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "RenewDelegationToken response v0-v1") from error
+        raise explained(error, "RenewDelegationToken response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[RenewDelegationTokenResponse, int]:
+    begin = pos
     try:
         error_code, expiry_timestamp_ms, throttle_time_ms, tags = _hqiB.unpack_from(buf, pos)
         pos += 15
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return RenewDelegationTokenResponse(error_code, expiry_timestamp_ms, throttle_time_ms), pos
     except MALFORMED as error:
-        raise explained(error, "RenewDelegationToken response v2") from error
+        raise explained(error, "RenewDelegationToken response v2", begin) from error
 
 
 def write_response_v0(message: RenewDelegationTokenResponse, chunks: list[Buffer]) -> None:
@@ -162,22 +185,28 @@ def write_response_v2(message: RenewDelegationTokenResponse, chunks: list[Buffer
     out += _hqix.pack(message.error_code, message.expiry_timestamp_ms, message.throttle_time_ms)
 
 
-RESPONSE_READERS: tuple[Reader[RenewDelegationTokenResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[RenewDelegationTokenResponse] | None, ...] = LAYOUTS.readers(
+    RenewDelegationTokenResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[RenewDelegationTokenResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[RenewDelegationTokenResponse] | None, ...] = LAYOUTS.writers(
+    RenewDelegationTokenResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> RenewDelegationTokenResponse:
-    return decode(RESPONSE_READERS, "RenewDelegationToken response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> RenewDelegationTokenResponse:
+    return decode(RESPONSE_READERS, "RenewDelegationToken response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: RenewDelegationTokenResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -60,6 +61,19 @@ class SaslAuthenticateResponse(Message):
         self.session_lifetime_ms = session_lifetime_ms
 
 
+LAYOUTS = Layouts(
+    """\
+SaslAuthenticateRequest.0-1: y
+SaslAuthenticateRequest.2: ~ y
+SaslAuthenticateResponse.0: h ?s y -
+SaslAuthenticateResponse.1: h ?s y q
+SaslAuthenticateResponse.2: ~ h ?s y q
+""",
+    SaslAuthenticateRequest,
+    SaslAuthenticateResponse,
+)
+
+
 _h = Struct(">h")
 _q = Struct(">q")
 _qB = Struct(">qB")
@@ -67,16 +81,18 @@ _qx = Struct(">qx")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthenticateRequest, int]:
+    begin = pos
     try:
         auth_bytes, pos = read_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslAuthenticateRequest(auth_bytes), pos
     except MALFORMED as error:
-        raise explained(error, "SaslAuthenticate request v0-v1") from error
+        raise explained(error, "SaslAuthenticate request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthenticateRequest, int]:
+    begin = pos
     try:
         auth_bytes, pos = read_compact_bytes(buf, pos, end)
         tags = buf[pos]
@@ -84,10 +100,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthentica
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslAuthenticateRequest(auth_bytes), pos
     except MALFORMED as error:
-        raise explained(error, "SaslAuthenticate request v2") from error
+        raise explained(error, "SaslAuthenticate request v2", begin) from error
 
 
 def write_request_v0(message: SaslAuthenticateRequest, chunks: list[Buffer]) -> None:
@@ -103,22 +119,28 @@ def write_request_v2(message: SaslAuthenticateRequest, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[SaslAuthenticateRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[SaslAuthenticateRequest] | None, ...] = LAYOUTS.readers(
+    SaslAuthenticateRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[SaslAuthenticateRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[SaslAuthenticateRequest] | None, ...] = LAYOUTS.writers(
+    SaslAuthenticateRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> SaslAuthenticateRequest:
-    return decode(REQUEST_READERS, "SaslAuthenticate request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SaslAuthenticateRequest:
+    return decode(REQUEST_READERS, "SaslAuthenticate request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: SaslAuthenticateRequest, version: int) -> list[Buffer]:
@@ -126,19 +148,21 @@ def encode_request(message: SaslAuthenticateRequest, version: int) -> list[Buffe
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthenticateResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         error_message, pos = read_nullable_string(buf, pos, end)
         auth_bytes, pos = read_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslAuthenticateResponse(error_code, error_message, auth_bytes), pos
     except MALFORMED as error:
-        raise explained(error, "SaslAuthenticate response v0") from error
+        raise explained(error, "SaslAuthenticate response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthenticateResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -147,13 +171,14 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthentic
         (session_lifetime_ms,) = _q.unpack_from(buf, pos)
         pos += 8
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslAuthenticateResponse(error_code, error_message, auth_bytes, session_lifetime_ms), pos
     except MALFORMED as error:
-        raise explained(error, "SaslAuthenticate response v1") from error
+        raise explained(error, "SaslAuthenticate response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthenticateResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
@@ -164,10 +189,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[SaslAuthentic
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslAuthenticateResponse(error_code, error_message, auth_bytes, session_lifetime_ms), pos
     except MALFORMED as error:
-        raise explained(error, "SaslAuthenticate response v2") from error
+        raise explained(error, "SaslAuthenticate response v2", begin) from error
 
 
 def write_response_v0(message: SaslAuthenticateResponse, chunks: list[Buffer]) -> None:
@@ -196,22 +221,28 @@ def write_response_v2(message: SaslAuthenticateResponse, chunks: list[Buffer]) -
     out += _qx.pack(message.session_lifetime_ms)
 
 
-RESPONSE_READERS: tuple[Reader[SaslAuthenticateResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[SaslAuthenticateResponse] | None, ...] = LAYOUTS.readers(
+    SaslAuthenticateResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[SaslAuthenticateResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[SaslAuthenticateResponse] | None, ...] = LAYOUTS.writers(
+    SaslAuthenticateResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> SaslAuthenticateResponse:
-    return decode(RESPONSE_READERS, "SaslAuthenticate response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SaslAuthenticateResponse:
+    return decode(RESPONSE_READERS, "SaslAuthenticate response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: SaslAuthenticateResponse, version: int) -> list[Buffer]:

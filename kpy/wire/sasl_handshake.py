@@ -8,6 +8,7 @@ After v0 the exchange follows without Kafka's headers, after v1 in SaslAuthentic
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -52,17 +53,28 @@ class SaslHandshakeResponse(Message):
         self.mechanisms: list[str] = [] if mechanisms is EMPTY else mechanisms
 
 
+LAYOUTS = Layouts(
+    """\
+SaslHandshakeRequest.0-1: s
+SaslHandshakeResponse.0-1: h [s
+""",
+    SaslHandshakeRequest,
+    SaslHandshakeResponse,
+)
+
+
 _hi = Struct(">hi")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[SaslHandshakeRequest, int]:
+    begin = pos
     try:
         mechanism, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslHandshakeRequest(mechanism), pos
     except MALFORMED as error:
-        raise explained(error, "SaslHandshake request v0-v1") from error
+        raise explained(error, "SaslHandshake request v0-v1", begin) from error
 
 
 def write_request_v0(message: SaslHandshakeRequest, chunks: list[Buffer]) -> None:
@@ -71,20 +83,26 @@ def write_request_v0(message: SaslHandshakeRequest, chunks: list[Buffer]) -> Non
     write_string(out, message.mechanism)
 
 
-REQUEST_READERS: tuple[Reader[SaslHandshakeRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
+REQUEST_READERS: tuple[Reader[SaslHandshakeRequest] | None, ...] = LAYOUTS.readers(
+    SaslHandshakeRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[SaslHandshakeRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
+REQUEST_WRITERS: tuple[Writer[SaslHandshakeRequest] | None, ...] = LAYOUTS.writers(
+    SaslHandshakeRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> SaslHandshakeRequest:
-    return decode(REQUEST_READERS, "SaslHandshake request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SaslHandshakeRequest:
+    return decode(REQUEST_READERS, "SaslHandshake request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: SaslHandshakeRequest, version: int) -> list[Buffer]:
@@ -92,15 +110,16 @@ def encode_request(message: SaslHandshakeRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[SaslHandshakeResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         mechanisms, pos = read_many(buf, pos, end, count, read_string)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SaslHandshakeResponse(error_code, mechanisms), pos
     except MALFORMED as error:
-        raise explained(error, "SaslHandshake response v0-v1") from error
+        raise explained(error, "SaslHandshake response v0-v1", begin) from error
 
 
 def write_response_v0(message: SaslHandshakeResponse, chunks: list[Buffer]) -> None:
@@ -111,20 +130,26 @@ def write_response_v0(message: SaslHandshakeResponse, chunks: list[Buffer]) -> N
         write_string(out, each)
 
 
-RESPONSE_READERS: tuple[Reader[SaslHandshakeResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
+RESPONSE_READERS: tuple[Reader[SaslHandshakeResponse] | None, ...] = LAYOUTS.readers(
+    SaslHandshakeResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[SaslHandshakeResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
+RESPONSE_WRITERS: tuple[Writer[SaslHandshakeResponse] | None, ...] = LAYOUTS.writers(
+    SaslHandshakeResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> SaslHandshakeResponse:
-    return decode(RESPONSE_READERS, "SaslHandshake response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SaslHandshakeResponse:
+    return decode(RESPONSE_READERS, "SaslHandshake response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: SaslHandshakeResponse, version: int) -> list[Buffer]:

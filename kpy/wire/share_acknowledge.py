@@ -9,6 +9,7 @@ Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -200,6 +201,32 @@ class ShareAcknowledgeResponse(Message):
         self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms
         self.responses: list[ShareAcknowledgeTopicResponse] = [] if responses is EMPTY else responses
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
+
+
+LAYOUTS = Layouts(
+    """\
+AcknowledgementBatch.1-2: ~ q q [b
+AcknowledgePartition.1-2: ~ i [AcknowledgementBatch.1
+AcknowledgeTopic.1-2: ~ u [AcknowledgePartition.1
+ShareAcknowledgeRequest.1: ~ ?s ?s i - [AcknowledgeTopic.1
+ShareAcknowledgeRequest.2: ~ ?s ?s i z [AcknowledgeTopic.1
+LeaderIdAndEpoch.1-2: ~ i i
+PartitionData.1-2: ~ i h ?s LeaderIdAndEpoch.1
+ShareAcknowledgeTopicResponse.1-2: ~ u [PartitionData.1
+NodeEndpoint.1-2: ~ i s i ?s
+ShareAcknowledgeResponse.1: ~ i h ?s - [ShareAcknowledgeTopicResponse.1 [NodeEndpoint.1
+ShareAcknowledgeResponse.2: ~ i h ?s i [ShareAcknowledgeTopicResponse.1 [NodeEndpoint.1
+""",
+    AcknowledgementBatch,
+    AcknowledgePartition,
+    AcknowledgeTopic,
+    LeaderIdAndEpoch,
+    PartitionData,
+    ShareAcknowledgeTopicResponse,
+    NodeEndpoint,
+    ShareAcknowledgeRequest,
+    ShareAcknowledgeResponse,
+)
 
 
 _i = Struct(">i")
@@ -395,6 +422,7 @@ def _write_node_endpoint_array_v1(items: list[NodeEndpoint], out: bytearray) -> 
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowledgeRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_nullable_string(buf, pos, end)
         member_id, pos = read_compact_nullable_string(buf, pos, end)
@@ -408,13 +436,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowled
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareAcknowledgeRequest(group_id, member_id, share_session_epoch, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "ShareAcknowledge request v1") from error
+        raise explained(error, "ShareAcknowledge request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowledgeRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_nullable_string(buf, pos, end)
         member_id, pos = read_compact_nullable_string(buf, pos, end)
@@ -428,10 +457,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowled
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareAcknowledgeRequest(group_id, member_id, share_session_epoch, is_renew_ack, topics), pos
     except MALFORMED as error:
-        raise explained(error, "ShareAcknowledge request v2") from error
+        raise explained(error, "ShareAcknowledge request v2", begin) from error
 
 
 def write_request_v1(message: ShareAcknowledgeRequest, chunks: list[Buffer]) -> None:
@@ -456,22 +485,28 @@ def write_request_v2(message: ShareAcknowledgeRequest, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ShareAcknowledgeRequest] | None, ...] = (
-    None,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[ShareAcknowledgeRequest] | None, ...] = LAYOUTS.readers(
+    ShareAcknowledgeRequest,
+    (
+        None,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ShareAcknowledgeRequest] | None, ...] = (
-    None,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[ShareAcknowledgeRequest] | None, ...] = LAYOUTS.writers(
+    ShareAcknowledgeRequest,
+    (
+        None,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ShareAcknowledgeRequest:
-    return decode(REQUEST_READERS, "ShareAcknowledge request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareAcknowledgeRequest:
+    return decode(REQUEST_READERS, "ShareAcknowledge request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ShareAcknowledgeRequest, version: int) -> list[Buffer]:
@@ -479,6 +514,7 @@ def encode_request(message: ShareAcknowledgeRequest, version: int) -> list[Buffe
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowledgeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -498,15 +534,16 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowle
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareAcknowledgeResponse(
             throttle_time_ms, error_code, error_message, responses=responses, node_endpoints=node_endpoints
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareAcknowledge response v1") from error
+        raise explained(error, "ShareAcknowledge response v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowledgeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -526,12 +563,12 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareAcknowle
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareAcknowledgeResponse(
             throttle_time_ms, error_code, error_message, acquisition_lock_timeout_ms, responses, node_endpoints
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareAcknowledge response v2") from error
+        raise explained(error, "ShareAcknowledge response v2", begin) from error
 
 
 def write_response_v1(message: ShareAcknowledgeResponse, chunks: list[Buffer]) -> None:
@@ -559,22 +596,28 @@ def write_response_v2(message: ShareAcknowledgeResponse, chunks: list[Buffer]) -
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ShareAcknowledgeResponse] | None, ...] = (
-    None,
-    read_response_v1,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[ShareAcknowledgeResponse] | None, ...] = LAYOUTS.readers(
+    ShareAcknowledgeResponse,
+    (
+        None,
+        read_response_v1,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ShareAcknowledgeResponse] | None, ...] = (
-    None,
-    write_response_v1,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[ShareAcknowledgeResponse] | None, ...] = LAYOUTS.writers(
+    ShareAcknowledgeResponse,
+    (
+        None,
+        write_response_v1,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ShareAcknowledgeResponse:
-    return decode(RESPONSE_READERS, "ShareAcknowledge response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareAcknowledgeResponse:
+    return decode(RESPONSE_READERS, "ShareAcknowledge response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ShareAcknowledgeResponse, version: int) -> list[Buffer]:

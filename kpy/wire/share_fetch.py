@@ -9,6 +9,7 @@ Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -266,6 +267,35 @@ class ShareFetchResponse(Message):
         self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms
         self.responses: list[ShareFetchableTopicResponse] = [] if responses is EMPTY else responses
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
+
+
+LAYOUTS = Layouts(
+    """\
+AcknowledgementBatch.1-2: ~ q q [b
+FetchPartition.1-2: ~ i [AcknowledgementBatch.1
+FetchTopic.1-2: ~ u [FetchPartition.1
+ForgottenTopic.1-2: ~ u [i
+ShareFetchRequest.1: ~ ?s ?s i i i i i i - - [FetchTopic.1 [ForgottenTopic.1
+ShareFetchRequest.2: ~ ?s ?s i i i i i i b z [FetchTopic.1 [ForgottenTopic.1
+LeaderIdAndEpoch.1-2: ~ i i
+AcquiredRecords.1-2: ~ q q h
+PartitionData.1-2: ~ i h ?s h ?s LeaderIdAndEpoch.1 r [AcquiredRecords.1
+ShareFetchableTopicResponse.1-2: ~ u [PartitionData.1
+NodeEndpoint.1-2: ~ i s i ?s
+ShareFetchResponse.1-2: ~ i h ?s i [ShareFetchableTopicResponse.1 [NodeEndpoint.1
+""",
+    AcknowledgementBatch,
+    FetchPartition,
+    FetchTopic,
+    ForgottenTopic,
+    LeaderIdAndEpoch,
+    AcquiredRecords,
+    PartitionData,
+    ShareFetchableTopicResponse,
+    NodeEndpoint,
+    ShareFetchRequest,
+    ShareFetchResponse,
+)
 
 
 _h = Struct(">h")
@@ -550,6 +580,7 @@ def _write_node_endpoint_array_v1(items: list[NodeEndpoint], out: bytearray) -> 
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_nullable_string(buf, pos, end)
         member_id, pos = read_compact_nullable_string(buf, pos, end)
@@ -570,7 +601,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareFetchRequest(
             group_id,
             member_id,
@@ -584,10 +615,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequ
             forgotten_topics_data=forgotten_topics_data,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareFetch request v1") from error
+        raise explained(error, "ShareFetch request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_nullable_string(buf, pos, end)
         member_id, pos = read_compact_nullable_string(buf, pos, end)
@@ -616,7 +648,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequ
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareFetchRequest(
             group_id,
             member_id,
@@ -632,7 +664,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRequ
             forgotten_topics_data,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareFetch request v2") from error
+        raise explained(error, "ShareFetch request v2", begin) from error
 
 
 def write_request_v1(message: ShareFetchRequest, chunks: list[Buffer]) -> None:
@@ -677,22 +709,28 @@ def write_request_v2(message: ShareFetchRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ShareFetchRequest] | None, ...] = (
-    None,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[ShareFetchRequest] | None, ...] = LAYOUTS.readers(
+    ShareFetchRequest,
+    (
+        None,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ShareFetchRequest] | None, ...] = (
-    None,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[ShareFetchRequest] | None, ...] = LAYOUTS.writers(
+    ShareFetchRequest,
+    (
+        None,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ShareFetchRequest:
-    return decode(REQUEST_READERS, "ShareFetch request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareFetchRequest:
+    return decode(REQUEST_READERS, "ShareFetch request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ShareFetchRequest, version: int) -> list[Buffer]:
@@ -700,6 +738,7 @@ def encode_request(message: ShareFetchRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -719,12 +758,12 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareFetchRes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareFetchResponse(
             throttle_time_ms, error_code, error_message, acquisition_lock_timeout_ms, responses, node_endpoints
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareFetch response v1-v2") from error
+        raise explained(error, "ShareFetch response v1-v2", begin) from error
 
 
 def write_response_v1(message: ShareFetchResponse, chunks: list[Buffer]) -> None:
@@ -740,22 +779,28 @@ def write_response_v1(message: ShareFetchResponse, chunks: list[Buffer]) -> None
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ShareFetchResponse] | None, ...] = (
-    None,
-    read_response_v1,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[ShareFetchResponse] | None, ...] = LAYOUTS.readers(
+    ShareFetchResponse,
+    (
+        None,
+        read_response_v1,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ShareFetchResponse] | None, ...] = (
-    None,
-    write_response_v1,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[ShareFetchResponse] | None, ...] = LAYOUTS.writers(
+    ShareFetchResponse,
+    (
+        None,
+        write_response_v1,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ShareFetchResponse:
-    return decode(RESPONSE_READERS, "ShareFetch response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareFetchResponse:
+    return decode(RESPONSE_READERS, "ShareFetch response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ShareFetchResponse, version: int) -> list[Buffer]:

@@ -9,6 +9,7 @@ Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -157,6 +158,24 @@ class ShareGroupDescribeResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+ShareGroupDescribeRequest.1: ~ [s z
+TopicPartitions.1: ~ u s [i
+Assignment.1: ~ [TopicPartitions.1
+Member.1: ~ s ?s i s s [s Assignment.1
+DescribedGroup.1: ~ h ?s s s i i s [Member.1 i
+ShareGroupDescribeResponse.1: ~ i [DescribedGroup.1
+""",
+    TopicPartitions,
+    Assignment,
+    Member,
+    DescribedGroup,
+    ShareGroupDescribeRequest,
+    ShareGroupDescribeResponse,
+)
 
 
 _h = Struct(">h")
@@ -313,6 +332,7 @@ def _write_described_group_array_v1(items: list[DescribedGroup], out: bytearray)
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupDescribeRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -324,10 +344,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupDesc
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareGroupDescribeRequest(group_ids, include_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "ShareGroupDescribe request v1") from error
+        raise explained(error, "ShareGroupDescribe request v1", begin) from error
 
 
 def write_request_v1(message: ShareGroupDescribeRequest, chunks: list[Buffer]) -> None:
@@ -339,20 +359,26 @@ def write_request_v1(message: ShareGroupDescribeRequest, chunks: list[Buffer]) -
     out += _zx.pack(message.include_authorized_operations)
 
 
-REQUEST_READERS: tuple[Reader[ShareGroupDescribeRequest] | None, ...] = (
-    None,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[ShareGroupDescribeRequest] | None, ...] = LAYOUTS.readers(
+    ShareGroupDescribeRequest,
+    (
+        None,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ShareGroupDescribeRequest] | None, ...] = (
-    None,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[ShareGroupDescribeRequest] | None, ...] = LAYOUTS.writers(
+    ShareGroupDescribeRequest,
+    (
+        None,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ShareGroupDescribeRequest:
-    return decode(REQUEST_READERS, "ShareGroupDescribe request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareGroupDescribeRequest:
+    return decode(REQUEST_READERS, "ShareGroupDescribe request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ShareGroupDescribeRequest, version: int) -> list[Buffer]:
@@ -360,6 +386,7 @@ def encode_request(message: ShareGroupDescribeRequest, version: int) -> list[Buf
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupDescribeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -371,10 +398,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupDes
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareGroupDescribeResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "ShareGroupDescribe response v1") from error
+        raise explained(error, "ShareGroupDescribe response v1", begin) from error
 
 
 def write_response_v1(message: ShareGroupDescribeResponse, chunks: list[Buffer]) -> None:
@@ -386,20 +413,26 @@ def write_response_v1(message: ShareGroupDescribeResponse, chunks: list[Buffer])
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ShareGroupDescribeResponse] | None, ...] = (
-    None,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[ShareGroupDescribeResponse] | None, ...] = LAYOUTS.readers(
+    ShareGroupDescribeResponse,
+    (
+        None,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ShareGroupDescribeResponse] | None, ...] = (
-    None,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[ShareGroupDescribeResponse] | None, ...] = LAYOUTS.writers(
+    ShareGroupDescribeResponse,
+    (
+        None,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ShareGroupDescribeResponse:
-    return decode(RESPONSE_READERS, "ShareGroupDescribe response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareGroupDescribeResponse:
+    return decode(RESPONSE_READERS, "ShareGroupDescribe response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ShareGroupDescribeResponse, version: int) -> list[Buffer]:

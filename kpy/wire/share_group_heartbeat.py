@@ -9,6 +9,7 @@ Declared from v1, the first stable version; the v0 of Apache Kafka 3.9 was early
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -119,6 +120,20 @@ class ShareGroupHeartbeatResponse(Message):
         self.assignment = assignment
 
 
+LAYOUTS = Layouts(
+    """\
+ShareGroupHeartbeatRequest.1: ~ s s i ?s ?[s
+TopicPartitions.1: ~ u [i
+Assignment.1: ~ [TopicPartitions.1
+ShareGroupHeartbeatResponse.1: ~ i h ?s ?s i i ?Assignment.1
+""",
+    TopicPartitions,
+    Assignment,
+    ShareGroupHeartbeatRequest,
+    ShareGroupHeartbeatResponse,
+)
+
+
 _i = Struct(">i")
 _ih = Struct(">ih")
 _ii = Struct(">ii")
@@ -175,6 +190,7 @@ def _write_assignment_v1(item: Assignment, out: bytearray) -> None:
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupHeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         member_id, pos = read_compact_string(buf, pos, end)
@@ -193,10 +209,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupHear
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareGroupHeartbeatRequest(group_id, member_id, member_epoch, rack_id, subscribed_topic_names), pos
     except MALFORMED as error:
-        raise explained(error, "ShareGroupHeartbeat request v1") from error
+        raise explained(error, "ShareGroupHeartbeat request v1", begin) from error
 
 
 def write_request_v1(message: ShareGroupHeartbeatRequest, chunks: list[Buffer]) -> None:
@@ -215,20 +231,26 @@ def write_request_v1(message: ShareGroupHeartbeatRequest, chunks: list[Buffer]) 
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[ShareGroupHeartbeatRequest] | None, ...] = (
-    None,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[ShareGroupHeartbeatRequest] | None, ...] = LAYOUTS.readers(
+    ShareGroupHeartbeatRequest,
+    (
+        None,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[ShareGroupHeartbeatRequest] | None, ...] = (
-    None,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[ShareGroupHeartbeatRequest] | None, ...] = LAYOUTS.writers(
+    ShareGroupHeartbeatRequest,
+    (
+        None,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> ShareGroupHeartbeatRequest:
-    return decode(REQUEST_READERS, "ShareGroupHeartbeat request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareGroupHeartbeatRequest:
+    return decode(REQUEST_READERS, "ShareGroupHeartbeat request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: ShareGroupHeartbeatRequest, version: int) -> list[Buffer]:
@@ -236,6 +258,7 @@ def encode_request(message: ShareGroupHeartbeatRequest, version: int) -> list[Bu
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupHeartbeatResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -251,12 +274,12 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[ShareGroupHea
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return ShareGroupHeartbeatResponse(
             throttle_time_ms, error_code, error_message, member_id, member_epoch, heartbeat_interval_ms, assignment
         ), pos
     except MALFORMED as error:
-        raise explained(error, "ShareGroupHeartbeat response v1") from error
+        raise explained(error, "ShareGroupHeartbeat response v1", begin) from error
 
 
 def write_response_v1(message: ShareGroupHeartbeatResponse, chunks: list[Buffer]) -> None:
@@ -274,20 +297,26 @@ def write_response_v1(message: ShareGroupHeartbeatResponse, chunks: list[Buffer]
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[ShareGroupHeartbeatResponse] | None, ...] = (
-    None,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[ShareGroupHeartbeatResponse] | None, ...] = LAYOUTS.readers(
+    ShareGroupHeartbeatResponse,
+    (
+        None,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[ShareGroupHeartbeatResponse] | None, ...] = (
-    None,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[ShareGroupHeartbeatResponse] | None, ...] = LAYOUTS.writers(
+    ShareGroupHeartbeatResponse,
+    (
+        None,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> ShareGroupHeartbeatResponse:
-    return decode(RESPONSE_READERS, "ShareGroupHeartbeat response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> ShareGroupHeartbeatResponse:
+    return decode(RESPONSE_READERS, "ShareGroupHeartbeat response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: ShareGroupHeartbeatResponse, version: int) -> list[Buffer]:

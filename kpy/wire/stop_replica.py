@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -151,6 +152,33 @@ class StopReplicaResponse(Message):
     def __init__(self, error_code: int = 0, partition_errors: list[StopReplicaPartitionError] = EMPTY) -> None:
         self.error_code = error_code
         self.partition_errors: list[StopReplicaPartitionError] = [] if partition_errors is EMPTY else partition_errors
+
+
+LAYOUTS = Layouts(
+    """\
+StopReplicaPartitionV0.0: s i
+StopReplicaRequest.0: i - i - z [StopReplicaPartitionV0.0 - -
+StopReplicaTopicV1.1: s [i
+StopReplicaRequest.1: i - i q z - [StopReplicaTopicV1.1 -
+StopReplicaTopicV1.2: ~ s [i
+StopReplicaRequest.2: ~ i - i q z - [StopReplicaTopicV1.2 -
+StopReplicaPartitionState.3-4: ~ i i z
+StopReplicaTopicState.3-4: ~ s [StopReplicaPartitionState.3
+StopReplicaRequest.3: ~ i - i q - - - [StopReplicaTopicState.3
+StopReplicaRequest.4: ~ i z i q - - - [StopReplicaTopicState.3
+StopReplicaPartitionError.0-1: s i h
+StopReplicaResponse.0-1: h [StopReplicaPartitionError.0
+StopReplicaPartitionError.2-4: ~ s i h
+StopReplicaResponse.2-4: ~ h [StopReplicaPartitionError.2
+""",
+    StopReplicaPartitionV0,
+    StopReplicaTopicV1,
+    StopReplicaPartitionState,
+    StopReplicaTopicState,
+    StopReplicaPartitionError,
+    StopReplicaRequest,
+    StopReplicaResponse,
+)
 
 
 _h = Struct(">h")
@@ -335,12 +363,13 @@ def _write_stop_replica_partition_error_array_v2(items: list[StopReplicaPartitio
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, delete_partitions, count = _iizi.unpack_from(buf, pos)
         pos += 13
         ungrouped_partitions, pos = _read_stop_replica_partition_v0_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -348,16 +377,17 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
             ungrouped_partitions=ungrouped_partitions,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica request v0") from error
+        raise explained(error, "StopReplica request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, delete_partitions, count = _iiqzi.unpack_from(buf, pos)
         pos += 21
         topics, pos = _read_stop_replica_topic_v1_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -366,10 +396,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
             topics=topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica request v1") from error
+        raise explained(error, "StopReplica request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, delete_partitions, count = _iiqzB.unpack_from(buf, pos)
         pos += 18
@@ -381,7 +412,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -390,10 +421,11 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
             topics=topics,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica request v2") from error
+        raise explained(error, "StopReplica request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqB.unpack_from(buf, pos)
         pos += 17
@@ -405,15 +437,16 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaRequest(
             controller_id, controller_epoch=controller_epoch, broker_epoch=broker_epoch, topic_states=topic_states
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica request v3") from error
+        raise explained(error, "StopReplica request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRequest, int]:
+    begin = pos
     try:
         controller_id, is_kraft_controller, controller_epoch, broker_epoch, count = _iziqB.unpack_from(buf, pos)
         pos += 18
@@ -425,12 +458,12 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaReq
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaRequest(
             controller_id, is_kraft_controller, controller_epoch, broker_epoch, topic_states=topic_states
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica request v4") from error
+        raise explained(error, "StopReplica request v4", begin) from error
 
 
 def write_request_v0(message: StopReplicaRequest, chunks: list[Buffer]) -> None:
@@ -484,26 +517,32 @@ def write_request_v4(message: StopReplicaRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[StopReplicaRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v3,
-    read_request_v4,
+REQUEST_READERS: tuple[Reader[StopReplicaRequest] | None, ...] = LAYOUTS.readers(
+    StopReplicaRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v3,
+        read_request_v4,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[StopReplicaRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v3,
-    write_request_v4,
+REQUEST_WRITERS: tuple[Writer[StopReplicaRequest] | None, ...] = LAYOUTS.writers(
+    StopReplicaRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v3,
+        write_request_v4,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> StopReplicaRequest:
-    return decode(REQUEST_READERS, "StopReplica request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StopReplicaRequest:
+    return decode(REQUEST_READERS, "StopReplica request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: StopReplicaRequest, version: int) -> list[Buffer]:
@@ -511,18 +550,20 @@ def encode_request(message: StopReplicaRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaResponse, int]:
+    begin = pos
     try:
         error_code, count = _hi.unpack_from(buf, pos)
         pos += 6
         partition_errors, pos = _read_stop_replica_partition_error_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaResponse(error_code, partition_errors), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica response v0-v1") from error
+        raise explained(error, "StopReplica response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaResponse, int]:
+    begin = pos
     try:
         error_code, count = _hB.unpack_from(buf, pos)
         pos += 3
@@ -534,10 +575,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[StopReplicaRe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StopReplicaResponse(error_code, partition_errors), pos
     except MALFORMED as error:
-        raise explained(error, "StopReplica response v2-v4") from error
+        raise explained(error, "StopReplica response v2-v4", begin) from error
 
 
 def write_response_v0(message: StopReplicaResponse, chunks: list[Buffer]) -> None:
@@ -556,26 +597,32 @@ def write_response_v2(message: StopReplicaResponse, chunks: list[Buffer]) -> Non
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[StopReplicaResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
-    read_response_v2,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[StopReplicaResponse] | None, ...] = LAYOUTS.readers(
+    StopReplicaResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+        read_response_v2,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[StopReplicaResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
-    write_response_v2,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[StopReplicaResponse] | None, ...] = LAYOUTS.writers(
+    StopReplicaResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+        write_response_v2,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> StopReplicaResponse:
-    return decode(RESPONSE_READERS, "StopReplica response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StopReplicaResponse:
+    return decode(RESPONSE_READERS, "StopReplica response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: StopReplicaResponse, version: int) -> list[Buffer]:

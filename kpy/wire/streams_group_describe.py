@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -287,6 +288,36 @@ class StreamsGroupDescribeResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+
+
+LAYOUTS = Layouts(
+    """\
+StreamsGroupDescribeRequest.0: ~ [s z
+KeyValue.0: ~ s s
+TopicInfo.0: ~ s i h [KeyValue.0
+Subtopology.0: ~ s [s [s [TopicInfo.0 [TopicInfo.0
+Topology.0: ~ i ?[Subtopology.0
+Endpoint.0: ~ s H
+TaskOffset.0: ~ s i q
+TaskIds.0: ~ s [i
+Assignment.0: ~ [TaskIds.0 [TaskIds.0 [TaskIds.0
+Member.0: ~ s i ?s ?s s s i s ?Endpoint.0 [KeyValue.0 [TaskOffset.0 [TaskOffset.0 Assignment.0 Assignment.0 z
+DescribedGroup.0: ~ h ?s s s i i ?Topology.0 [Member.0 i
+StreamsGroupDescribeResponse.0: ~ i [DescribedGroup.0
+""",
+    KeyValue,
+    TopicInfo,
+    Subtopology,
+    Topology,
+    Endpoint,
+    TaskOffset,
+    TaskIds,
+    Assignment,
+    Member,
+    DescribedGroup,
+    StreamsGroupDescribeRequest,
+    StreamsGroupDescribeResponse,
+)
 
 
 _HB = Struct(">HB")
@@ -680,6 +711,7 @@ def _write_described_group_array_v0(items: list[DescribedGroup], out: bytearray)
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupDescribeRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -691,10 +723,10 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupDe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StreamsGroupDescribeRequest(group_ids, include_authorized_operations), pos
     except MALFORMED as error:
-        raise explained(error, "StreamsGroupDescribe request v0") from error
+        raise explained(error, "StreamsGroupDescribe request v0", begin) from error
 
 
 def write_request_v0(message: StreamsGroupDescribeRequest, chunks: list[Buffer]) -> None:
@@ -706,14 +738,18 @@ def write_request_v0(message: StreamsGroupDescribeRequest, chunks: list[Buffer])
     out += _zx.pack(message.include_authorized_operations)
 
 
-REQUEST_READERS: tuple[Reader[StreamsGroupDescribeRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[StreamsGroupDescribeRequest] | None, ...] = LAYOUTS.readers(
+    StreamsGroupDescribeRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[StreamsGroupDescribeRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[StreamsGroupDescribeRequest] | None, ...] = LAYOUTS.writers(
+    StreamsGroupDescribeRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> StreamsGroupDescribeRequest:
-    return decode(REQUEST_READERS, "StreamsGroupDescribe request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StreamsGroupDescribeRequest:
+    return decode(REQUEST_READERS, "StreamsGroupDescribe request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: StreamsGroupDescribeRequest, version: int) -> list[Buffer]:
@@ -721,6 +757,7 @@ def encode_request(message: StreamsGroupDescribeRequest, version: int) -> list[B
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupDescribeResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -732,10 +769,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupD
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StreamsGroupDescribeResponse(throttle_time_ms, groups), pos
     except MALFORMED as error:
-        raise explained(error, "StreamsGroupDescribe response v0") from error
+        raise explained(error, "StreamsGroupDescribe response v0", begin) from error
 
 
 def write_response_v0(message: StreamsGroupDescribeResponse, chunks: list[Buffer]) -> None:
@@ -747,14 +784,18 @@ def write_response_v0(message: StreamsGroupDescribeResponse, chunks: list[Buffer
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[StreamsGroupDescribeResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[StreamsGroupDescribeResponse] | None, ...] = LAYOUTS.readers(
+    StreamsGroupDescribeResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[StreamsGroupDescribeResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[StreamsGroupDescribeResponse] | None, ...] = LAYOUTS.writers(
+    StreamsGroupDescribeResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> StreamsGroupDescribeResponse:
-    return decode(RESPONSE_READERS, "StreamsGroupDescribe response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StreamsGroupDescribeResponse:
+    return decode(RESPONSE_READERS, "StreamsGroupDescribe response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: StreamsGroupDescribeResponse, version: int) -> list[Buffer]:

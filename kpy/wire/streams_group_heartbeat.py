@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -336,6 +337,40 @@ class StreamsGroupHeartbeatResponse(Message):
         self.warmup_tasks = warmup_tasks
         self.endpoint_information_epoch = endpoint_information_epoch
         self.partitions_by_user_endpoint = partitions_by_user_endpoint
+
+
+LAYOUTS = Layouts(
+    """\
+KeyValue.0: ~ s s
+TopicInfo.0: ~ s i h [KeyValue.0
+CopartitionGroup.0: ~ [h [h [h
+Subtopology.0: ~ s [s [s [TopicInfo.0 [s [TopicInfo.0 [CopartitionGroup.0
+Topology.0: ~ i [Subtopology.0
+TaskIds.0: ~ s [i
+Endpoint.0: ~ s H
+TaskOffset.0: ~ s i q
+StreamsGroupHeartbeatRequest.0: ~ s s i i ?s ?s i ?Topology.0 ?[TaskIds.0 ?[TaskIds.0 ?[TaskIds.0 ?s ?Endpoint.0
+    ?[KeyValue.0 ?[TaskOffset.0 ?[TaskOffset.0 z
+Status.0: ~ b s
+TopicPartition.0: ~ s [i
+EndpointToPartitions.0: ~ Endpoint.0 [TopicPartition.0 [TopicPartition.0
+StreamsGroupHeartbeatResponse.0: ~ i h ?s s i i i i ?[Status.0 ?[TaskIds.0 ?[TaskIds.0 ?[TaskIds.0 i
+    ?[EndpointToPartitions.0
+""",
+    KeyValue,
+    TopicInfo,
+    CopartitionGroup,
+    Subtopology,
+    Topology,
+    TaskIds,
+    Endpoint,
+    TaskOffset,
+    Status,
+    TopicPartition,
+    EndpointToPartitions,
+    StreamsGroupHeartbeatRequest,
+    StreamsGroupHeartbeatResponse,
+)
 
 
 _HB = Struct(">HB")
@@ -689,6 +724,7 @@ def _write_endpoint_to_partitions_array_v0(items: list[EndpointToPartitions], ou
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupHeartbeatRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         member_id, pos = read_compact_string(buf, pos, end)
@@ -754,7 +790,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupHe
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StreamsGroupHeartbeatRequest(
             group_id,
             member_id,
@@ -775,7 +811,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupHe
             shutdown_application,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StreamsGroupHeartbeat request v0") from error
+        raise explained(error, "StreamsGroupHeartbeat request v0", begin) from error
 
 
 def write_request_v0(message: StreamsGroupHeartbeatRequest, chunks: list[Buffer]) -> None:
@@ -831,14 +867,18 @@ def write_request_v0(message: StreamsGroupHeartbeatRequest, chunks: list[Buffer]
     out += _zx.pack(message.shutdown_application)
 
 
-REQUEST_READERS: tuple[Reader[StreamsGroupHeartbeatRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[StreamsGroupHeartbeatRequest] | None, ...] = LAYOUTS.readers(
+    StreamsGroupHeartbeatRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[StreamsGroupHeartbeatRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[StreamsGroupHeartbeatRequest] | None, ...] = LAYOUTS.writers(
+    StreamsGroupHeartbeatRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> StreamsGroupHeartbeatRequest:
-    return decode(REQUEST_READERS, "StreamsGroupHeartbeat request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StreamsGroupHeartbeatRequest:
+    return decode(REQUEST_READERS, "StreamsGroupHeartbeat request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: StreamsGroupHeartbeatRequest, version: int) -> list[Buffer]:
@@ -846,6 +886,7 @@ def encode_request(message: StreamsGroupHeartbeatRequest, version: int) -> list[
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupHeartbeatResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -893,7 +934,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupH
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return StreamsGroupHeartbeatResponse(
             throttle_time_ms,
             error_code,
@@ -911,7 +952,7 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[StreamsGroupH
             partitions_by_user_endpoint,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "StreamsGroupHeartbeat response v0") from error
+        raise explained(error, "StreamsGroupHeartbeat response v0", begin) from error
 
 
 def write_response_v0(message: StreamsGroupHeartbeatResponse, chunks: list[Buffer]) -> None:
@@ -955,14 +996,18 @@ def write_response_v0(message: StreamsGroupHeartbeatResponse, chunks: list[Buffe
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[StreamsGroupHeartbeatResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[StreamsGroupHeartbeatResponse] | None, ...] = LAYOUTS.readers(
+    StreamsGroupHeartbeatResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[StreamsGroupHeartbeatResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[StreamsGroupHeartbeatResponse] | None, ...] = LAYOUTS.writers(
+    StreamsGroupHeartbeatResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> StreamsGroupHeartbeatResponse:
-    return decode(RESPONSE_READERS, "StreamsGroupHeartbeat response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> StreamsGroupHeartbeatResponse:
+    return decode(RESPONSE_READERS, "StreamsGroupHeartbeat response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: StreamsGroupHeartbeatResponse, version: int) -> list[Buffer]:

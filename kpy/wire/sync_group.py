@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -111,6 +112,25 @@ class SyncGroupResponse(Message):
         self.assignment = assignment
 
 
+LAYOUTS = Layouts(
+    """\
+SyncGroupRequestAssignment.0-3: s y
+SyncGroupRequest.0-2: s i s - - - [SyncGroupRequestAssignment.0
+SyncGroupRequest.3: s i s ?s - - [SyncGroupRequestAssignment.0
+SyncGroupRequestAssignment.4-5: ~ s y
+SyncGroupRequest.4: ~ s i s ?s - - [SyncGroupRequestAssignment.4
+SyncGroupRequest.5: ~ s i s ?s ?s ?s [SyncGroupRequestAssignment.4
+SyncGroupResponse.0: - h - - y
+SyncGroupResponse.1-3: i h - - y
+SyncGroupResponse.4: ~ i h - - y
+SyncGroupResponse.5: ~ i h ?s ?s y
+""",
+    SyncGroupRequestAssignment,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
+
+
 _h = Struct(">h")
 _i = Struct(">i")
 _ih = Struct(">ih")
@@ -160,6 +180,7 @@ def _write_sync_group_request_assignment_array_v4(items: list[SyncGroupRequestAs
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -169,13 +190,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupReque
         pos += 4
         assignments, pos = _read_sync_group_request_assignment_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupRequest(group_id, generation_id, member_id, assignments=assignments), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup request v0-v2") from error
+        raise explained(error, "SyncGroup request v0-v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -186,13 +208,14 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupReque
         pos += 4
         assignments, pos = _read_sync_group_request_assignment_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupRequest(group_id, generation_id, member_id, group_instance_id, assignments=assignments), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup request v3") from error
+        raise explained(error, "SyncGroup request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -209,13 +232,14 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupRequest(group_id, generation_id, member_id, group_instance_id, assignments=assignments), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup request v4") from error
+        raise explained(error, "SyncGroup request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupRequest, int]:
+    begin = pos
     try:
         group_id, pos = read_compact_string(buf, pos, end)
         (generation_id,) = _i.unpack_from(buf, pos)
@@ -234,12 +258,12 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupReque
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupRequest(
             group_id, generation_id, member_id, group_instance_id, protocol_type, protocol_name, assignments
         ), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup request v5") from error
+        raise explained(error, "SyncGroup request v5", begin) from error
 
 
 def write_request_v0(message: SyncGroupRequest, chunks: list[Buffer]) -> None:
@@ -289,28 +313,34 @@ def write_request_v5(message: SyncGroupRequest, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[SyncGroupRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v0,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
+REQUEST_READERS: tuple[Reader[SyncGroupRequest] | None, ...] = LAYOUTS.readers(
+    SyncGroupRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v0,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[SyncGroupRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v0,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
+REQUEST_WRITERS: tuple[Writer[SyncGroupRequest] | None, ...] = LAYOUTS.writers(
+    SyncGroupRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v0,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> SyncGroupRequest:
-    return decode(REQUEST_READERS, "SyncGroup request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SyncGroupRequest:
+    return decode(REQUEST_READERS, "SyncGroup request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: SyncGroupRequest, version: int) -> list[Buffer]:
@@ -318,30 +348,33 @@ def encode_request(message: SyncGroupRequest, version: int) -> list[Buffer]:
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         assignment, pos = read_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupResponse(error_code=error_code, assignment=assignment), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup response v0") from error
+        raise explained(error, "SyncGroup response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
         assignment, pos = read_bytes(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupResponse(throttle_time_ms, error_code, assignment=assignment), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup response v1-v3") from error
+        raise explained(error, "SyncGroup response v1-v3", begin) from error
 
 
 def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -351,13 +384,14 @@ def read_response_v4(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupResponse(throttle_time_ms, error_code, assignment=assignment), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup response v4") from error
+        raise explained(error, "SyncGroup response v4", begin) from error
 
 
 def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -369,10 +403,10 @@ def read_response_v5(buf: memoryview, pos: int, end: int) -> tuple[SyncGroupResp
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return SyncGroupResponse(throttle_time_ms, error_code, protocol_type, protocol_name, assignment), pos
     except MALFORMED as error:
-        raise explained(error, "SyncGroup response v5") from error
+        raise explained(error, "SyncGroup response v5", begin) from error
 
 
 def write_response_v0(message: SyncGroupResponse, chunks: list[Buffer]) -> None:
@@ -407,28 +441,34 @@ def write_response_v5(message: SyncGroupResponse, chunks: list[Buffer]) -> None:
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[SyncGroupResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
-    read_response_v1,
-    read_response_v4,
-    read_response_v5,
+RESPONSE_READERS: tuple[Reader[SyncGroupResponse] | None, ...] = LAYOUTS.readers(
+    SyncGroupResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+        read_response_v1,
+        read_response_v4,
+        read_response_v5,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[SyncGroupResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
-    write_response_v1,
-    write_response_v4,
-    write_response_v5,
+RESPONSE_WRITERS: tuple[Writer[SyncGroupResponse] | None, ...] = LAYOUTS.writers(
+    SyncGroupResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+        write_response_v1,
+        write_response_v4,
+        write_response_v5,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> SyncGroupResponse:
-    return decode(RESPONSE_READERS, "SyncGroup response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> SyncGroupResponse:
+    return decode(RESPONSE_READERS, "SyncGroup response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: SyncGroupResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -87,6 +88,20 @@ class TransactionLogValue(Message):
         self.transaction_start_timestamp_ms = transaction_start_timestamp_ms
 
 
+LAYOUTS = Layouts(
+    """\
+TransactionLogKey.0: s
+PartitionsSchema.0: s [i
+TransactionLogValue.0: q h i b ?[PartitionsSchema.0 q q
+PartitionsSchema.1: ~ s [i
+TransactionLogValue.1: ~ q h i b ?[PartitionsSchema.1 q q
+""",
+    PartitionsSchema,
+    TransactionLogKey,
+    TransactionLogValue,
+)
+
+
 _i = Struct(">i")
 _qhib = Struct(">qhib")
 _qhibB = Struct(">qhibB")
@@ -148,13 +163,14 @@ def _write_partitions_schema_array_v1(items: list[PartitionsSchema], out: bytear
 
 
 def read_transaction_log_key_v0(buf: memoryview, pos: int, end: int) -> tuple[TransactionLogKey, int]:
+    begin = pos
     try:
         transactional_id, pos = read_string(buf, pos, end)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TransactionLogKey(transactional_id), pos
     except MALFORMED as error:
-        raise explained(error, "TransactionLogKey v0") from error
+        raise explained(error, "TransactionLogKey v0", begin) from error
 
 
 def write_transaction_log_key_v0(message: TransactionLogKey, chunks: list[Buffer]) -> None:
@@ -163,10 +179,14 @@ def write_transaction_log_key_v0(message: TransactionLogKey, chunks: list[Buffer
     write_string(out, message.transactional_id)
 
 
-TRANSACTION_LOG_KEY_READERS: tuple[Reader[TransactionLogKey] | None, ...] = (read_transaction_log_key_v0,)
+TRANSACTION_LOG_KEY_READERS: tuple[Reader[TransactionLogKey] | None, ...] = LAYOUTS.readers(
+    TransactionLogKey, (read_transaction_log_key_v0,)
+)
 
 
-TRANSACTION_LOG_KEY_WRITERS: tuple[Writer[TransactionLogKey] | None, ...] = (write_transaction_log_key_v0,)
+TRANSACTION_LOG_KEY_WRITERS: tuple[Writer[TransactionLogKey] | None, ...] = LAYOUTS.writers(
+    TransactionLogKey, (write_transaction_log_key_v0,)
+)
 
 
 def decode_transaction_log_key(data: bytes | bytearray | memoryview) -> TransactionLogKey:
@@ -181,6 +201,7 @@ def encode_transaction_log_key(message: TransactionLogKey, version: int) -> byte
 
 
 def read_transaction_log_value_v0(buf: memoryview, pos: int, end: int) -> tuple[TransactionLogValue, int]:
+    begin = pos
     try:
         producer_id, producer_epoch, transaction_timeout_ms, transaction_status, count = _qhibi.unpack_from(buf, pos)
         pos += 19
@@ -190,7 +211,7 @@ def read_transaction_log_value_v0(buf: memoryview, pos: int, end: int) -> tuple[
         transaction_last_update_timestamp_ms, transaction_start_timestamp_ms = _qq.unpack_from(buf, pos)
         pos += 16
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TransactionLogValue(
             producer_id,
             producer_epoch,
@@ -201,10 +222,11 @@ def read_transaction_log_value_v0(buf: memoryview, pos: int, end: int) -> tuple[
             transaction_start_timestamp_ms,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "TransactionLogValue v0") from error
+        raise explained(error, "TransactionLogValue v0", begin) from error
 
 
 def read_transaction_log_value_v1(buf: memoryview, pos: int, end: int) -> tuple[TransactionLogValue, int]:
+    begin = pos
     try:
         producer_id, producer_epoch, transaction_timeout_ms, transaction_status, count = _qhibB.unpack_from(buf, pos)
         pos += 16
@@ -218,7 +240,7 @@ def read_transaction_log_value_v1(buf: memoryview, pos: int, end: int) -> tuple[
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TransactionLogValue(
             producer_id,
             producer_epoch,
@@ -229,7 +251,7 @@ def read_transaction_log_value_v1(buf: memoryview, pos: int, end: int) -> tuple[
             transaction_start_timestamp_ms,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "TransactionLogValue v1") from error
+        raise explained(error, "TransactionLogValue v1", begin) from error
 
 
 def write_transaction_log_value_v0(message: TransactionLogValue, chunks: list[Buffer]) -> None:
@@ -260,15 +282,21 @@ def write_transaction_log_value_v1(message: TransactionLogValue, chunks: list[Bu
     out += _qqx.pack(message.transaction_last_update_timestamp_ms, message.transaction_start_timestamp_ms)
 
 
-TRANSACTION_LOG_VALUE_READERS: tuple[Reader[TransactionLogValue] | None, ...] = (
-    read_transaction_log_value_v0,
-    read_transaction_log_value_v1,
+TRANSACTION_LOG_VALUE_READERS: tuple[Reader[TransactionLogValue] | None, ...] = LAYOUTS.readers(
+    TransactionLogValue,
+    (
+        read_transaction_log_value_v0,
+        read_transaction_log_value_v1,
+    ),
 )
 
 
-TRANSACTION_LOG_VALUE_WRITERS: tuple[Writer[TransactionLogValue] | None, ...] = (
-    write_transaction_log_value_v0,
-    write_transaction_log_value_v1,
+TRANSACTION_LOG_VALUE_WRITERS: tuple[Writer[TransactionLogValue] | None, ...] = LAYOUTS.writers(
+    TransactionLogValue,
+    (
+        write_transaction_log_value_v0,
+        write_transaction_log_value_v1,
+    ),
 )
 
 

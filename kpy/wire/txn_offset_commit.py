@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -144,6 +145,33 @@ class TxnOffsetCommitResponse(Message):
     def __init__(self, throttle_time_ms: int = 0, topics: list[TxnOffsetCommitResponseTopic] = EMPTY) -> None:
         self.throttle_time_ms = throttle_time_ms
         self.topics: list[TxnOffsetCommitResponseTopic] = [] if topics is EMPTY else topics
+
+
+LAYOUTS = Layouts(
+    """\
+TxnOffsetCommitRequestPartition.0-1: i q - ?s
+TxnOffsetCommitRequestTopic.0-1: s [TxnOffsetCommitRequestPartition.0
+TxnOffsetCommitRequest.0-1: s s q h - - - [TxnOffsetCommitRequestTopic.0
+TxnOffsetCommitRequestPartition.2: i q i ?s
+TxnOffsetCommitRequestTopic.2: s [TxnOffsetCommitRequestPartition.2
+TxnOffsetCommitRequest.2: s s q h - - - [TxnOffsetCommitRequestTopic.2
+TxnOffsetCommitRequestPartition.3-5: ~ i q i ?s
+TxnOffsetCommitRequestTopic.3-5: ~ s [TxnOffsetCommitRequestPartition.3
+TxnOffsetCommitRequest.3-5: ~ s s q h i s ?s [TxnOffsetCommitRequestTopic.3
+TxnOffsetCommitResponsePartition.0-2: i h
+TxnOffsetCommitResponseTopic.0-2: s [TxnOffsetCommitResponsePartition.0
+TxnOffsetCommitResponse.0-2: i [TxnOffsetCommitResponseTopic.0
+TxnOffsetCommitResponsePartition.3-5: ~ i h
+TxnOffsetCommitResponseTopic.3-5: ~ s [TxnOffsetCommitResponsePartition.3
+TxnOffsetCommitResponse.3-5: ~ i [TxnOffsetCommitResponseTopic.3
+""",
+    TxnOffsetCommitRequestPartition,
+    TxnOffsetCommitRequestTopic,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+)
 
 
 _i = Struct(">i")
@@ -405,6 +433,7 @@ def _write_txn_offset_commit_response_topic_array_v3(items: list[TxnOffsetCommit
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommitRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_string(buf, pos, end)
         group_id, pos = read_string(buf, pos, end)
@@ -412,13 +441,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommi
         pos += 14
         topics, pos = _read_txn_offset_commit_request_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TxnOffsetCommitRequest(transactional_id, group_id, producer_id, producer_epoch, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "TxnOffsetCommit request v0-v1") from error
+        raise explained(error, "TxnOffsetCommit request v0-v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommitRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_string(buf, pos, end)
         group_id, pos = read_string(buf, pos, end)
@@ -426,13 +456,14 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommi
         pos += 14
         topics, pos = _read_txn_offset_commit_request_topic_array_v2(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TxnOffsetCommitRequest(transactional_id, group_id, producer_id, producer_epoch, topics=topics), pos
     except MALFORMED as error:
-        raise explained(error, "TxnOffsetCommit request v2") from error
+        raise explained(error, "TxnOffsetCommit request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommitRequest, int]:
+    begin = pos
     try:
         transactional_id, pos = read_compact_string(buf, pos, end)
         group_id, pos = read_compact_string(buf, pos, end)
@@ -450,12 +481,12 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommi
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TxnOffsetCommitRequest(
             transactional_id, group_id, producer_id, producer_epoch, generation_id, member_id, group_instance_id, topics
         ), pos
     except MALFORMED as error:
-        raise explained(error, "TxnOffsetCommit request v3-v5") from error
+        raise explained(error, "TxnOffsetCommit request v3-v5", begin) from error
 
 
 def write_request_v0(message: TxnOffsetCommitRequest, chunks: list[Buffer]) -> None:
@@ -489,28 +520,34 @@ def write_request_v3(message: TxnOffsetCommitRequest, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[TxnOffsetCommitRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v0,
-    read_request_v2,
-    read_request_v3,
-    read_request_v3,
-    read_request_v3,
+REQUEST_READERS: tuple[Reader[TxnOffsetCommitRequest] | None, ...] = LAYOUTS.readers(
+    TxnOffsetCommitRequest,
+    (
+        read_request_v0,
+        read_request_v0,
+        read_request_v2,
+        read_request_v3,
+        read_request_v3,
+        read_request_v3,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[TxnOffsetCommitRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v0,
-    write_request_v2,
-    write_request_v3,
-    write_request_v3,
-    write_request_v3,
+REQUEST_WRITERS: tuple[Writer[TxnOffsetCommitRequest] | None, ...] = LAYOUTS.writers(
+    TxnOffsetCommitRequest,
+    (
+        write_request_v0,
+        write_request_v0,
+        write_request_v2,
+        write_request_v3,
+        write_request_v3,
+        write_request_v3,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> TxnOffsetCommitRequest:
-    return decode(REQUEST_READERS, "TxnOffsetCommit request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> TxnOffsetCommitRequest:
+    return decode(REQUEST_READERS, "TxnOffsetCommit request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: TxnOffsetCommitRequest, version: int) -> list[Buffer]:
@@ -518,18 +555,20 @@ def encode_request(message: TxnOffsetCommitRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommitResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _ii.unpack_from(buf, pos)
         pos += 8
         topics, pos = _read_txn_offset_commit_response_topic_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TxnOffsetCommitResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "TxnOffsetCommit response v0-v2") from error
+        raise explained(error, "TxnOffsetCommit response v0-v2", begin) from error
 
 
 def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetCommitResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -541,10 +580,10 @@ def read_response_v3(buf: memoryview, pos: int, end: int) -> tuple[TxnOffsetComm
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return TxnOffsetCommitResponse(throttle_time_ms, topics), pos
     except MALFORMED as error:
-        raise explained(error, "TxnOffsetCommit response v3-v5") from error
+        raise explained(error, "TxnOffsetCommit response v3-v5", begin) from error
 
 
 def write_response_v0(message: TxnOffsetCommitResponse, chunks: list[Buffer]) -> None:
@@ -563,28 +602,34 @@ def write_response_v3(message: TxnOffsetCommitResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[TxnOffsetCommitResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v3,
-    read_response_v3,
-    read_response_v3,
+RESPONSE_READERS: tuple[Reader[TxnOffsetCommitResponse] | None, ...] = LAYOUTS.readers(
+    TxnOffsetCommitResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v3,
+        read_response_v3,
+        read_response_v3,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[TxnOffsetCommitResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v3,
-    write_response_v3,
-    write_response_v3,
+RESPONSE_WRITERS: tuple[Writer[TxnOffsetCommitResponse] | None, ...] = LAYOUTS.writers(
+    TxnOffsetCommitResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v3,
+        write_response_v3,
+        write_response_v3,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> TxnOffsetCommitResponse:
-    return decode(RESPONSE_READERS, "TxnOffsetCommit response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> TxnOffsetCommitResponse:
+    return decode(RESPONSE_READERS, "TxnOffsetCommit response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: TxnOffsetCommitResponse, version: int) -> list[Buffer]:

@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     MALFORMED,
     Buffer,
@@ -50,22 +51,33 @@ class UnregisterBrokerResponse(Message):
         self.error_message = error_message
 
 
+LAYOUTS = Layouts(
+    """\
+UnregisterBrokerRequest.0: ~ i
+UnregisterBrokerResponse.0: ~ i h ?s
+""",
+    UnregisterBrokerRequest,
+    UnregisterBrokerResponse,
+)
+
+
 _iB = Struct(">iB")
 _ih = Struct(">ih")
 _ix = Struct(">ix")
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UnregisterBrokerRequest, int]:
+    begin = pos
     try:
         broker_id, tags = _iB.unpack_from(buf, pos)
         pos += 5
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UnregisterBrokerRequest(broker_id), pos
     except MALFORMED as error:
-        raise explained(error, "UnregisterBroker request v0") from error
+        raise explained(error, "UnregisterBroker request v0", begin) from error
 
 
 def write_request_v0(message: UnregisterBrokerRequest, chunks: list[Buffer]) -> None:
@@ -74,14 +86,18 @@ def write_request_v0(message: UnregisterBrokerRequest, chunks: list[Buffer]) -> 
     out += _ix.pack(message.broker_id)
 
 
-REQUEST_READERS: tuple[Reader[UnregisterBrokerRequest] | None, ...] = (read_request_v0,)
+REQUEST_READERS: tuple[Reader[UnregisterBrokerRequest] | None, ...] = LAYOUTS.readers(
+    UnregisterBrokerRequest, (read_request_v0,)
+)
 
 
-REQUEST_WRITERS: tuple[Writer[UnregisterBrokerRequest] | None, ...] = (write_request_v0,)
+REQUEST_WRITERS: tuple[Writer[UnregisterBrokerRequest] | None, ...] = LAYOUTS.writers(
+    UnregisterBrokerRequest, (write_request_v0,)
+)
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> UnregisterBrokerRequest:
-    return decode(REQUEST_READERS, "UnregisterBroker request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UnregisterBrokerRequest:
+    return decode(REQUEST_READERS, "UnregisterBroker request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: UnregisterBrokerRequest, version: int) -> list[Buffer]:
@@ -89,6 +105,7 @@ def encode_request(message: UnregisterBrokerRequest, version: int) -> list[Buffe
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[UnregisterBrokerResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -98,10 +115,10 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[UnregisterBro
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UnregisterBrokerResponse(throttle_time_ms, error_code, error_message), pos
     except MALFORMED as error:
-        raise explained(error, "UnregisterBroker response v0") from error
+        raise explained(error, "UnregisterBroker response v0", begin) from error
 
 
 def write_response_v0(message: UnregisterBrokerResponse, chunks: list[Buffer]) -> None:
@@ -112,14 +129,18 @@ def write_response_v0(message: UnregisterBrokerResponse, chunks: list[Buffer]) -
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[UnregisterBrokerResponse] | None, ...] = (read_response_v0,)
+RESPONSE_READERS: tuple[Reader[UnregisterBrokerResponse] | None, ...] = LAYOUTS.readers(
+    UnregisterBrokerResponse, (read_response_v0,)
+)
 
 
-RESPONSE_WRITERS: tuple[Writer[UnregisterBrokerResponse] | None, ...] = (write_response_v0,)
+RESPONSE_WRITERS: tuple[Writer[UnregisterBrokerResponse] | None, ...] = LAYOUTS.writers(
+    UnregisterBrokerResponse, (write_response_v0,)
+)
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> UnregisterBrokerResponse:
-    return decode(RESPONSE_READERS, "UnregisterBroker response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UnregisterBrokerResponse:
+    return decode(RESPONSE_READERS, "UnregisterBroker response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: UnregisterBrokerResponse, version: int) -> list[Buffer]:

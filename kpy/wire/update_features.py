@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -106,6 +107,23 @@ class UpdateFeaturesResponse(Message):
         self.results: list[UpdatableFeatureResult] = [] if results is EMPTY else results
 
 
+LAYOUTS = Layouts(
+    """\
+FeatureUpdateKey.0: ~ s h z -
+UpdateFeaturesRequest.0: ~ i [FeatureUpdateKey.0 -
+FeatureUpdateKey.1-2: ~ s h - b
+UpdateFeaturesRequest.1-2: ~ i [FeatureUpdateKey.1 z
+UpdatableFeatureResult.0-1: ~ s h ?s
+UpdateFeaturesResponse.0-1: ~ i h ?s [UpdatableFeatureResult.0
+UpdateFeaturesResponse.2: ~ i h ?s -
+""",
+    FeatureUpdateKey,
+    UpdatableFeatureResult,
+    UpdateFeaturesRequest,
+    UpdateFeaturesResponse,
+)
+
+
 _h = Struct(">h")
 _hbB = Struct(">hbB")
 _hbx = Struct(">hbx")
@@ -190,6 +208,7 @@ def _write_updatable_feature_result_array_v0(items: list[UpdatableFeatureResult]
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeaturesRequest, int]:
+    begin = pos
     try:
         timeout_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -201,13 +220,14 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeatures
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateFeaturesRequest(timeout_ms, feature_updates), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateFeatures request v0") from error
+        raise explained(error, "UpdateFeatures request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeaturesRequest, int]:
+    begin = pos
     try:
         timeout_ms, count = _iB.unpack_from(buf, pos)
         pos += 5
@@ -219,10 +239,10 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeatures
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateFeaturesRequest(timeout_ms, feature_updates, validate_only), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateFeatures request v1-v2") from error
+        raise explained(error, "UpdateFeatures request v1-v2", begin) from error
 
 
 def write_request_v0(message: UpdateFeaturesRequest, chunks: list[Buffer]) -> None:
@@ -243,22 +263,28 @@ def write_request_v1(message: UpdateFeaturesRequest, chunks: list[Buffer]) -> No
     out += _zx.pack(message.validate_only)
 
 
-REQUEST_READERS: tuple[Reader[UpdateFeaturesRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v1,
+REQUEST_READERS: tuple[Reader[UpdateFeaturesRequest] | None, ...] = LAYOUTS.readers(
+    UpdateFeaturesRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v1,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[UpdateFeaturesRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v1,
+REQUEST_WRITERS: tuple[Writer[UpdateFeaturesRequest] | None, ...] = LAYOUTS.writers(
+    UpdateFeaturesRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v1,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> UpdateFeaturesRequest:
-    return decode(REQUEST_READERS, "UpdateFeatures request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UpdateFeaturesRequest:
+    return decode(REQUEST_READERS, "UpdateFeatures request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: UpdateFeaturesRequest, version: int) -> list[Buffer]:
@@ -266,6 +292,7 @@ def encode_request(message: UpdateFeaturesRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeaturesResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -280,13 +307,14 @@ def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeature
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateFeaturesResponse(throttle_time_ms, error_code, error_message, results), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateFeatures response v0-v1") from error
+        raise explained(error, "UpdateFeatures response v0-v1", begin) from error
 
 
 def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeaturesResponse, int]:
+    begin = pos
     try:
         throttle_time_ms, error_code = _ih.unpack_from(buf, pos)
         pos += 6
@@ -296,10 +324,10 @@ def read_response_v2(buf: memoryview, pos: int, end: int) -> tuple[UpdateFeature
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateFeaturesResponse(throttle_time_ms, error_code, error_message), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateFeatures response v2") from error
+        raise explained(error, "UpdateFeatures response v2", begin) from error
 
 
 def write_response_v0(message: UpdateFeaturesResponse, chunks: list[Buffer]) -> None:
@@ -320,22 +348,28 @@ def write_response_v2(message: UpdateFeaturesResponse, chunks: list[Buffer]) -> 
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[UpdateFeaturesResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v2,
+RESPONSE_READERS: tuple[Reader[UpdateFeaturesResponse] | None, ...] = LAYOUTS.readers(
+    UpdateFeaturesResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v2,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[UpdateFeaturesResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v2,
+RESPONSE_WRITERS: tuple[Writer[UpdateFeaturesResponse] | None, ...] = LAYOUTS.writers(
+    UpdateFeaturesResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v2,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> UpdateFeaturesResponse:
-    return decode(RESPONSE_READERS, "UpdateFeatures response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UpdateFeaturesResponse:
+    return decode(RESPONSE_READERS, "UpdateFeatures response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: UpdateFeaturesResponse, version: int) -> list[Buffer]:

@@ -6,6 +6,7 @@
 from struct import Struct
 
 from kpy.ids import ZERO_ID
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -189,6 +190,44 @@ class UpdateMetadataResponse(Message):
 
     def __init__(self, error_code: int = 0) -> None:
         self.error_code = error_code
+
+
+LAYOUTS = Layouts(
+    """\
+UpdateMetadataPartitionState.0-3: s i i i i [i i [i -
+UpdateMetadataBroker.0: i s i - -
+UpdateMetadataRequest.0: i - - i - [UpdateMetadataPartitionState.0 - [UpdateMetadataBroker.0
+UpdateMetadataEndpoint.1-2: i s - h
+UpdateMetadataBroker.1: i - - [UpdateMetadataEndpoint.1 -
+UpdateMetadataRequest.1: i - - i - [UpdateMetadataPartitionState.0 - [UpdateMetadataBroker.1
+UpdateMetadataBroker.2: i - - [UpdateMetadataEndpoint.1 ?s
+UpdateMetadataRequest.2: i - - i - [UpdateMetadataPartitionState.0 - [UpdateMetadataBroker.2
+UpdateMetadataEndpoint.3-5: i s s h
+UpdateMetadataBroker.3-5: i - - [UpdateMetadataEndpoint.3 ?s
+UpdateMetadataRequest.3: i - - i - [UpdateMetadataPartitionState.0 - [UpdateMetadataBroker.3
+UpdateMetadataPartitionState.4: s i i i i [i i [i [i
+UpdateMetadataRequest.4: i - - i - [UpdateMetadataPartitionState.4 - [UpdateMetadataBroker.3
+UpdateMetadataPartitionState.5: - i i i i [i i [i [i
+UpdateMetadataTopicState.5: s - [UpdateMetadataPartitionState.5
+UpdateMetadataRequest.5: i - - i q - [UpdateMetadataTopicState.5 [UpdateMetadataBroker.3
+UpdateMetadataPartitionState.6-8: ~ - i i i i [i i [i [i
+UpdateMetadataTopicState.6: ~ s - [UpdateMetadataPartitionState.6
+UpdateMetadataEndpoint.6-8: ~ i s s h
+UpdateMetadataBroker.6-8: ~ i - - [UpdateMetadataEndpoint.6 ?s
+UpdateMetadataRequest.6: ~ i - - i q - [UpdateMetadataTopicState.6 [UpdateMetadataBroker.6
+UpdateMetadataTopicState.7-8: ~ s u [UpdateMetadataPartitionState.6
+UpdateMetadataRequest.7: ~ i - - i q - [UpdateMetadataTopicState.7 [UpdateMetadataBroker.6
+UpdateMetadataRequest.8: ~ i z 0:b i q - [UpdateMetadataTopicState.7 [UpdateMetadataBroker.6
+UpdateMetadataResponse.0-5: h
+UpdateMetadataResponse.6-8: ~ h
+""",
+    UpdateMetadataPartitionState,
+    UpdateMetadataTopicState,
+    UpdateMetadataEndpoint,
+    UpdateMetadataBroker,
+    UpdateMetadataRequest,
+    UpdateMetadataResponse,
+)
 
 
 _b = Struct(">b")
@@ -655,6 +694,7 @@ def _write_update_metadata_topic_state_array_v7(items: list[UpdateMetadataTopicS
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -663,7 +703,7 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -671,10 +711,11 @@ def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v0") from error
+        raise explained(error, "UpdateMetadata request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -683,7 +724,7 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v1(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -691,10 +732,11 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v1") from error
+        raise explained(error, "UpdateMetadata request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -703,7 +745,7 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v2(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -711,10 +753,11 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v2") from error
+        raise explained(error, "UpdateMetadata request v2", begin) from error
 
 
 def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -723,7 +766,7 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -731,10 +774,11 @@ def read_request_v3(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v3") from error
+        raise explained(error, "UpdateMetadata request v3", begin) from error
 
 
 def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, count = _iii.unpack_from(buf, pos)
         pos += 12
@@ -743,7 +787,7 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -751,10 +795,11 @@ def read_request_v4(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v4") from error
+        raise explained(error, "UpdateMetadata request v4", begin) from error
 
 
 def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqi.unpack_from(buf, pos)
         pos += 20
@@ -763,7 +808,7 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         pos += 4
         live_brokers, pos = _read_update_metadata_broker_array_v3(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -772,10 +817,11 @@ def read_request_v5(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v5") from error
+        raise explained(error, "UpdateMetadata request v5", begin) from error
 
 
 def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqB.unpack_from(buf, pos)
         pos += 17
@@ -792,7 +838,7 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -801,10 +847,11 @@ def read_request_v6(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v6") from error
+        raise explained(error, "UpdateMetadata request v6", begin) from error
 
 
 def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, controller_epoch, broker_epoch, count = _iiqB.unpack_from(buf, pos)
         pos += 17
@@ -821,7 +868,7 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             controller_epoch=controller_epoch,
@@ -830,10 +877,11 @@ def read_request_v7(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v7") from error
+        raise explained(error, "UpdateMetadata request v7", begin) from error
 
 
 def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataRequest, int]:
+    begin = pos
     try:
         controller_id, is_kraft_controller, controller_epoch, broker_epoch, count = _iziqB.unpack_from(buf, pos)
         pos += 18
@@ -861,7 +909,7 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
                     raise bad_tag(tag, stop - start, pos - start)
             pos = after
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataRequest(
             controller_id,
             is_kraft_controller,
@@ -872,7 +920,7 @@ def read_request_v8(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadata
             live_brokers=live_brokers,
         ), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata request v8") from error
+        raise explained(error, "UpdateMetadata request v8", begin) from error
 
 
 def write_request_v0(message: UpdateMetadataRequest, chunks: list[Buffer]) -> None:
@@ -971,34 +1019,40 @@ def write_request_v8(message: UpdateMetadataRequest, chunks: list[Buffer]) -> No
         out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[UpdateMetadataRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
-    read_request_v3,
-    read_request_v4,
-    read_request_v5,
-    read_request_v6,
-    read_request_v7,
-    read_request_v8,
+REQUEST_READERS: tuple[Reader[UpdateMetadataRequest] | None, ...] = LAYOUTS.readers(
+    UpdateMetadataRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+        read_request_v3,
+        read_request_v4,
+        read_request_v5,
+        read_request_v6,
+        read_request_v7,
+        read_request_v8,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[UpdateMetadataRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
-    write_request_v3,
-    write_request_v4,
-    write_request_v5,
-    write_request_v6,
-    write_request_v7,
-    write_request_v8,
+REQUEST_WRITERS: tuple[Writer[UpdateMetadataRequest] | None, ...] = LAYOUTS.writers(
+    UpdateMetadataRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+        write_request_v3,
+        write_request_v4,
+        write_request_v5,
+        write_request_v6,
+        write_request_v7,
+        write_request_v8,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> UpdateMetadataRequest:
-    return decode(REQUEST_READERS, "UpdateMetadata request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UpdateMetadataRequest:
+    return decode(REQUEST_READERS, "UpdateMetadata request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: UpdateMetadataRequest, version: int) -> list[Buffer]:
@@ -1006,27 +1060,29 @@ def encode_request(message: UpdateMetadataRequest, version: int) -> list[Buffer]
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataResponse, int]:
+    begin = pos
     try:
         (error_code,) = _h.unpack_from(buf, pos)
         pos += 2
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataResponse(error_code), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata response v0-v5") from error
+        raise explained(error, "UpdateMetadata response v0-v5", begin) from error
 
 
 def read_response_v6(buf: memoryview, pos: int, end: int) -> tuple[UpdateMetadataResponse, int]:
+    begin = pos
     try:
         error_code, tags = _hB.unpack_from(buf, pos)
         pos += 3
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return UpdateMetadataResponse(error_code), pos
     except MALFORMED as error:
-        raise explained(error, "UpdateMetadata response v6-v8") from error
+        raise explained(error, "UpdateMetadata response v6-v8", begin) from error
 
 
 def write_response_v0(message: UpdateMetadataResponse, chunks: list[Buffer]) -> None:
@@ -1041,34 +1097,40 @@ def write_response_v6(message: UpdateMetadataResponse, chunks: list[Buffer]) -> 
     out += _hx.pack(message.error_code)
 
 
-RESPONSE_READERS: tuple[Reader[UpdateMetadataResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v0,
-    read_response_v6,
-    read_response_v6,
-    read_response_v6,
+RESPONSE_READERS: tuple[Reader[UpdateMetadataResponse] | None, ...] = LAYOUTS.readers(
+    UpdateMetadataResponse,
+    (
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v0,
+        read_response_v6,
+        read_response_v6,
+        read_response_v6,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[UpdateMetadataResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v0,
-    write_response_v6,
-    write_response_v6,
-    write_response_v6,
+RESPONSE_WRITERS: tuple[Writer[UpdateMetadataResponse] | None, ...] = LAYOUTS.writers(
+    UpdateMetadataResponse,
+    (
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v0,
+        write_response_v6,
+        write_response_v6,
+        write_response_v6,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> UpdateMetadataResponse:
-    return decode(RESPONSE_READERS, "UpdateMetadata response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> UpdateMetadataResponse:
+    return decode(RESPONSE_READERS, "UpdateMetadata response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: UpdateMetadataResponse, version: int) -> list[Buffer]:

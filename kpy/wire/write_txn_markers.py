@@ -5,6 +5,7 @@
 
 from struct import Struct
 
+from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import (
     EMPTY,
     MALFORMED,
@@ -131,6 +132,35 @@ class WriteTxnMarkersResponse(Message):
 
     def __init__(self, markers: list[WritableTxnMarkerResult] = EMPTY) -> None:
         self.markers: list[WritableTxnMarkerResult] = [] if markers is EMPTY else markers
+
+
+LAYOUTS = Layouts(
+    """\
+WritableTxnMarkerTopic.0: s [i
+WritableTxnMarker.0: q h z [WritableTxnMarkerTopic.0 i -
+WriteTxnMarkersRequest.0: [WritableTxnMarker.0
+WritableTxnMarkerTopic.1-2: ~ s [i
+WritableTxnMarker.1: ~ q h z [WritableTxnMarkerTopic.1 i -
+WriteTxnMarkersRequest.1: ~ [WritableTxnMarker.1
+WritableTxnMarker.2: ~ q h z [WritableTxnMarkerTopic.1 i b
+WriteTxnMarkersRequest.2: ~ [WritableTxnMarker.2
+WritableTxnMarkerPartitionResult.0: i h
+WritableTxnMarkerTopicResult.0: s [WritableTxnMarkerPartitionResult.0
+WritableTxnMarkerResult.0: q [WritableTxnMarkerTopicResult.0
+WriteTxnMarkersResponse.0: [WritableTxnMarkerResult.0
+WritableTxnMarkerPartitionResult.1-2: ~ i h
+WritableTxnMarkerTopicResult.1-2: ~ s [WritableTxnMarkerPartitionResult.1
+WritableTxnMarkerResult.1-2: ~ q [WritableTxnMarkerTopicResult.1
+WriteTxnMarkersResponse.1-2: ~ [WritableTxnMarkerResult.1
+""",
+    WritableTxnMarkerTopic,
+    WritableTxnMarker,
+    WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerTopicResult,
+    WritableTxnMarkerResult,
+    WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+)
 
 
 _i = Struct(">i")
@@ -425,18 +455,20 @@ def _write_writable_txn_marker_result_array_v1(items: list[WritableTxnMarkerResu
 
 
 def read_request_v0(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarkersRequest, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         markers, pos = _read_writable_txn_marker_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return WriteTxnMarkersRequest(markers), pos
     except MALFORMED as error:
-        raise explained(error, "WriteTxnMarkers request v0") from error
+        raise explained(error, "WriteTxnMarkers request v0", begin) from error
 
 
 def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarkersRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -448,13 +480,14 @@ def read_request_v1(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarker
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return WriteTxnMarkersRequest(markers), pos
     except MALFORMED as error:
-        raise explained(error, "WriteTxnMarkers request v1") from error
+        raise explained(error, "WriteTxnMarkers request v1", begin) from error
 
 
 def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarkersRequest, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -466,10 +499,10 @@ def read_request_v2(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarker
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return WriteTxnMarkersRequest(markers), pos
     except MALFORMED as error:
-        raise explained(error, "WriteTxnMarkers request v2") from error
+        raise explained(error, "WriteTxnMarkers request v2", begin) from error
 
 
 def write_request_v0(message: WriteTxnMarkersRequest, chunks: list[Buffer]) -> None:
@@ -495,22 +528,28 @@ def write_request_v2(message: WriteTxnMarkersRequest, chunks: list[Buffer]) -> N
     out.append(0)
 
 
-REQUEST_READERS: tuple[Reader[WriteTxnMarkersRequest] | None, ...] = (
-    read_request_v0,
-    read_request_v1,
-    read_request_v2,
+REQUEST_READERS: tuple[Reader[WriteTxnMarkersRequest] | None, ...] = LAYOUTS.readers(
+    WriteTxnMarkersRequest,
+    (
+        read_request_v0,
+        read_request_v1,
+        read_request_v2,
+    ),
 )
 
 
-REQUEST_WRITERS: tuple[Writer[WriteTxnMarkersRequest] | None, ...] = (
-    write_request_v0,
-    write_request_v1,
-    write_request_v2,
+REQUEST_WRITERS: tuple[Writer[WriteTxnMarkersRequest] | None, ...] = LAYOUTS.writers(
+    WriteTxnMarkersRequest,
+    (
+        write_request_v0,
+        write_request_v1,
+        write_request_v2,
+    ),
 )
 
 
-def decode_request(buf: memoryview, version: int, pos: int = 0) -> WriteTxnMarkersRequest:
-    return decode(REQUEST_READERS, "WriteTxnMarkers request", buf, version, pos)[0]
+def decode_request(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> WriteTxnMarkersRequest:
+    return decode(REQUEST_READERS, "WriteTxnMarkers request", buf, version, pos, exact)[0]
 
 
 def encode_request(message: WriteTxnMarkersRequest, version: int) -> list[Buffer]:
@@ -518,18 +557,20 @@ def encode_request(message: WriteTxnMarkersRequest, version: int) -> list[Buffer
 
 
 def read_response_v0(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarkersResponse, int]:
+    begin = pos
     try:
         (count,) = _i.unpack_from(buf, pos)
         pos += 4
         markers, pos = _read_writable_txn_marker_result_array_v0(buf, pos, end, count)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return WriteTxnMarkersResponse(markers), pos
     except MALFORMED as error:
-        raise explained(error, "WriteTxnMarkers response v0") from error
+        raise explained(error, "WriteTxnMarkers response v0", begin) from error
 
 
 def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarkersResponse, int]:
+    begin = pos
     try:
         count = buf[pos]
         pos += 1
@@ -541,10 +582,10 @@ def read_response_v1(buf: memoryview, pos: int, end: int) -> tuple[WriteTxnMarke
         if tags:
             pos = skip_tags(buf, pos, end, tags)
         if pos > end:
-            raise bad_end(pos - end)
+            raise bad_end()
         return WriteTxnMarkersResponse(markers), pos
     except MALFORMED as error:
-        raise explained(error, "WriteTxnMarkers response v1-v2") from error
+        raise explained(error, "WriteTxnMarkers response v1-v2", begin) from error
 
 
 def write_response_v0(message: WriteTxnMarkersResponse, chunks: list[Buffer]) -> None:
@@ -562,22 +603,28 @@ def write_response_v1(message: WriteTxnMarkersResponse, chunks: list[Buffer]) ->
     out.append(0)
 
 
-RESPONSE_READERS: tuple[Reader[WriteTxnMarkersResponse] | None, ...] = (
-    read_response_v0,
-    read_response_v1,
-    read_response_v1,
+RESPONSE_READERS: tuple[Reader[WriteTxnMarkersResponse] | None, ...] = LAYOUTS.readers(
+    WriteTxnMarkersResponse,
+    (
+        read_response_v0,
+        read_response_v1,
+        read_response_v1,
+    ),
 )
 
 
-RESPONSE_WRITERS: tuple[Writer[WriteTxnMarkersResponse] | None, ...] = (
-    write_response_v0,
-    write_response_v1,
-    write_response_v1,
+RESPONSE_WRITERS: tuple[Writer[WriteTxnMarkersResponse] | None, ...] = LAYOUTS.writers(
+    WriteTxnMarkersResponse,
+    (
+        write_response_v0,
+        write_response_v1,
+        write_response_v1,
+    ),
 )
 
 
-def decode_response(buf: memoryview, version: int, pos: int = 0) -> WriteTxnMarkersResponse:
-    return decode(RESPONSE_READERS, "WriteTxnMarkers response", buf, version, pos)[0]
+def decode_response(buf: memoryview, version: int, pos: int = 0, exact: bool = False) -> WriteTxnMarkersResponse:
+    return decode(RESPONSE_READERS, "WriteTxnMarkers response", buf, version, pos, exact)[0]
 
 
 def encode_response(message: WriteTxnMarkersResponse, version: int) -> list[Buffer]:

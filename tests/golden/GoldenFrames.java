@@ -16,15 +16,22 @@ import org.apache.kafka.common.protocol.ByteBufferAccessor;
 import org.apache.kafka.common.protocol.Message;
 import org.apache.kafka.common.protocol.ObjectSerializationCache;
 import org.apache.kafka.common.protocol.types.BoundField;
+import org.apache.kafka.common.protocol.types.RawTaggedField;
 import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.TaggedFields;
 
 public class GoldenFrames {
-    /** full: nothing is default or null. sparse: everything is, and null where null may be sent. */
-    enum Variant { full, sparse }
+    /**
+     * full: nothing is default or null. sparse: everything is, and null where null may be sent. unknown: as full, and every
+     * struct that may have tagged fields has two that nobody has declared.
+     */
+    enum Variant { full, sparse, unknown }
+
+    private static final int[] UNKNOWN_TAGS = {5000, 2_000_000_000};
 
     /** Makes every value of a message different from the others, so that swapped fields show. */
     private int counter = 0;
+    private boolean hasUnknownTags = false;
 
     public static void main(String[] arguments) throws Exception {
         for (ApiMessageType api : ApiMessageType.values()) {
@@ -45,7 +52,11 @@ public class GoldenFrames {
 
     private static void print(Class<?> type, short version) throws Exception {
         for (Variant variant : Variant.values()) {
-            Object message = new GoldenFrames().build(type, version, variant);
+            GoldenFrames builder = new GoldenFrames();
+            Object message = builder.build(type, version, variant);
+            if (variant == Variant.unknown && !builder.hasUnknownTags) {
+                continue;
+            }
             var cache = new ObjectSerializationCache();
             ByteBuffer bytes = ByteBuffer.allocate(((Message) message).size(cache, version));
             ((Message) message).write(new ByteBufferAccessor(bytes), cache, version);
@@ -67,6 +78,12 @@ public class GoldenFrames {
                     var tagged = (org.apache.kafka.common.protocol.types.Field) each;
                     set(message, tagged.name, tagged.type, version, variant, true);
                 }
+                if (variant == Variant.unknown) {
+                    for (int tag : UNKNOWN_TAGS) {
+                        ((Message) message).unknownTaggedFields().add(new RawTaggedField(tag, bytes(3)));
+                    }
+                    hasUnknownTags = true;
+                }
             } else {
                 set(message, bound.def.name, bound.def.type, version, variant, false);
             }
@@ -78,8 +95,8 @@ public class GoldenFrames {
                      Variant variant, boolean tagged) throws Exception {
         Field field = find(message.getClass(), name);
         field.setAccessible(true);
-        if (variant == Variant.full) {
-            field.set(message, value(field.getGenericType(), version));
+        if (variant != Variant.sparse) {
+            field.set(message, value(field.getGenericType(), version, variant));
         } else if (wireType.isNullable() && !tagged) {
             field.set(message, null);
         } else if (isRecords(field.getType())) {
@@ -96,10 +113,10 @@ public class GoldenFrames {
         throw new IllegalStateException(type + " has no field " + snakeName);
     }
 
-    private Object value(Type type, short version) throws Exception {
+    private Object value(Type type, short version, Variant variant) throws Exception {
         counter++;
         if (type instanceof ParameterizedType) {
-            return fill(new ArrayList<Object>(), ((ParameterizedType) type).getActualTypeArguments()[0], version);
+            return fill(new ArrayList<Object>(), ((ParameterizedType) type).getActualTypeArguments()[0], version, variant);
         }
         Class<?> plain = (Class<?>) type;
         if (plain == boolean.class) {
@@ -127,9 +144,9 @@ public class GoldenFrames {
         } else if (isRecords(plain)) {
             return records(plain, bytes(counter % 4 == 0 ? 300 : 70));
         } else if (Collection.class.isAssignableFrom(plain)) {
-            return collection(plain, version);
+            return collection(plain, version, variant);
         } else {
-            return build(plain, version, Variant.full);
+            return build(plain, version, variant);
         }
     }
 
@@ -144,15 +161,16 @@ public class GoldenFrames {
     }
 
     @SuppressWarnings("unchecked")
-    private Object collection(Class<?> plain, short version) throws Exception {
+    private Object collection(Class<?> plain, short version, Variant variant) throws Exception {
         Type element = ((ParameterizedType) plain.getGenericSuperclass()).getActualTypeArguments()[0];
-        return fill((Collection<Object>) plain.getDeclaredConstructor().newInstance(), element, version);
+        return fill((Collection<Object>) plain.getDeclaredConstructor().newInstance(), element, version, variant);
     }
 
-    private Collection<Object> fill(Collection<Object> collection, Type element, short version) throws Exception {
+    private Collection<Object> fill(Collection<Object> collection, Type element, short version, Variant variant)
+        throws Exception {
         int size = element == Integer.class && counter % 8 == 0 ? 130 : 2;
         for (int i = 0; i < size; i++) {
-            collection.add(value(element, version));
+            collection.add(value(element, version, variant));
         }
         return collection;
     }

@@ -15,10 +15,12 @@ from kpy.wire import (
     api_versions,
     apis,
     consumer_protocol,
+    create_delegation_token,
     fetch,
     group_records,
     header,
     heartbeat,
+    incremental_alter_configs,
     metadata,
     produce,
     sasl_authenticate,
@@ -90,12 +92,19 @@ def test_messages_are_not_hashable() -> None:
     [
         sasl_authenticate.SaslAuthenticateRequest(b"hunter2"),
         sasl_authenticate.SaslAuthenticateResponse(auth_bytes=b"hunter2"),
+        incremental_alter_configs.AlterableConfig("listener.name.x.ssl.keystore.password", 0, "hunter2"),
+        incremental_alter_configs.AlterableConfig("sasl.jaas.config", 0, "hunter2"),
+        create_delegation_token.CreateDelegationTokenResponse(hmac=b"hunter2"),
         alter_user_scram_credentials.ScramCredentialUpsertion("u", 1, 4096, b"hunter2", b"hunter2"),
     ],
 )
 def test_repr_hides_secrets(message: object) -> None:
     assert "hunter2" not in repr(message)
     assert "<hidden>" in repr(message)
+
+
+def test_repr_shows_values_of_configs_that_are_no_secrets() -> None:
+    assert "604800000" in repr(incremental_alter_configs.AlterableConfig("retention.ms", 0, "604800000"))
 
 
 def test_repr_shows_the_size_of_records_instead_of_their_bytes() -> None:
@@ -190,7 +199,8 @@ def test_the_table_of_apis_agrees_with_their_modules() -> None:
 def test_a_codec_imports_no_other_codec() -> None:
     script = "import sys, kpy.wire.fetch; print(*(name for name in sys.modules if name.startswith('kpy.wire.')))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert sorted(found) == ["kpy.wire.fetch", "kpy.wire.primitives"]
+    accelerator = {"kpy.wire._native"}
+    assert set(found) - accelerator == {"kpy.wire.fetch", "kpy.wire.layouts", "kpy.wire.primitives"}
 
 
 # Headers and records
@@ -287,6 +297,27 @@ def replaced(frame: bytes, at: int, hexadecimal: str, length: int | None = None)
         pytest.param(
             heartbeat.decode_request,
             4,
+            HEARTBEAT_V4[:-1] + bytes.fromhex("02 0501aa 0401aa"),
+            "Heartbeat request v4: tags at byte 19: tag 4 behind tag 5",
+            id="tags out of order",
+        ),
+        pytest.param(
+            heartbeat.decode_request,
+            4,
+            HEARTBEAT_V4[:-1] + bytes.fromhex("01 057f aabb"),
+            "Heartbeat request v4: tags at byte 19: tag 5 has 127 bytes, but only 2 remain",
+            id="tag longer than what remains",
+        ),
+        pytest.param(
+            heartbeat.decode_request,
+            4,
+            HEARTBEAT_V4[:-1] + bytes.fromhex("7f 0500"),
+            "Heartbeat request v4: tags at byte 19: 127 elements, but only 2 bytes remain",
+            id="more tags than fit into what remains",
+        ),
+        pytest.param(
+            heartbeat.decode_request,
+            4,
             HEARTBEAT_V4[:8],
             "Heartbeat request v4: generation_id at byte 6: ends too early",
             id="truncated in a number",
@@ -367,6 +398,34 @@ def test_a_frame_that_ends_early_is_refused_even_if_more_bytes_follow_it(version
     for size in range(len(frame)):
         with pytest.raises(WireError):
             reader(memoryview(frame + bytes(100)), 0, size)
+
+
+def test_an_offset_counts_from_the_message_wherever_that_is_in_the_buffer() -> None:
+    broken = b"head" + replaced(HEARTBEAT_V4, 0, "00")
+    with pytest.raises(WireError, match="group_id at byte 0: null where null is not allowed"):
+        heartbeat.decode_request(memoryview(broken), 4, 4)
+
+
+def test_what_is_behind_the_end_of_a_message_does_not_explain_it() -> None:
+    reader = heartbeat.REQUEST_READERS[4]
+    assert reader is not None
+    for following in (b"\x00", b"\x7f" * 100, b"\xff" * 100):
+        with pytest.raises(WireError, match=r"at byte 18: ends too early$"):
+            reader(memoryview(HEARTBEAT_V4[:-1] + following), 0, len(HEARTBEAT_V4) - 1)
+
+
+def test_a_zero_may_take_more_bytes_than_it_needs() -> None:
+    frame = HEARTBEAT_V4[:-2] + bytes.fromhex("8000 00")
+    assert heartbeat.decode_request(memoryview(frame), 4) == heartbeat.decode_request(memoryview(HEARTBEAT_V4), 4)
+    frame = HEARTBEAT_V4[:-2] + bytes.fromhex("808000 808000")
+    assert heartbeat.decode_request(memoryview(frame), 4) == heartbeat.decode_request(memoryview(HEARTBEAT_V4), 4)
+
+
+def test_bytes_behind_a_message_are_refused_where_it_has_to_be_exact() -> None:
+    frame = memoryview(b"head" + HEARTBEAT_V4 + b"more")
+    assert heartbeat.decode_request(frame[:-4], 4, 4, exact=True).group_id == "group"
+    with pytest.raises(WireError, match=r"^Heartbeat request v4: at byte 19: 4 bytes too many$"):
+        heartbeat.decode_request(frame, 4, 4, exact=True)
 
 
 def test_bytes_behind_a_request_are_left_alone() -> None:
