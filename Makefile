@@ -46,6 +46,21 @@ generate: $(VENV)/.installed-dev  ## write kpy/wire/ anew from protocol/
 bench: $(VENV)/.installed-dev  ## measure kpy beside Apache Kafka (needs a JDK, Maven and a C compiler)
 	$(BIN)/python -m bench $(ARGS)
 
+# Atheris has no wheels for some platforms, so it is in no lock and in an environment of its own.
+build/fuzz/venv/.installed: requirements.lock requirements-dev.lock
+	$(PYTHON) -m venv build/fuzz/venv
+	build/fuzz/venv/bin/pip install --quiet --require-hashes -r requirements.lock -r requirements-dev.lock
+	build/fuzz/venv/bin/pip install --quiet --no-deps atheris==3.0.0
+	@touch $@
+
+FUZZ_SECONDS ?= 300
+
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million damaged frames, then let Atheris search
+	$(BIN)/python -m tests.fuzz.mutations --frames 10000000 --seed $$(date +%s)
+	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided wire -max_total_time=$(FUZZ_SECONDS)
+	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided records -max_total_time=$(FUZZ_SECONDS)
+
 .PHONY: lock
 lock:  ## pin the newest versions of all dependencies, with hashes
 	$(PYTHON) -m venv $(VENV)-lock
