@@ -1,0 +1,44 @@
+"""Compiles the accelerator of kpy.wire: `python -m protocol.native`. It needs a C compiler and the headers of CPython.
+
+kpy works without. With it, kpy/wire/layouts.py finds kpy/wire/_native.<abi>.so beside itself and the codecs are several
+times as fast. `--remove` goes back to Python.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("native.c")
+TARGET = SOURCE.parent.parent / "kpy" / "wire" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
+"""CPython's own interfaces take parameters that are not used, and tables that end in a row of nothing."""
+
+
+def compile_to(target: Path, *options: str) -> None:
+    """Compiles the module into this file. Raises CalledProcessError, after the compiler has said what is wrong."""
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    platform_flags = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+    include = f"-I{sysconfig.get_path('include')}"
+    flags = ["-std=c11", "-O2", "-fPIC", "-shared", *WARNINGS, *platform_flags, include, *options]
+    subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(target)], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m protocol.native", description="Compiles kpy.wire's accelerator.")
+    parser.add_argument("--remove", action="store_true", help="remove what was compiled before")
+    if parser.parse_args().remove:
+        TARGET.unlink(missing_ok=True)
+        return 0
+    # Linked aside and moved into place, so that a broker that has the old one loaded keeps it.
+    fresh = TARGET.with_suffix(".new")
+    compile_to(fresh)
+    fresh.replace(TARGET)
+    print(TARGET)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
