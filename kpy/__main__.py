@@ -14,11 +14,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from kpy.cli.start import start
 
             return start(options)
+        if options.command == "decode":
+            from kpy.cli.decode import decode
+
+            return decode(options)
+        if options.command == "proxy":
+            from kpy.cli.proxy import proxy
+
+            return proxy(options)
         from kpy.cli.print_config import print_config
 
         return print_config(options)
     except KeyboardInterrupt:
-        # Ctrl-C before the broker listens for signals; there is nothing to stop yet.
+        # Ctrl-C before the broker listens for signals, or in a command that has nothing to stop.
         return 130
 
 

@@ -39,6 +39,45 @@ Show the configuration a broker would start with, and where each value comes fro
 is a server.properties file: what is set, and where kpy's defaults differ from Apache Kafka's."""
 
 
+_DECODE: Final = """\
+Show the requests and responses in hex text, a file of frames or a network capture, with the names of
+APIs, fields and error codes. What the input is shows in its first bytes."""
+
+_DECODE_EXAMPLES: Final = """\
+examples:
+  tcpdump -i lo -w - port 9092 | kpy decode -
+  kpy decode capture.pcapng --records
+  kpy decode --hex frame.txt                  plain hex, xxd or hexdump -C; the size in front may be missing
+  kpy decode --request Metadata 12 response.bin
+
+Frames of a capture are matched to their connection, and so responses to their requests. Elsewhere a
+frame that answers none of the requests before it is taken for a request, unless --request says to
+what it is the response (repeat it for several, in order; the last one stands for all that follow).
+
+Exit code: 0 everything was decoded, 1 not everything, 2 wrong arguments."""
+
+_PROXY: Final = """\
+Stand between clients and a Kafka broker, and show what they say to each other as it happens."""
+
+_PROXY_EXAMPLES: Final = """\
+examples:
+  kpy proxy --listen localhost:19092 --upstream localhost:9092
+  kpy proxy --listen 0.0.0.0:19092 --upstream broker.example.com:9092 --records
+
+Clients learn from the brokers where to connect, and would go there past the proxy. So addresses in the
+answers (Metadata, FindCoordinator, DescribeCluster, Produce, Fetch and their like) are replaced by ones
+of this proxy, which opens a port of its own for every further broker that it sees. What is shown is
+what the brokers said. TLS is passed on unread, and then so are the addresses.
+
+Ctrl-C ends it."""
+
+_FORMATS: Final = (
+    ("hex", "the input is hex text"),
+    ("frames", "the input is frames with their sizes in front"),
+    ("pcap", "the input is a network capture, pcap or pcapng"),
+)
+
+
 class Options(argparse.Namespace):
     """What the command line said."""
 
@@ -57,6 +96,13 @@ class Options(argparse.Namespace):
     quiet: bool
     # Of `config print`.
     every_key: bool
+    # Of `decode` and `proxy`.
+    input: str
+    input_format: str | None
+    requests: list[list[str]]
+    upstream: str
+    show_records: bool
+    color: str
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -80,8 +126,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     _add_settings(show)
     show.add_argument("--all", action="store_true", dest="every_key", help="every key, with what it is for")
 
+    _add_decode(commands.add_parser)
+    _add_proxy(commands.add_parser)
+
     options = parser.parse_args(arguments, Options())
-    if options.file and options.config:
+    if options.command in ("start", "config print") and options.file and options.config:
         parser.error("give one configuration file, not two")
     return options
 
@@ -97,6 +146,41 @@ def _add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def _add_decode(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    decode = _add_command(add_parser, "decode", "show captured requests and responses", _DECODE, _DECODE_EXAMPLES)
+    decode.set_defaults(command="decode")
+    decode.add_argument(
+        "input", nargs="?", default="-", metavar="FILE", help="what to read (default: -, which is stdin)"
+    )
+    formats = decode.add_mutually_exclusive_group()
+    for name, meaning in _FORMATS:
+        formats.add_argument(f"--{name}", action="store_const", const=name, dest="input_format", help=meaning)
+    decode.add_argument(
+        "--request",
+        nargs=2,
+        action="append",
+        default=[],
+        dest="requests",
+        metavar=("API", "VERSION"),
+        help="the frames are responses to this request, by key or name",
+    )
+    _add_output(decode)
+
+
+def _add_proxy(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    proxy = _add_command(add_parser, "proxy", "show what a client and a broker say", _PROXY, _PROXY_EXAMPLES)
+    proxy.set_defaults(command="proxy")
+    proxy.add_argument("--listen", required=True, metavar="HOST:PORT", help="where clients connect; port 0 finds one")
+    proxy.add_argument("--upstream", required=True, metavar="HOST:PORT", help="the broker")
+    _add_output(proxy)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", action="store_true", dest="show_records", help="show the records in batches too")
+    colors = ("auto", "always", "never")
+    parser.add_argument("--color", choices=colors, default="auto", help="default: on terminals, unless NO_COLOR is set")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
