@@ -25,7 +25,7 @@ from kpy.api.fetch_sessions import FetchSessions
 from kpy.api.registry import Dispatcher
 from kpy.config import BrokerConfig
 from kpy.config_checks import parse_connection_overrides
-from kpy.coordinator import CoordinatorConfig, GroupCoordinator
+from kpy.coordinator import OFFSETS_TOPIC, CoordinatorConfig, GroupCoordinator
 from kpy.errors import StorageError
 from kpy.group.turn import GroupConfig
 from kpy.metadata.cluster import Cluster
@@ -34,7 +34,10 @@ from kpy.metadata.image import MetadataImage
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
+from kpy.replica.disk_threads import run_in_thread
 from kpy.replica.manager import ReplicaManager
+from kpy.replica.partition import Partition
+from kpy.storage.fs import Fs
 from kpy.storage.log_dirs import DiskJob, LogDirs
 from kpy.topic_config import topic_config
 
@@ -50,9 +53,12 @@ Started = Callable[[list[tuple[str, str, int]]], None]
 """Told, for each listener, its name and the host and port that clients are to use."""
 
 
-async def serve(config: BrokerConfig, *, started: Started) -> None:
-    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use."""
-    with opened(config, now_ms) as (broker, log_dirs), ExitStack() as sockets:
+async def serve(config: BrokerConfig, *, started: Started, fs: Fs | None = None) -> None:
+    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use.
+
+    `fs` stands in for the disk under the logs.
+    """
+    with opened(config, now_ms, fs) as (broker, log_dirs), ExitStack() as sockets:
         listening = {
             endpoint.name: [
                 sockets.enter_context(sock)
@@ -85,7 +91,7 @@ def now_ms() -> int:
 
 
 @contextmanager
-def opened(config: BrokerConfig, clock: Callable[[], int]) -> Generator[tuple[Broker, LogDirs]]:
+def opened(config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None) -> Generator[tuple[Broker, LogDirs]]:
     """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
     rng = random.SystemRandom()
     for directory in config.data_dirs:
@@ -103,6 +109,7 @@ def opened(config: BrokerConfig, clock: Callable[[], int]) -> Generator[tuple[Br
                 cluster.image.topics[topic].configs if topic in cluster.image.topics else {}, current
             ),
             rng=rng,
+            fs=fs,
             producer_expiration_ms=config.producer_id_expiration_ms,
         )
         try:
@@ -125,11 +132,15 @@ def _assemble(
     config: BrokerConfig, cluster: Cluster, log_dirs: LogDirs, rng: random.Random, clock: Callable[[], int]
 ) -> Broker:
     replicas = ReplicaManager(
-        log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock
+        log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
     )
     groups = GroupCoordinator(replicas, cluster, _coordinator_config(config), rng, clock)
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     broker = Broker(config, cluster, replicas, groups, sessions, clock, rng)
+
+    def committed(partition: Partition) -> None:
+        if partition.topic == OFFSETS_TOPIC:
+            groups.committed(partition.partition)
 
     def follow(image: MetadataImage) -> None:
         changed = _with_dynamic_configs(broker.config, image)
@@ -142,6 +153,7 @@ def _assemble(
     if not log_dirs.was_clean:
         cluster.start_leader_epochs()
     cluster.on_change = follow
+    replicas.on_commit = committed
     follow(cluster.image)
     return broker
 

@@ -6,6 +6,7 @@ is only made durable by `sync`, which a flush calls before the recovery point ma
 power cut takes away can then be read again from the batches above the recovery point.
 """
 
+import os
 from bisect import bisect_right
 
 from kpy.storage.checkpoints import read_epochs, write_epochs
@@ -42,6 +43,7 @@ class LeaderEpochs:
         if self._unsynced:
             self._unsynced = False
             File(self._fs, self._path).sync()
+            self._fs.sync_dir(os.path.dirname(self._path))
 
     def moved_to(self, path: str) -> None:
         self._path = path

@@ -10,6 +10,7 @@ be called in the thread that owns the logs. `carry_out` does both at once.
 """
 
 import logging
+import os
 import random
 import re
 import time
@@ -178,6 +179,7 @@ class LogDirs:
         self.cluster_id = cluster_id or ids.to_text(ids.new_id(self._rng))
         for path, meta in found.items():
             if meta is None:
+                self._fs.sync_dir(os.path.dirname(path) or ".")
                 write_offsets(self._fs, f"{path}/{RECOVERY_POINTS}", {})
                 text = f"version=0\nbroker.id={broker_id}\ncluster.id={self.cluster_id}\n"
                 replace_file(self._fs, f"{path}/{META_PROPERTIES}", text.encode())
@@ -215,6 +217,10 @@ class LogDirs:
                 now_ms=now_ms,
             )
             log = self._add(directory, key, _topic_id_in(fs, request.directory), request)
+            if log.must_flush and (job := log.flush_job(include_active=True)):
+                # What a crash of the process left in the page cache is going to be read.
+                job.run()
+                log.flushed(job)
             log.high_watermark = high_watermarks.get(key, 0)
 
     def _add(self, directory: _Directory, key: TopicPartition, topic_id: bytes, request: LoadRequest) -> Log:
