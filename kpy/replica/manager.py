@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
 from kpy.metadata.image import MetadataImage, TopicImage
+from kpy.replica.cold_reads import ColdReads
 from kpy.replica.group_commit import GroupCommit, RunInThread
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import Purgatory
@@ -35,6 +36,7 @@ class ReplicaManager:
         """None stands for a partition whose disk failed before it had a log."""
         self._applied: Mapping[str, TopicImage] = {}
         self._group_commit = GroupCommit(run_in_thread)
+        self.cold_reads = ColdReads(run_in_thread)
         self.purgatory = Purgatory()
         self.on_commit: Callable[[Partition], None] = _nobody_waits
         """Told when the high watermark of a partition has moved later than with the append."""

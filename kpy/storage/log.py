@@ -282,7 +282,7 @@ class Log:
             active = self._active
             if offset >= active.base_offset:
                 return active.read(offset, max_bytes, max_offset, end_offset, min_one_batch)
-            for segment, segment_end in self._from(offset):
+            for segment, segment_end in self.segments_from(offset):
                 region = segment.read(offset, max_bytes, max_offset, segment_end, min_one_batch)
                 if region is not None or segment_end >= max_offset or segment.position_of(offset) is not None:
                     return region
@@ -290,14 +290,14 @@ class Log:
             self._fail(error)
         return None
 
-    def _from(self, offset: int) -> Iterator[tuple[Segment, int]]:
+    def segments_from(self, offset: int) -> Iterator[tuple[Segment, int]]:
         """The segments from the one that holds `offset` on, each with the offset where it ends."""
         slot = max(0, bisect_right(self._bases, offset) - 1)
         return zip(self._segments[slot:], [*self._bases[slot + 1 :], self.log_end_offset], strict=True)
 
     def read_batches(self, start_offset: int, end_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each batch that has records in [start_offset, end_offset), for replay."""
-        for segment, segment_end in self._from(start_offset):
+        for segment, segment_end in self.segments_from(start_offset):
             if segment.base_offset >= end_offset or segment_end <= start_offset:
                 continue
             position = segment.position_of(start_offset)
@@ -312,7 +312,7 @@ class Log:
         """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""
         found: list[AbortedTxn] = []
         with self._disk:
-            for segment, _ in self._from(start_offset):
+            for segment, _ in self.segments_from(start_offset):
                 for txn in segment.txn_index.read():
                     if txn.last_offset >= start_offset and txn.first_offset < end_offset:
                         found.append(txn)
@@ -454,7 +454,7 @@ class Log:
         if end_offset <= self.recovery_point:
             return None
         # From the record before the recovery point: the segment that ends there was given its indexes when it rolled.
-        segments = [each for each, _ in self._from(self.recovery_point - 1) if each.base_offset < end_offset]
+        segments = [each for each, _ in self.segments_from(self.recovery_point - 1) if each.base_offset < end_offset]
         return self._unsynced.job(segments, self.leader_epochs, end_offset, lambda: self.is_offline)
 
     def flushed(self, job: FlushJob) -> None:
@@ -462,8 +462,8 @@ class Log:
         self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
         self._unsynced.synced(job)
 
-    def flush_failed(self, error: OSError) -> None:
-        """The job has failed: nobody knows what is on the disk, and the log directory goes offline."""
+    def disk_failed(self, error: OSError) -> None:
+        """A job in another thread has failed: nobody knows what is on the disk, and the log directory goes offline."""
         self._on_disk_error(error)
 
     def flush(self) -> None:

@@ -280,7 +280,7 @@ def test_remembered_positions_are_bounded(log: Log) -> None:
         append(log, 1)
     for offset in range(200):
         assert read(log, offset, max_bytes=1) == [offset]
-    assert len(log.segments()[0]._positions) <= segment_module.MAX_REMEMBERED_POSITIONS
+    assert len(log.segments()[0].positions) <= segment_module.MAX_REMEMBERED_POSITIONS
 
 
 def test_region_stays_readable_after_its_segment_is_deleted(log: Log) -> None:
