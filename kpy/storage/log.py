@@ -137,7 +137,7 @@ class Log:
     def start_leader_epoch(self, epoch: int) -> None:
         """Note that a new leader begins at the log end, even if it never appends. ApiError KAFKA_STORAGE_ERROR."""
         with self._disk:
-            self.leader_epochs.assign(epoch, self.log_end_offset)
+            self.leader_epochs.begin(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
         return list(self._segments)
@@ -237,7 +237,7 @@ class Log:
                 or segment.is_index_full(config.segment_index_bytes)
             ):
                 segment = self._roll(base_offset)
-            if leader_epoch > self.leader_epochs.latest_epoch:
+            if leader_epoch > self.leader_epochs.saved_epoch:
                 self.leader_epochs.assign(leader_epoch, base_offset)
             segment.append(buffers, size, last_offset, max_timestamp)
             self.log_end_offset = last_offset + 1
