@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +184,8 @@ class LogDirs:
         self.cluster_id = cluster_id or ids.to_text(ids.new_id(self._rng))
         for path, meta in found.items():
             if meta is None:
-                self._fs.sync_dir(os.path.dirname(path) or ".")
+                with suppress(PermissionError):  # Whoever may not open the parent has not just made its entry.
+                    self._fs.sync_dir(os.path.dirname(path) or ".")
                 write_offsets(self._fs, f"{path}/{RECOVERY_POINTS}", {})
                 text = f"version=0\nbroker.id={broker_id}\ncluster.id={self.cluster_id}\n"
                 replace_file(self._fs, f"{path}/{META_PROPERTIES}", text.encode())
