@@ -1,9 +1,10 @@
 """Produce (0), versions 0-13.
 
 Appends one batch a partition and answers when it is in the log: at once for acks=1, and for acks=all too while a
-partition has a single replica. acks=0 gets no answer; an error then closes the connection, which is how its client
-learns of it. Versions 0-2 carry message sets of the old formats, which are converted (records/validate.py). Version
-13 names topics by id.
+partition has a single replica. Where flush.messages demands it, both wait until it is on disk, in all partitions of
+the request (replica/group_commit.py); a disk that fails then is told as KAFKA_STORAGE_ERROR. acks=0 gets no answer; an
+error then closes the connection, which is how its client learns of it. Versions 0-2 carry message sets of the old
+formats, which are converted (records/validate.py). Version 13 names topics by id.
 
 The request's records lie in the connection's receive buffer: they are in the log when this returns, and nothing keeps
 them.
@@ -12,11 +13,15 @@ Deviations: records that are null are refused with INVALID_RECORD, where Apache 
 not served yet: a transactional batch is refused. KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids).
 """
 
+from functools import partial
+
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
+from kpy.pending import Pending
 from kpy.records.validate import InvalidRecords, validate_produced
+from kpy.replica.partition import Partition
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -31,7 +36,12 @@ TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 
 
-def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceResponse | None:
+Unflushed = list[tuple[Partition, PartitionProduceResponse]]
+
+
+def produce(
+    request: ProduceRequest, client: Client, broker: Broker
+) -> ProduceResponse | Pending[ProduceResponse] | None:
     acks = request.acks
     refused = None
     if acks not in (-1, 0, 1):
@@ -41,6 +51,7 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceR
     now_ms = broker.now_ms()
     failed: ErrorCode | None = None
     answers: list[TopicProduceResponse] = []
+    unflushed: Unflushed = []
     for topic in request.topic_data:
         name = topic.name
         error = refused
@@ -52,7 +63,7 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceR
         partitions: list[PartitionProduceResponse] = []
         for data in topic.partition_data:
             if error is None:
-                answer = _append(name, data, acks, client.version, broker, now_ms)
+                answer = _append(name, data, acks, client.version, broker, now_ms, unflushed)
             else:
                 answer = PartitionProduceResponse(data.index, error, -1)
             if answer.error_code:
@@ -63,13 +74,41 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceR
         if failed is not None:
             raise WireError(f"produce with acks=0 of {client.client_id!r} failed: {failed.name}")
         return None
-    return ProduceResponse(answers)
+    response = ProduceResponse(answers)
+    return _answer_when_flushed(response, unflushed) if unflushed else response
+
+
+def _answer_when_flushed(response: ProduceResponse, unflushed: Unflushed) -> Pending[ProduceResponse]:
+    """The answer, when every partition in `unflushed` is on disk or has failed."""
+    pending: Pending[ProduceResponse] = Pending()
+    left = len(unflushed)
+
+    def told(answer: PartitionProduceResponse, error: ErrorCode) -> None:
+        nonlocal left
+        left -= 1
+        if error:
+            answer.error_code, answer.base_offset, answer.log_append_time_ms = error, -1, -1
+        if left == 0:
+            pending.complete(response)
+
+    for partition, answer in unflushed:
+        partition.when_flushed(partial(told, answer))
+    return pending
 
 
 def _append(
-    topic: str, data: PartitionProduceData, acks: int, version: int, broker: Broker, now_ms: int
+    topic: str,
+    data: PartitionProduceData,
+    acks: int,
+    version: int,
+    broker: Broker,
+    now_ms: int,
+    unflushed: Unflushed,
 ) -> PartitionProduceResponse:
-    """Validates and appends one partition's records. Errors found in them name the real log start offset, others -1."""
+    """Validates and appends one partition's records; its answer, which waits if it is added to `unflushed`.
+
+    Errors found in the records name the real log start offset, others -1.
+    """
     records = data.records
     log_start_offset = -1
     try:
@@ -88,6 +127,9 @@ def _append(
         return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, wrong, error.message)
     except ApiError as error:
         return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, [], error.message)
-    return PartitionProduceResponse(
+    answer = PartitionProduceResponse(
         data.index, ErrorCode.NONE, info.base_offset, info.log_append_time_ms, info.log_start_offset
     )
+    if partition.unflushed:
+        unflushed.append((partition, answer))
+    return answer
