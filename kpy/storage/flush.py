@@ -11,7 +11,8 @@ from kpy.storage.segment import Segment
 class FlushJob(NamedTuple):
     """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`.
 
-    `files` and `directories` are those with changes that have never been synced.
+    `files` and `directories` are those with changes that have never been synced. With `includes_active`, the last
+    segment was being appended to, and its indexes are left out.
     """
 
     fs: Fs
@@ -20,7 +21,16 @@ class FlushJob(NamedTuple):
     files: list[str]
     directories: list[str]
     end_offset: int
+    includes_active: bool
     is_gone: Callable[[], bool]
+
+    def durable_end(self, active: Segment) -> int:
+        """Below it nothing needs recovery, once the job has run and `active` is the log's active segment.
+
+        A segment that was rolled meanwhile has left its indexes to the files, unsynced.
+        """
+        has_rolled = self.includes_active and self.segments and self.segments[-1] is not active
+        return self.segments[-1].base_offset if has_rolled else self.end_offset
 
     def run(self) -> None:
         """Sync everything. A log that is deleted meanwhile needs nothing; else failures are OSErrors, and final."""

@@ -192,10 +192,8 @@ class Log:
             header = read_header(records, position)
             base_offset, last_offset = header.base_offset, header.last_offset
             if base_offset < self.log_end_offset:
-                raise ApiError(
-                    ErrorCode.OFFSET_OUT_OF_RANGE,
-                    f"Offset {base_offset} in an append is less than the next offset {self.log_end_offset}",
-                )
+                message = f"Offset {base_offset} in an append is less than the next offset {self.log_end_offset}"
+                raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, message)
             batch = records[position : position + header.size_bytes]
             self._write(
                 [batch],
@@ -265,10 +263,8 @@ class Log:
         """
         end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= end_offset:
-            raise ApiError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"Offset {offset} is outside {self.log_start_offset}..{end_offset} of {self.topic}-{self.partition}",
-            )
+            bounds = f"{self.log_start_offset}..{end_offset} of {self.topic}-{self.partition}"
+            raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, f"Offset {offset} is outside {bounds}")
         if self.is_offline:
             self._refuse()
         if offset >= max_offset or offset == end_offset:
@@ -335,6 +331,10 @@ class Log:
 
     def _roll(self, base_offset: int) -> Segment:
         self._active.become_inactive()
+        if self.recovery_point >= base_offset:
+            # No flush comes by this segment again, and recovery trusts it: its indexes must be durable now.
+            self._active.flush()
+            self._fs.sync_dir(self._directory)
         self._snapshots.take(base_offset, self.producer_state)
         self._snapshots.keep_only(self._bases)
         segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
@@ -388,16 +388,17 @@ class Log:
         return due
 
     def advance_log_start_offset(self, offset: int) -> None:
-        """Hide the records below `offset` (KIP-107). Raises ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
+        """Hide the records below `offset` (KIP-107). ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
         if offset > self._high_watermark:
             raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{offset} is beyond the high watermark")
         if offset > self.log_start_offset:
-            self._move_log_start(offset)
+            with self._disk:
+                self._move_log_start(offset)
 
     def _move_log_start(self, offset: int) -> None:
         self.log_start_offset = offset
         self.leader_epochs.truncate_from_start(offset)
-        self.recovery_point = max(self.recovery_point, offset)
+        self.recovery_point = max(self.recovery_point, self._bases[0])
 
     def truncate_to(self, offset: int) -> None:
         """Drop every batch that has records at or above `offset`; a no-op at or above the log end.
@@ -413,6 +414,7 @@ class Log:
             keep = bisect_right(self._bases, offset)
             for segment in reversed(self._segments[keep:]):
                 segment.remove()
+            self._fs.sync_dir(self._directory)  # They must not come back behind what is appended next.
             del self._segments[keep:], self._bases[keep:]
             self._active = self._segments[-1]
             offset = self._active.truncate_to(offset)
@@ -453,14 +455,12 @@ class Log:
         if end_offset <= self.recovery_point:
             return None
         segments = [segment for segment, _ in self._from(self.recovery_point) if segment.base_offset < end_offset]
-        files, directories = list(self._unsynced_files), list(self._unsynced_directories)
-        return FlushJob(
-            self._fs, segments, self.leader_epochs, files, directories, end_offset, is_gone=lambda: self.is_offline
-        )
+        unsynced = self.leader_epochs, list(self._unsynced_files), list(self._unsynced_directories)
+        return FlushJob(self._fs, segments, *unsynced, end_offset, include_active, lambda: self.is_offline)
 
     def flushed(self, job: FlushJob) -> None:
         """The job has run: recovery need not look below its end."""
-        self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
+        self.recovery_point = max(self.recovery_point, min(job.durable_end(self._active), self.log_end_offset))
         self._unsynced_files = [each for each in self._unsynced_files if each not in job.files]
         self._unsynced_directories = [each for each in self._unsynced_directories if each not in job.directories]
 
