@@ -4,7 +4,6 @@ The system calls of a real broker fail by strace (EIO), or find a real file syst
 disk everything that was acknowledged is there.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 import trio
 from raw_client import TEST_SECONDS, RawClient, batch, error_name
 
-from compat.harness import require_tool, wait_until
+from compat.harness import require_root, require_tool, wait_until
 from kpy.records.batch import iter_batches, iter_records
 
 DIRECTORIES = ("first", "second")
@@ -134,8 +133,7 @@ def test_a_failing_disk_is_told_to_the_client_and_the_other_directory_goes_on(tm
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """The root of two data directories, of which the second is a file system of 1 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("to mount a small file system needs root")
+    require_root("mounting a small file system")
     path = tmp_path / DIRECTORIES[1]
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], check=True)

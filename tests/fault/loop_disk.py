@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from compat.harness import require_tool
+from compat.harness import require_root, require_tool, unavailable
 
 FS_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSHING_THE_JOURNAL = 2
@@ -47,11 +45,9 @@ class LoopDisk:
 @contextmanager
 def loop_disk(work_dir: Path) -> Iterator[LoopDisk]:
     """Skips the test where it cannot be; fails it where CI=true promises a complete machine."""
-    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
-        reason = "a power cut needs root and loop devices"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_root("a power cut")
+    if not Path("/dev/loop-control").exists():
+        unavailable("a power cut needs loop devices")
     disk = LoopDisk(work_dir)
     try:
         yield disk
