@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -136,19 +136,25 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20
 def require_tool(name: str) -> str:
     """The path of a command; without it the test is skipped, or fails where CI=true promises a complete machine."""
     path = shutil.which(name)
-    if path is not None:
-        return path
-    reason = f"{name} is not installed: run compat/toolchains.sh"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if path is None:
+        unavailable(f"{name} is not installed: run compat/toolchains.sh")
+    return path
 
 
 def require_module(name: str) -> None:
     """The same for a Python module that a client needs for a codec and that is not installed with it."""
-    if importlib.util.find_spec(name) is not None:
-        return
-    reason = f"the Python module {name} is not installed"
+    if importlib.util.find_spec(name) is None:
+        unavailable(f"the Python module {name} is not installed")
+
+
+def require_root(purpose: str) -> None:
+    """The same for what only root may do."""
+    if os.geteuid() != 0:
+        unavailable(f"{purpose} needs root")
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skips the test, or fails it where CI=true promises a complete machine."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -28,9 +28,9 @@ ZOOKEEPER_MODE = Backend(_command, frozenset({0, 128 + signal.SIGTERM}))
 
 
 @contextmanager
-def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterator[BrokerProcess]:
-    """A started broker with a ZooKeeper of its own."""
-    zookeeper_port = free_port()
+def running_zookeeper(work_dir: Path) -> Iterator[str]:
+    """A started ZooKeeper; what `zookeeper.connect` is to be."""
+    port = free_port()
     work_dir.mkdir()
     with (work_dir / "zookeeper.log").open("ab") as log:
         zookeeper = subprocess.Popen(
@@ -39,7 +39,7 @@ def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterato
                 "-Dzookeeper.admin.enableServer=false",
                 "-Dzookeeper.forceSync=no",
                 "org.apache.zookeeper.server.ZooKeeperServerMain",
-                str(zookeeper_port),
+                str(port),
                 str(work_dir / "zookeeper"),
             ),
             stdin=subprocess.DEVNULL,
@@ -47,15 +47,20 @@ def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterato
             stderr=subprocess.STDOUT,
         )
     try:
-        broker = BrokerProcess(
-            work_dir, {**settings, "zookeeper.connect": f"127.0.0.1:{zookeeper_port}"}, ZOOKEEPER_MODE
-        )
+        yield f"127.0.0.1:{port}"
+    finally:
+        zookeeper.kill()
+        zookeeper.wait(STOP_TIMEOUT_S)
+
+
+@contextmanager
+def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterator[BrokerProcess]:
+    """A started broker with a ZooKeeper of its own."""
+    with running_zookeeper(work_dir) as connect:
+        broker = BrokerProcess(work_dir, {**settings, "zookeeper.connect": connect}, ZOOKEEPER_MODE)
         broker.start()
         try:
             yield broker
         finally:
             # Nobody reads its data again, and to give up hundreds of partitions in good order takes it half a minute.
             broker.kill()
-    finally:
-        zookeeper.kill()
-        zookeeper.wait(STOP_TIMEOUT_S)

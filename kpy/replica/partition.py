@@ -123,7 +123,7 @@ class Partition:
             )
         info = log.append_as_leader(batch, self.leader_epoch, now_ms)
         if not info.is_duplicate:
-            if log.log_end_offset - log.recovery_point < log.config.flush_messages:
+            if log.log_end_offset - log.flushed_offset < log.config.flush_messages:
                 log.high_watermark = log.log_end_offset
                 if self.waiting:
                     self._purgatory.appended(self, len(batch.data))
@@ -145,7 +145,7 @@ class Partition:
         unflushed = self.unflushed
         readable_bytes = 0
         told: list[Told] = []
-        while unflushed and unflushed[0].end_offset - log.recovery_point < log.config.flush_messages:
+        while unflushed and unflushed[0].end_offset - log.flushed_offset < log.config.flush_messages:
             append = unflushed.popleft()
             log.high_watermark = max(log.high_watermark, append.end_offset)
             readable_bytes += append.size_bytes

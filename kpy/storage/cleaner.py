@@ -80,6 +80,9 @@ class CleanTask:
         """Write the `.cleaned` files. Raises CorruptBatchError, ApiError for damaged records, and OSError."""
         interval = self.config.index_interval_bytes
         segments = [Segment.attach(self.fs, self.directory, base, interval) for base in self.base_offsets]
+        for segment in segments:
+            # A power cut must not take the record that supersedes another, once a copy without the other is durable.
+            segment.file.sync()
         offsets = _OffsetMap(self.max_map_entries)
         _map_dirty_part(self, segments, offsets)
         end_offset = offsets.latest_offset + 1
@@ -225,7 +228,8 @@ class _Transactions:
 
 def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMap) -> None:
     """Read keys from the first dirty offset on, until the end of the round or until the map is full."""
-    transactions = _Transactions(task.aborted)
+    # The marker of a transaction that was over before is not met here, so it would never end.
+    transactions = _Transactions([txn for txn in task.aborted if txn.last_offset >= task.first_dirty_offset])
     for segment, segment_end in _with_ends(segments, task.end_offset):
         if segment_end <= task.first_dirty_offset:
             continue

@@ -36,7 +36,8 @@ class SyncGate:
 class FlushJob(NamedTuple):
     """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`.
 
-    `files` and `directories` are those with changes that have never been synced.
+    `files` and `directories` are those with changes that have never been synced. With `includes_active`, the last
+    segment was being appended to, and its indexes are left out.
     """
 
     gate: SyncGate
@@ -46,7 +47,16 @@ class FlushJob(NamedTuple):
     end_offset: int
     files: dict[str, int]
     directories: dict[str, int]
+    includes_active: bool
     is_gone: Callable[[], bool]
+
+    def durable_end(self, active: Segment) -> int:
+        """Below it nothing needs recovery, once the job has run and `active` is the log's active segment.
+
+        A segment that was rolled meanwhile has left its indexes to the files, unsynced.
+        """
+        has_rolled = self.includes_active and self.segments and self.segments[-1] is not active
+        return self.segments[-1].base_offset if has_rolled else self.end_offset
 
     def run(self) -> None:
         """Sync everything. A log that is deleted meanwhile needs nothing; else failures are OSErrors, and final."""
@@ -90,11 +100,16 @@ class Unsynced:
         self._directories[directory] = self._changes
 
     def job(
-        self, segments: list[Segment], leader_epochs: LeaderEpochs, end_offset: int, is_gone: Callable[[], bool]
+        self,
+        segments: list[Segment],
+        leader_epochs: LeaderEpochs,
+        end_offset: int,
+        includes_active: bool,
+        is_gone: Callable[[], bool],
     ) -> FlushJob:
         """The job that syncs all this together with the segments and leader epochs of the log."""
-        files, directories = dict(self._files), dict(self._directories)
-        return FlushJob(self._gate, self._fs, segments, leader_epochs, end_offset, files, directories, is_gone)
+        names = dict(self._files), dict(self._directories)
+        return FlushJob(self._gate, self._fs, segments, leader_epochs, end_offset, *names, includes_active, is_gone)
 
     def synced(self, job: FlushJob) -> None:
         self._files = dict(self._files.items() - job.files.items())

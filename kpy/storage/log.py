@@ -77,7 +77,7 @@ class Log:
         self.leader_epochs = loaded.leader_epochs
         self.producer_state = loaded.producer_state
         self.log_start_offset, self.log_end_offset = loaded.log_start_offset, loaded.log_end_offset
-        self.recovery_point = loaded.recovery_point
+        self.recovery_point = self.flushed_offset = loaded.recovery_point
         self.flushed_ms = 0
         self.truncated_to = LONG_MAX
         """The lowest offset of any truncation since compaction was last planned, which counts on what is below."""
@@ -102,7 +102,7 @@ class Log:
     @property
     def must_flush(self) -> bool:
         """Whether flush.messages records wait to be made durable: then nothing more is acknowledged before they are."""
-        return self.log_end_offset - self.recovery_point >= self.config.flush_messages
+        return self.log_end_offset - self.flushed_offset >= self.config.flush_messages
 
     @property
     def size_bytes(self) -> int:
@@ -199,10 +199,8 @@ class Log:
             header = read_header(records, position)
             base_offset, last_offset = header.base_offset, header.last_offset
             if base_offset < self.log_end_offset:
-                raise ApiError(
-                    ErrorCode.OFFSET_OUT_OF_RANGE,
-                    f"Offset {base_offset} in an append is less than the next offset {self.log_end_offset}",
-                )
+                message = f"Offset {base_offset} in an append is less than the next offset {self.log_end_offset}"
+                raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, message)
             batch = records[position : position + header.size_bytes]
             self._write(
                 [batch],
@@ -270,10 +268,8 @@ class Log:
         """
         end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= end_offset:
-            raise ApiError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"Offset {offset} is outside {self.log_start_offset}..{end_offset} of {self.topic}-{self.partition}",
-            )
+            bounds = f"{self.log_start_offset}..{end_offset} of {self.topic}-{self.partition}"
+            raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, f"Offset {offset} is outside {bounds}")
         if self.is_offline:
             self._refuse()
         if offset >= max_offset or offset == end_offset:
@@ -340,13 +336,16 @@ class Log:
 
     def _roll(self, base_offset: int) -> Segment:
         self._active.become_inactive()
+        if self.recovery_point >= base_offset:
+            # No flush comes by this segment again, and recovery trusts it: its indexes must be durable now.
+            self._active.flush()
+            self._fs.sync_dir(self._directory)
         self._snapshots.take(base_offset, self.producer_state)
         self._snapshots.keep_only(self._bases)
         segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
         self._segments.append(segment)
         self._bases.append(base_offset)
-        self._active = segment
-        self._roll_jitter_ms = self._new_jitter()
+        self._active, self._roll_jitter_ms = segment, self._new_jitter()
         self._unsynced.note_names_in(self._directory)
         return segment
 
@@ -393,16 +392,18 @@ class Log:
         return due
 
     def advance_log_start_offset(self, offset: int) -> None:
-        """Hide the records below `offset` (KIP-107). Raises ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
+        """Hide the records below `offset` (KIP-107). ApiError OFFSET_OUT_OF_RANGE above the high watermark."""
         if offset > self._high_watermark:
             raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{offset} is beyond the high watermark")
         if offset > self.log_start_offset:
-            self._move_log_start(offset)
+            with self._disk:
+                self._move_log_start(offset)
 
     def _move_log_start(self, offset: int) -> None:
         self.log_start_offset = offset
         self.leader_epochs.truncate_from_start(offset)
-        self.recovery_point = max(self.recovery_point, offset)
+        self.recovery_point = max(self.recovery_point, self._bases[0])
+        self.flushed_offset = max(self.flushed_offset, self._bases[0])
 
     def truncate_to(self, offset: int) -> None:
         """Drop every batch that has records at or above `offset`; a no-op at or above the log end.
@@ -418,12 +419,14 @@ class Log:
             keep = bisect_right(self._bases, offset)
             for segment in reversed(self._segments[keep:]):
                 segment.remove()
+            self._fs.sync_dir(self._directory)  # They must not come back behind what is appended next.
             del self._segments[keep:], self._bases[keep:]
             self._active = self._segments[-1]
             offset = self._active.truncate_to(offset)
             self.truncated_to = min(self.truncated_to, offset)
             self.log_end_offset = offset
             self.recovery_point = min(self.recovery_point, offset)
+            self.flushed_offset = min(self.flushed_offset, offset)
             self.log_start_offset = min(self.log_start_offset, offset)
             self.high_watermark = self._high_watermark
             self.leader_epochs.truncate_from_end(offset)
@@ -440,7 +443,7 @@ class Log:
             self._snapshots.remove_from(0)
             segment = Segment.create(self._fs, self._directory, offset, self.config.index_interval_bytes)
             self._segments[:], self._bases[:], self._active = [segment], [offset], segment
-            self.log_start_offset = self.log_end_offset = self.recovery_point = offset
+            self.log_start_offset = self.log_end_offset = self.recovery_point = self.flushed_offset = offset
             self.high_watermark = offset
             self.leader_epochs.clear()
             self.producer_state.clear(offset)
@@ -453,13 +456,14 @@ class Log:
         end_offset = self.log_end_offset if include_active else self._active.base_offset
         if end_offset <= self.recovery_point:
             return None
-        # From the record before the recovery point: the segment that ends there was given its indexes when it rolled.
-        segments = [each for each, _ in self.segments_from(self.recovery_point - 1) if each.base_offset < end_offset]
-        return self._unsynced.job(segments, self.leader_epochs, end_offset, lambda: self.is_offline)
+        found = [segment for segment, _ in self.segments_from(self.recovery_point)]
+        segments = found if include_active else found[:-1]
+        return self._unsynced.job(segments, self.leader_epochs, end_offset, include_active, lambda: self.is_offline)
 
     def flushed(self, job: FlushJob) -> None:
-        """The job has run: recovery need not look below its end."""
-        self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
+        """The job has run: what it was about is on disk, and recovery need not look at most of it."""
+        self.flushed_offset = max(self.flushed_offset, min(job.end_offset, self.log_end_offset))
+        self.recovery_point = max(self.recovery_point, min(job.durable_end(self._active), self.log_end_offset))
         self._unsynced.synced(job)
 
     def disk_failed(self, error: OSError) -> None:
@@ -468,10 +472,11 @@ class Log:
 
     def flush(self) -> None:
         """Make every record durable, in this thread."""
-        with self._disk:
-            if job := self.flush_job(include_active=True):
+        job = self.flush_job(include_active=True)
+        if job is not None:
+            with self._disk:
                 job.run()
-                self.flushed(job)
+            self.flushed(job)
 
     def drop_idle_files(self) -> None:
         """Close the descriptors of the segments that nobody has used since the last call."""

@@ -228,6 +228,9 @@ class LogDirs:
                 job.run()
                 log.flushed(job)
             log.high_watermark = high_watermarks.get(key, 0)
+        if any(log.recovery_point < (recovery_points or {}).get(key, 0) for key, log in directory.logs.items()):
+            # A log has lost what was trusted. What is written in its place must not be, if the next crash comes soon.
+            directory.write_checkpoints(directory.changed_checkpoints())
 
     def _add(self, directory: _Directory, key: TopicPartition, topic_id: bytes, request: LoadRequest) -> Log:
         log = Log(

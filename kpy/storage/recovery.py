@@ -76,6 +76,9 @@ class LoadRequest:
 def load_log(request: LoadRequest) -> LoadedLog:
     """Open or recover the log in one directory. Raises StorageError for what kpy cannot read, OSError from the disk."""
     fs, directory = request.fs, request.directory
+    if not request.is_clean:
+        # What is decided here is decided by names; none of them may be another one after a power cut.
+        fs.sync_dir(directory)
     names = _finish_interrupted_work(fs, directory, fs.list(directory))
     _remove_orphaned_indexes(fs, directory, names)
     interval = request.config.index_interval_bytes
@@ -222,11 +225,21 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
         segment.remove()
     segments[-1].become_active()
     segments[-1].save_indexes()
+    _sync_trusted(request, segments[slot:])
     loaded.log_end_offset = end_offset
     if loaded.leader_epochs.entries() != [(epoch, start) for epoch, start in known_epochs if start < end_offset]:
         loaded.leader_epochs.save()
     loaded.producer_state.map_end_offset = end_offset
     loaded.snapshots.remove_from(end_offset + 1)
+
+
+def _sync_trusted(request: LoadRequest, rebuilt: list[Segment]) -> None:
+    """Make durable again what was rebuilt below the recovery point, since the next recovery trusts it."""
+    trusted = [each for each in rebuilt[:-1] if each.base_offset < (request.recovery_point or 0)]
+    for segment in trusted:
+        segment.flush()
+    if trusted:
+        request.fs.sync_dir(request.directory)
 
 
 def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool:

@@ -181,6 +181,20 @@ def test_last_batch_of_a_live_producer_stays_empty_and_restores_its_sequence(com
     reopened.close()
 
 
+def test_transaction_that_was_aborted_before_the_dirty_part_does_not_abort_the_next_one(compacted: Compacted) -> None:
+    """Its marker lies below the first dirty offset, where the round does not look for keys."""
+    compacted.append(("a", "1"))
+    begin = {"producer_id": 5, "producer_epoch": 0, "transactional": True}
+    compacted.append(("a", "aborted"), base_sequence=0, **begin)
+    compacted.end_transaction(5, abort=True)
+    compacted.clean()
+    compacted.append(("a", None), base_sequence=1, **begin)
+    compacted.end_transaction(5, abort=False)
+    compacted.append(("filler", "x" * 1000))
+    compacted.clean()
+    assert [(offset, key) for offset, key, _ in compacted.pairs()] == [(3, "a"), (5, "filler")]
+
+
 def test_aborted_records_go_and_their_marker_after_them(compacted: Compacted) -> None:
     begin = {"producer_id": 5, "producer_epoch": 0, "transactional": True}
     compacted.append(("a", "1"))

@@ -1,0 +1,1 @@
+"""Data directories handed from kpy to Apache Kafka 3.9.1 and back."""

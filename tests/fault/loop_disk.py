@@ -1,0 +1,60 @@
+"""A real ext4 in a file, whose power a test can cut: the kernel then drops everything that was not on the disk."""
+
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compat.harness import require_root, require_tool, unavailable
+
+FS_IOC_SHUTDOWN = 0x8004587D
+WITHOUT_FLUSHING_THE_JOURNAL = 2
+SIZE_BYTES = 256 << 20
+
+
+class LoopDisk:
+    """An ext4 file system in a file of `work_dir`, mounted at `path`. Needs root and loop devices."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self.path = work_dir / "mounted"
+        self._image = work_dir / "disk.img"
+        self.path.mkdir()
+        with self._image.open("wb") as image:
+            image.truncate(SIZE_BYTES)
+        _run(require_tool("mkfs.ext4"), "-q", str(self._image))
+        self.mount()
+
+    def mount(self) -> None:
+        _run("mount", "-o", "loop", str(self._image), str(self.path))
+
+    def cut_power(self) -> None:
+        """From now on every call fails, and nothing that is not on the disk yet gets there."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(fd, FS_IOC_SHUTDOWN, struct.pack("I", WITHOUT_FLUSHING_THE_JOURNAL))
+        finally:
+            os.close(fd)
+
+    def unmount(self) -> None:
+        _run("umount", str(self.path))
+
+
+@contextmanager
+def loop_disk(work_dir: Path) -> Iterator[LoopDisk]:
+    """Skips the test where it cannot be; fails it where CI=true promises a complete machine."""
+    require_root("a power cut")
+    if not Path("/dev/loop-control").exists():
+        unavailable("a power cut needs loop devices")
+    disk = LoopDisk(work_dir)
+    try:
+        yield disk
+    finally:
+        disk.unmount()
+
+
+def _run(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
