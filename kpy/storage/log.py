@@ -34,9 +34,6 @@ from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import DELETED_SUFFIX, Segment
 from kpy.storage.timestamps import TimestampOffset, first_at_or_after, with_max_timestamp
 
-DELETE_DIR_SUFFIX = "-delete"
-MAX_NAME_LENGTH = 255
-
 _STAMP = Struct(">qii")
 _STAMP_SIZE = _STAMP.size
 
@@ -86,10 +83,10 @@ class Log:
         self._active = loaded.segments[-1]
         self._snapshots = loaded.snapshots
         self._rng = rng
-        self._on_disk_error = on_disk_error
+        self.on_disk_error = on_disk_error
         self._disk = DiskGuard(self._fail)
         self._unsynced_directories = [directory, str(Path(directory).parent)]
-        self._unsynced_files = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
+        self._unsynced_files: list[str] = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
         self._deleted: deque[tuple[int, list[str]]] = deque()
         self._roll_jitter_ms = self._new_jitter()
 
@@ -250,7 +247,7 @@ class Log:
         """Answer for damaged bytes, which concern those who want them; or for a disk that fails, which goes offline."""
         if not isinstance(error, OSError):
             raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-        self._on_disk_error(error)
+        self.on_disk_error(error)
         message = f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
         raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, message) from error
 
@@ -487,14 +484,12 @@ class Log:
             self._snapshots.take(self.log_end_offset, self.producer_state)
             self._snapshots.keep_only(self._bases)
 
-    def rename_for_delete(self) -> None:
-        """Rename the directory to <topic>-<partition>.<32 hex>-delete; the log is not used any more."""
-        suffix = f"-{self.partition}.{self._rng.randbytes(16).hex()}{DELETE_DIR_SUFFIX}"
-        target = f"{self.dir.parent}/{self.topic[: MAX_NAME_LENGTH - len(suffix)]}{suffix}"
-        self.is_offline = True
-        with self._disk:
-            self._fs.rename(self._directory, target)
-        self._directory = target
-        self.leader_epochs.moved_to(f"{target}/{LEADER_EPOCHS}")
+    def moved_to(self, directory: str) -> None:
+        """The directory has another name now, on the same disk; open descriptors stay good."""
+        self._unsynced_files = [each.replace(self._directory, directory, 1) for each in self._unsynced_files]
+        self._unsynced_directories = [directory, str(Path(directory).parent)]
+        self._directory = directory
+        self.leader_epochs.moved_to(f"{directory}/{LEADER_EPOCHS}")
+        self._snapshots.moved_to(directory)
         for segment in self._segments:
-            segment.moved_to(target, "")
+            segment.moved_to(directory, "")
