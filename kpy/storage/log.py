@@ -11,7 +11,6 @@ A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction 
 
 import random
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
@@ -27,6 +26,7 @@ from kpy.storage.flush import FlushJob
 from kpy.storage.fs import Buffer, FileRegion, Fs
 from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
 from kpy.storage.log_config import LONG_MAX, LogConfig
+from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import ProducedBatch, parse_marker
 from kpy.storage.recovery import LoadedLog, account, replay_producers
 from kpy.storage.retention import LogBounds, expired_count
@@ -87,7 +87,7 @@ class Log:
         self._disk = DiskGuard(self._fail)
         self._unsynced_directories = [directory, str(Path(directory).parent)]
         self._unsynced_files: list[str] = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
-        self._deleted: deque[tuple[int, list[str]]] = deque()
+        self._deleted: list[tuple[int, list[str]]] = []
         self._roll_jitter_ms = self._new_jitter()
 
     @property
@@ -130,7 +130,7 @@ class Log:
             self.leader_epochs.assign(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
-        return list(self._segments)
+        return self._segments.copy()
 
     def segment_base_offsets(self) -> list[int]:
         return list(self._bases)
@@ -334,12 +334,16 @@ class Log:
         self._active.become_inactive()
         self._snapshots.take(base_offset, self.producer_state)
         self._snapshots.keep_only(self._bases)
-        segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
+        segment = self._new_segment(base_offset)
         self._segments.append(segment)
         self._bases.append(base_offset)
-        self._active = segment
-        self._roll_jitter_ms = self._new_jitter()
+        self._active, self._roll_jitter_ms = segment, self._new_jitter()
         self._note_new_names()
+        return segment
+
+    def _new_segment(self, base_offset: int) -> Segment:
+        segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
+        preallocate(self._fs, segment.file, segment.path(), self.config.preallocated_bytes)
         return segment
 
     def _new_jitter(self) -> int:
@@ -379,9 +383,8 @@ class Log:
 
     def take_due_files(self, now_ms: int) -> list[str]:
         """The files that were renamed to .deleted at least file.delete.delay.ms ago: the caller removes them."""
-        due: list[str] = []
-        while self._deleted and self._deleted[0][0] <= now_ms:
-            due += self._deleted.popleft()[1]
+        due = [path for due_ms, paths in self._deleted if due_ms <= now_ms for path in paths]
+        self._deleted = [each for each in self._deleted if each[0] > now_ms]
         return due
 
     def advance_log_start_offset(self, offset: int) -> None:
@@ -430,7 +433,7 @@ class Log:
             for segment in self._segments:
                 segment.remove()
             self._snapshots.remove_from(0)
-            segment = Segment.create(self._fs, self._directory, offset, self.config.index_interval_bytes)
+            segment = self._new_segment(offset)
             self._segments[:], self._bases[:], self._active = [segment], [offset], segment
             self.log_start_offset = self.log_end_offset = self.recovery_point = offset
             self.high_watermark = offset

@@ -26,6 +26,7 @@ from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.leader_epochs import LeaderEpochs
 from kpy.storage.log_config import LogConfig
+from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import (
@@ -284,7 +285,9 @@ def _start_anew_if_empty(request: LoadRequest, loaded: LoadedLog) -> None:
         segment.remove()
     start = loaded.log_start_offset
     interval = request.config.index_interval_bytes
-    loaded.segments = [Segment.create(request.fs, request.directory, start, interval)]
+    segment = Segment.create(request.fs, request.directory, start, interval)
+    preallocate(request.fs, segment.file, segment.path(), request.config.preallocated_bytes)
+    loaded.segments = [segment]
     loaded.leader_epochs.clear()
     loaded.producer_state.clear(start)
     loaded.snapshots.remove_from(0)
