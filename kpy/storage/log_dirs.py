@@ -42,6 +42,7 @@ from kpy.storage.log_directory import (
 )
 from kpy.storage.mover import Mover
 from kpy.storage.recovery import LoadRequest, load_log
+from kpy.storage.retention import is_kept_by_future_timestamp
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class LogDirs:
         """Whether the logs that were found are complete; if not, they were recovered and may have lost their tails."""
         self.logs: dict[TopicPartition, Log] = {}
         self.on_offline: Callable[[str, list[TopicPartition]], None] | None = None
+        self._remarked: dict[TopicPartition, int] = {}
+        """The base offset of the segment that has been remarked upon."""
         self.cleaner = CleanerManager(fs, self.fail)
         self.mover = Mover(self)
 
@@ -274,6 +277,7 @@ class LogDirs:
         directory = self.directory_of(log)
         del directory.logs[key]
         directory.cleaner_offsets.pop(key, None)
+        self._remarked.pop(key, None)
         self.cleaner.forget(key)
         return log
 
@@ -327,6 +331,15 @@ class LogDirs:
     def _apply_retention(self, log: Log, now_ms: int) -> None:
         try:
             log.delete_old_segments(now_ms)
+            oldest = log.segments()[0]
+            is_new = self._remarked.get((log.topic, log.partition)) != oldest.base_offset
+            if is_new and is_kept_by_future_timestamp(oldest, log.config, now_ms):
+                self._remarked[log.topic, log.partition] = oldest.base_offset
+                _log.warning(
+                    "%s has records of the future, up to %d ms: retention.ms keeps it, and all that follows, till then",
+                    oldest.path(),
+                    oldest.max_timestamp,
+                )
         except ApiError as error:
             _log.warning("no segments of %s-%d were deleted: %s", log.topic, log.partition, error)
 
