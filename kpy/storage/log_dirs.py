@@ -87,8 +87,7 @@ class LogDirs:
             dirs._open_directories([os.path.abspath(path) for path in paths])
             dirs._check_owner(broker_id, cluster_id)
             for directory in dirs.online():
-                with_errors = partial(dirs._load, directory, config_for, now_ms)
-                dirs._try(directory, with_errors)
+                dirs._try(directory, partial(dirs._load, directory, config_for, now_ms))
             for directory in dirs.online():
                 dirs._try(directory, partial(dirs.mover.resume, directory, config_for, now_ms))
             if not dirs.online():
@@ -284,31 +283,35 @@ class LogDirs:
     def doom(self, log: Log, now_ms: int) -> None:
         """Rename the directory of a log that has been taken out; it goes file.delete.delay.ms later."""
         directory = self.directory_of(log)
-        if self._rename_away(log, DELETE_SUFFIX):
+        if self._rename_away(log, DELETE_SUFFIX, sync=False):
             directory.doomed.append((now_ms + log.config.file_delete_delay_ms, str(log.dir)))
 
     def set_aside(self, log: Log, reason: str) -> None:
         """Rename the directory of a log that has been taken out; it stays."""
         before = log.dir
-        if self._rename_away(log, STRAY_SUFFIX):
+        if self._rename_away(log, STRAY_SUFFIX, sync=True):
             _log.warning("%s is set aside as %s, and never removed: %s", before, log.dir.name, reason)
 
-    def _rename_away(self, log: Log, suffix: str) -> bool:
+    def _rename_away(self, log: Log, suffix: str, sync: bool) -> bool:
         key = log.topic, log.partition
         log.is_offline = True
-        return self.rename(log, aside_name(key, self.new_unique(), suffix))
+        return self.rename(log, aside_name(key, self.new_unique(), suffix), sync)
 
     def new_unique(self) -> bytes:
         return self._rng.randbytes(16)
 
-    def rename(self, log: Log, name: str) -> bool:
-        """Give a log's directory another name, durably. False if the disk fails, which then is offline."""
+    def rename(self, log: Log, name: str, sync: bool = True) -> bool:
+        """Give a log's directory another name. False if the disk fails, which then is offline.
+
+        A topic's deletion does not sync: it renames many, and a power cut only sets some of them aside.
+        """
         directory = self.directory_of(log)
         target = f"{directory.path}/{name}"
         try:
             self.fs.rename(str(log.dir), target)
             log.moved_to(target)
-            self.fs.sync_dir(directory.path)
+            if sync:
+                self.fs.sync_dir(directory.path)
         except OSError as error:
             self.fail(directory.path, error)
             return False

@@ -333,3 +333,15 @@ def test_pause_of_the_cleaner_is_altered(tmp_path: Path) -> None:
 
     configs = {"cleanup_policy": "compact", "min_cleanable_dirty_ratio": "0", "segment_bytes": "200"}
     with_topic(tmp_path, test, {"log.cleaner.backoff.ms": "200", "log.cleaner.threads": "0"}, **configs)
+
+
+def test_slow_cleaner_does_not_hold_up_the_end_of_the_broker(tmp_path: Path) -> None:
+    async def test(client: RawClient) -> None:
+        await fill_with_duplicates(client, tmp_path)
+        await alter(client, cleanup_policy="compact")
+        # At one byte a second the round lasts for an hour. It has begun when a fetch of two rounds' time has ended.
+        await client.fetch("t", 6, max_wait_ms=60)
+
+    slow = {"log.cleaner.io.max.bytes.per.second": "1"}
+    with_topic(tmp_path, test, slow, segment_bytes="200", min_cleanable_dirty_ratio="0")
+    assert size_bytes(tmp_path) > 1000
