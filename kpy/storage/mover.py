@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
-from kpy.storage.checkpoints import LOG_START_OFFSETS, TopicPartition
+from kpy.storage.checkpoints import LOG_START_OFFSETS, RECOVERY_POINTS, TopicPartition
 from kpy.storage.disk_job import DiskJob
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
@@ -109,7 +109,8 @@ class Mover:
     def job(self, now_ms: int) -> DiskJob | None:
         """The next slice of the move whose turn it is; None when there is nothing to copy."""
         for key, move in list(self.moves.items()):
-            if move.is_busy or self.moves.get(key) is not move:
+            is_held_up = move.is_busy or key in self._dirs.cleaner.being_compacted
+            if is_held_up or self.moves.get(key) is not move:
                 continue
             del self.moves[key]
             self.moves[key] = move
@@ -138,10 +139,11 @@ class Mover:
         """The copy takes the log's place. It bears the log's name before the log loses it."""
         dirs, key, old, new = self._dirs, move.key, move.log, move.copy
         source = dirs.directory_of(old)
-        # Deleted records would come back, did a crash find no log start offset in the new directory.
-        save_log_start = move.target.checkpoint_job(LOG_START_OFFSETS)
-        if save_log_start is not None:
-            dirs.carry_out(save_log_start)
+        # A crash must find where the log starts in the new directory, or deleted records come back; and how far it is
+        # durable, or gaps of an earlier compaction are taken for damage.
+        checkpoint = move.target.checkpoint_job(LOG_START_OFFSETS, RECOVERY_POINTS)
+        if checkpoint is not None:
+            dirs.carry_out(checkpoint)
         if not dirs.rename(new, partition_name(key)):
             return
         new.config = old.config

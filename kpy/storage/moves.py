@@ -159,6 +159,10 @@ class Move:
             self._source_error = error
             return
         try:
+            if region.position == 0:
+                # The copy has the log's segments. Gaps that compaction has left are never in the last one, and that
+                # is the one in which recovery takes them for damage.
+                self.copy.roll()
             self._append(data)
         except ApiError as error:
             self._damage = str(error)

@@ -238,6 +238,57 @@ def test_deleted_records_stay_deleted_after_a_move_and_a_crash(dirs: LogDirs, tm
     dirs.close()
 
 
+def test_gaps_of_an_earlier_compaction_are_no_damage_after_a_move_and_a_crash(dirs: LogDirs, tmp_path: Path) -> None:
+    log = dirs.logs[KEY]
+    log.config = replace(CONFIG, cleanup_policy=frozenset({"compact"}))
+    for value in range(40):
+        data = build_batch([NewRecord(NOW_MS, b"key %d" % (value % 3), b"%d" % value)])
+        log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), 0, NOW_MS)
+    log.high_watermark = log.log_end_offset
+    log.roll()
+    dirs.clean(NOW_MS)
+    log.config = CONFIG
+    fill(log, 3)
+    begin(dirs, "b")
+    dirs.mover.move_all(NOW_MS)
+    before = values(dirs.logs[KEY])
+    dirs.close(clean=False)
+    dirs = open_dirs(tmp_path)
+    assert home(dirs) == "b"
+    assert values(dirs.logs[KEY]) == before
+    dirs.close()
+
+
+def test_copy_has_the_segments_of_the_log(dirs: LogDirs) -> None:
+    log = dirs.logs[KEY]
+    fill(log, 30)
+    bases = log.segment_base_offsets()
+    assert len(bases) > 2
+    begin(dirs, "b")
+    dirs.mover.move_all(NOW_MS)
+    assert dirs.logs[KEY].segment_base_offsets() == bases
+    dirs.close()
+
+
+def test_move_waits_for_a_round_of_compaction(dirs: LogDirs) -> None:
+    log = dirs.logs[KEY]
+    log.config = replace(CONFIG, cleanup_policy=frozenset({"compact"}))
+    for value in range(4):
+        data = build_batch([NewRecord(NOW_MS, b"key", b"%d" % value)])
+        log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), 0, NOW_MS)
+    log.high_watermark = log.log_end_offset
+    log.roll()
+    round_ = dirs.clean_job(NOW_MS)
+    assert round_ is not None
+    begin(dirs, "b")
+    assert dirs.mover.job(NOW_MS) is None
+    dirs.carry_out(round_)
+    dirs.mover.move_all(NOW_MS)
+    assert home(dirs) == "b"
+    assert values(dirs.logs[KEY]) == [b"3"]
+    dirs.close()
+
+
 def test_idempotent_producers_and_aborted_transactions_move_along(dirs: LogDirs) -> None:
     log = dirs.logs[KEY]
     append(log, producer_id=5, producer_epoch=0, base_sequence=0)
