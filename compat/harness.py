@@ -49,7 +49,9 @@ class Backend(NamedTuple):
 
 
 def _kpy_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
-    command = [sys.executable, "-m", "kpy", "start", "--listen", f"127.0.0.1:{port}", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "kpy", "start", "--listen", f"127.0.0.1:{port}"]
+    if "log.dirs" not in settings:
+        command += ["--data-dir", str(data_dir)]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     return command

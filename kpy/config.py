@@ -72,11 +72,14 @@ class BrokerConfig:
     default_replication_factor: int
     delete_topic_enable: bool
     log_cleaner_backoff_ms: int
+    log_cleaner_dedupe_buffer_size: int
     log_cleaner_delete_retention_ms: int
     log_cleaner_enable: bool
+    log_cleaner_io_max_bytes_per_second: float
     log_cleaner_max_compaction_lag_ms: int
     log_cleaner_min_cleanable_ratio: float
     log_cleaner_min_compaction_lag_ms: int
+    log_cleaner_threads: int
     log_cleanup_policy: tuple[str, ...]
     log_flush_interval_messages: int
     log_flush_interval_ms: int | None
@@ -103,6 +106,7 @@ class BrokerConfig:
     message_max_bytes: int
     min_insync_replicas: int
     num_partitions: int
+    replica_alter_log_dirs_io_max_bytes_per_second: int
     replica_high_watermark_checkpoint_interval_ms: int
     unclean_leader_election_enable: bool
 

@@ -21,8 +21,8 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 NUMBER = re.compile(r"\d{13}")
 MAX_RECORDS_BYTES = 1 << 24
 
-# Neither value nor presence of these is compared. Throttling and cluster ids are each cluster's own.
-NOT_COMPARED = frozenset({"throttle_time_ms", "cluster_id"})
+# Neither value nor presence of these is compared. Throttling, cluster ids and disks are each cluster's own.
+NOT_COMPARED = frozenset({"throttle_time_ms", "cluster_id", "log_dir", "total_bytes", "usable_bytes"})
 
 # Lists whose order no client may rely on: Apache Kafka fills them from hash maps. The key sorts them.
 UNORDERED: Mapping[str, str] = {
@@ -51,6 +51,8 @@ UNORDERED: Mapping[str, str] = {
     "OffsetDeleteResponseTopic.partitions": "partition_index",
     "TopicProduceResponse.partition_responses": "index",
     "ListOffsetsTopicResponse.partitions": "partition_index",
+    "DescribeLogDirsResult.topics": "name",
+    "DescribeLogDirsTopic.partitions": "partition_index",
 }
 
 

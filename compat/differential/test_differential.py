@@ -9,6 +9,7 @@ from compat.differential import (
     scenarios_fetch,
     scenarios_groups,
     scenarios_list_offsets,
+    scenarios_log_dirs,
     scenarios_offsets,
     scenarios_produce,
     scenarios_topics,
@@ -25,6 +26,7 @@ SCENARIOS: list[Scenario] = [
     *scenarios_produce.SCENARIOS,
     *scenarios_fetch.SCENARIOS,
     *scenarios_list_offsets.SCENARIOS,
+    *scenarios_log_dirs.SCENARIOS,
     *scenarios_groups.SCENARIOS,
     *scenarios_offsets.SCENARIOS,
 ]

@@ -44,6 +44,8 @@ TOOLS_2_8: Mapping[str, Tool] = {
     "verifiable-producer": Tool("org.apache.kafka.tools.VerifiableProducer"),
     "verifiable-consumer": Tool("org.apache.kafka.tools.VerifiableConsumer"),
     "dump-log": Tool("kafka.tools.DumpLogSegments", None),
+    "log-dirs": Tool("kafka.admin.LogDirsCommand"),
+    "delete-records": Tool("kafka.admin.DeleteRecordsCommand"),
 }
 TOOLS_3_9: Mapping[str, Tool] = {
     **TOOLS_2_8,
@@ -52,6 +54,8 @@ TOOLS_3_9: Mapping[str, Tool] = {
     "get-offsets": Tool("org.apache.kafka.tools.GetOffsetShell"),
     "console-consumer": Tool("org.apache.kafka.tools.consumer.ConsoleConsumer"),
     "consumer-perf-test": Tool("org.apache.kafka.tools.ConsumerPerformance"),
+    "log-dirs": Tool("org.apache.kafka.tools.LogDirsCommand"),
+    "delete-records": Tool("org.apache.kafka.tools.DeleteRecordsCommand"),
 }
 TOOLS_4_3: Mapping[str, Tool] = {
     **TOOLS_3_9,

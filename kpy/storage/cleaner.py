@@ -16,7 +16,7 @@ Crash safety: copies are written to `.cleaned` files and synced; the swap then r
 undoes whatever a crash leaves.
 
 `plan` and `swap_in` run in the log's thread and are quick; `CleanTask.run` works on files and numbers only and belongs
-in a worker thread.
+in a worker thread. Which log is next, how fast and with how much memory: cleaner_manager.py.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kpy.records.batch import DELETE_HORIZON, BatchHeader, Record, check_crc, iter_records, rebuild_batch
+from kpy.records.batch import DELETE_HORIZON, BatchHeader, Record, check_crc, iter_records, read_header, rebuild_batch
 from kpy.storage.fs import Fs
 from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
@@ -35,10 +35,22 @@ from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
 
 MAX_MAP_ENTRIES = 1_000_000
-"""Keys in one round's map, about 200 bytes each. A round stops where it is full, and the next goes on from there."""
+"""Keys in one round's map by default. A round stops where it is full, and the next goes on from there."""
 HASH_SIZE = 16
 WRITE_AT_ONCE_BYTES = 1 << 20
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
+
+
+@dataclass(slots=True)
+class CleanStats:
+    """What a round has done. `map_bytes` were read for the map, `read_bytes` for the copies."""
+
+    map_bytes: int = 0
+    map_entries: int = 0
+    read_bytes: int = 0
+    read_records: int = 0
+    written_bytes: int = 0
+    written_records: int = 0
 
 
 class CleanResult(NamedTuple):
@@ -49,6 +61,7 @@ class CleanResult(NamedTuple):
 
     groups: list[list[int]]
     end_offset: int
+    stats: CleanStats
 
 
 class LastRecord(NamedTuple):
@@ -73,7 +86,7 @@ class CleanTask:
     now_ms: int
     ratio: float
     is_due: bool
-    yield_to_others: Callable[[], None]
+    pace: Callable[[int], None]
     max_map_entries: int = MAX_MAP_ENTRIES
 
     def run(self) -> CleanResult:
@@ -84,23 +97,30 @@ class CleanTask:
             # A power cut must not take the record that supersedes another, once a copy without the other is durable.
             segment.file.sync()
         offsets = _OffsetMap(self.max_map_entries)
-        _map_dirty_part(self, segments, offsets)
+        stats = CleanStats()
+        _map_dirty_part(self, segments, offsets, stats)
+        stats.map_entries = len(offsets)
         end_offset = offsets.latest_offset + 1
         groups: list[list[int]] = []
         transactions = _Transactions(self.aborted)
         for group in _group_by_size(segments, self, end_offset):
-            _copy_group(self, group, offsets, transactions)
+            _copy_group(self, group, offsets, transactions, stats)
             groups.append([segment.base_offset for segment in group])
-        return CleanResult(groups, end_offset)
+        return CleanResult(groups, end_offset, stats)
 
 
 def plan(
-    log: Log, fs: Fs, checkpoint: int | None, now_ms: int, yield_to_others: Callable[[], None]
+    log: Log,
+    fs: Fs,
+    checkpoint: int | None,
+    now_ms: int,
+    pace: Callable[[int], None],
+    max_map_entries: int = MAX_MAP_ENTRIES,
 ) -> CleanTask | None:
     """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one
     ended.
 
-    The round calls `yield_to_others` between batches, so that it does not hold up other threads.
+    The round tells `pace` of the bytes it reads and writes, batch by batch; there it may be held up.
 
     What can be cleaned ends at the active segment, at the last stable offset, and at the first segment with records
     younger than min.compaction.lag.ms, whole segments only.
@@ -137,15 +157,19 @@ def plan(
         now_ms=now_ms,
         ratio=ratio,
         is_due=ratio > config.min_cleanable_dirty_ratio or is_overdue,
-        yield_to_others=yield_to_others,
+        pace=pace,
+        max_map_entries=max_map_entries,
     )
 
 
 def swap_in(log: Log, task: CleanTask, result: CleanResult) -> bool:
-    """Put the copies in the place of the originals; False, and no trace of them, if the log has changed meanwhile."""
+    """Put the copies in the place of the originals; False, and no trace of them, if the log has changed meanwhile, or
+    is not to be compacted any more.
+    """
     interval = task.config.index_interval_bytes
     bases = log.segment_base_offsets()
     is_unchanged = bases[: len(task.base_offsets)] == task.base_offsets and log.truncated_to == LONG_MAX
+    is_unchanged = is_unchanged and log.config.is_compacted
     for group in result.groups:
         cleaned = Segment.attach(task.fs, task.directory, group[0], interval, CLEANED_SUFFIX)
         if not is_unchanged:
@@ -167,6 +191,9 @@ class _OffsetMap:
         self._offsets: dict[bytes, int] = {}
         self._max_entries = max_entries
         self.latest_offset = -1
+
+    def __len__(self) -> int:
+        return len(self._offsets)
 
     @property
     def is_full(self) -> bool:
@@ -226,7 +253,7 @@ class _Transactions:
         return not had_data, txn if had_data else None
 
 
-def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMap) -> None:
+def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMap, stats: CleanStats) -> None:
     """Read keys from the first dirty offset on, until the end of the round or until the map is full."""
     # The marker of a transaction that was over before is not met here, so it would never end.
     transactions = _Transactions([txn for txn in task.aborted if txn.last_offset >= task.first_dirty_offset])
@@ -234,7 +261,8 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMa
         if segment_end <= task.first_dirty_offset:
             continue
         for header, batch in segment.batches(segment.position_of(task.first_dirty_offset) or 0):
-            task.yield_to_others()
+            task.pace(header.size_bytes)
+            stats.map_bytes += header.size_bytes
             if header.is_control:
                 transactions.ends_nothing(header, batch)
             elif not transactions.is_aborted(header):
@@ -273,14 +301,18 @@ def _group_by_size(segments: list[Segment], task: CleanTask, end_offset: int) ->
     return groups
 
 
-def _copy_group(task: CleanTask, group: list[Segment], offsets: _OffsetMap, transactions: _Transactions) -> None:
+def _copy_group(
+    task: CleanTask, group: list[Segment], offsets: _OffsetMap, transactions: _Transactions, stats: CleanStats
+) -> None:
     """Write what stays of the group to one `.cleaned` segment, durably."""
     interval = task.config.index_interval_bytes
     cleaned = Segment.create(task.fs, task.directory, group[0].base_offset, interval, CLEANED_SUFFIX)
     unwritten = bytearray()
     for segment in group:
         for header, batch in segment.batches(0):
-            task.yield_to_others()
+            task.pace(header.size_bytes)
+            stats.read_bytes += header.size_bytes
+            stats.read_records += header.records_count
             if not check_crc(batch):
                 raise CorruptBatchError(segment.path(), segment.position_of(header.base_offset) or 0, "bad CRC")
             kept, aborted = _filter_batch(task, header, batch, offsets, transactions)
@@ -289,10 +321,14 @@ def _copy_group(task: CleanTask, group: list[Segment], offsets: _OffsetMap, tran
             if kept is not None:
                 cleaned.index_copied(kept)
                 unwritten += kept
+                stats.written_records += read_header(kept).records_count
             if len(unwritten) >= WRITE_AT_ONCE_BYTES:
+                task.pace(len(unwritten))
                 cleaned.file.write(unwritten, cleaned.size - len(unwritten))
                 unwritten.clear()
+    task.pace(len(unwritten))
     cleaned.file.write(unwritten, cleaned.size - len(unwritten))
+    stats.written_bytes += cleaned.size
     cleaned.become_inactive()
     cleaned.flush()
     task.fs.set_modified_ms(cleaned.path(), task.fs.modified_ms(group[-1].path()))

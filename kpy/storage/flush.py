@@ -1,5 +1,6 @@
 """What it takes to make a log durable, as a job that can run outside the log's thread."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -98,6 +99,13 @@ class Unsynced:
     def note_names_in(self, directory: str) -> None:
         self._changes += 1
         self._directories[directory] = self._changes
+
+    def moved(self, old: str, new: str) -> None:
+        """The log's directory has another name, which is not on disk yet."""
+        self._files = {path.replace(old, new, 1): change for path, change in self._files.items()}
+        self._directories = {}
+        self.note_names_in(new)
+        self.note_names_in(os.path.dirname(new))
 
     def job(
         self,

@@ -35,6 +35,10 @@ class Fs(Protocol):
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int, /) -> int: ...
     def ftruncate(self, fd: int, size: int, /) -> None: ...
     def fsync(self, fd: int, /) -> None: ...
+    def allocate(self, fd: int, position: int, size: int, /) -> None:
+        """Reserve room on the disk for these bytes of a file, which grows if it is shorter."""
+        ...
+
     def size(self, path: str, /) -> int: ...
     def modified_ms(self, path: str) -> int: ...
     def set_modified_ms(self, path: str, modified_ms: int) -> None: ...
@@ -46,6 +50,14 @@ class Fs(Protocol):
     def list(self, path: str, /) -> list[str]: ...
     def exists(self, path: str, /) -> bool: ...
     def is_dir(self, path: str, /) -> bool: ...
+    def real_path(self, path: str) -> str:
+        """The path without symbolic links."""
+        ...
+
+    def space_bytes(self, path: str) -> tuple[int, int]:
+        """The size of the file system that holds `path`, and what this process may still use of it."""
+        ...
+
     def sync_dir(self, path: str) -> None:
         """Make creations, renames and removals in this directory durable."""
         ...
@@ -64,6 +76,7 @@ class OsFs:
     pwritev = staticmethod(os.pwritev)
     ftruncate = staticmethod(os.ftruncate)
     fsync = staticmethod(os.fsync)
+    allocate = staticmethod(os.posix_fallocate)
     size = staticmethod(os.path.getsize)
     rename = staticmethod(os.rename)
     remove = staticmethod(os.remove)
@@ -84,6 +97,13 @@ class OsFs:
 
     def set_modified_ms(self, path: str, modified_ms: int) -> None:
         os.utime(path, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
+
+    def real_path(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def space_bytes(self, path: str) -> tuple[int, int]:
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
     def sync_dir(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,7 +12,6 @@ A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction 
 import os
 import random
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
@@ -28,15 +27,13 @@ from kpy.storage.flush import FlushJob, Unsynced
 from kpy.storage.fs import Buffer, FileRegion, Fs
 from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
 from kpy.storage.log_config import LONG_MAX, LogConfig
+from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import ProducedBatch, parse_marker
 from kpy.storage.recovery import LoadedLog, account, replay_producers
 from kpy.storage.retention import LogBounds, expired_count
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import DELETED_SUFFIX, Segment
 from kpy.storage.timestamps import TimestampOffset, first_at_or_after, with_max_timestamp
-
-DELETE_DIR_SUFFIX = "-delete"
-MAX_NAME_LENGTH = 255
 
 _STAMP = Struct(">qii")
 _STAMP_SIZE = _STAMP.size
@@ -87,12 +84,12 @@ class Log:
         self._active = loaded.segments[-1]
         self._snapshots = loaded.snapshots
         self._rng = rng
-        self._on_disk_error = on_disk_error
+        self.on_disk_error = on_disk_error
         self._disk = DiskGuard(self._fail)
         self._unsynced = Unsynced(fs, [directory, self.data_dir])
         if topic_id != ZERO_ID:
             self._unsynced.note_file(f"{directory}/{PARTITION_METADATA}")
-        self._deleted: deque[tuple[int, list[str]]] = deque()
+        self._deleted: list[tuple[int, list[str]]] = []
         self._roll_jitter_ms = self._new_jitter()
 
     @property
@@ -140,7 +137,7 @@ class Log:
             self.leader_epochs.begin(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
-        return list(self._segments)
+        return self._segments.copy()
 
     def segment_base_offsets(self) -> list[int]:
         return list(self._bases)
@@ -253,7 +250,7 @@ class Log:
         """Answer for damaged bytes, which concern those who want them; or for a disk that fails, which goes offline."""
         if not isinstance(error, OSError):
             raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-        self._on_disk_error(error)
+        self.on_disk_error(error)
         message = f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
         raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, message) from error
 
@@ -342,11 +339,16 @@ class Log:
             self._fs.sync_dir(self._directory)
         self._snapshots.take(base_offset, self.producer_state)
         self._snapshots.keep_only(self._bases)
-        segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
+        segment = self._new_segment(base_offset)
         self._segments.append(segment)
         self._bases.append(base_offset)
         self._active, self._roll_jitter_ms = segment, self._new_jitter()
         self._unsynced.note_names_in(self._directory)
+        return segment
+
+    def _new_segment(self, base_offset: int) -> Segment:
+        segment = Segment.create(self._fs, self._directory, base_offset, self.config.index_interval_bytes)
+        preallocate(self._fs, segment.file, segment.path(), self.config.preallocated_bytes)
         return segment
 
     def _new_jitter(self) -> int:
@@ -386,9 +388,8 @@ class Log:
 
     def take_due_files(self, now_ms: int) -> list[str]:
         """The files that were renamed to .deleted at least file.delete.delay.ms ago: the caller removes them."""
-        due: list[str] = []
-        while self._deleted and self._deleted[0][0] <= now_ms:
-            due += self._deleted.popleft()[1]
+        due = [path for due_ms, paths in self._deleted if due_ms <= now_ms for path in paths]
+        self._deleted = [each for each in self._deleted if each[0] > now_ms]
         return due
 
     def advance_log_start_offset(self, offset: int) -> None:
@@ -441,7 +442,7 @@ class Log:
             for segment in self._segments:
                 segment.remove()
             self._snapshots.remove_from(0)
-            segment = Segment.create(self._fs, self._directory, offset, self.config.index_interval_bytes)
+            segment = self._new_segment(offset)
             self._segments[:], self._bases[:], self._active = [segment], [offset], segment
             self.log_start_offset = self.log_end_offset = self.recovery_point = self.flushed_offset = offset
             self.high_watermark = offset
@@ -466,10 +467,6 @@ class Log:
         self.recovery_point = max(self.recovery_point, min(job.durable_end(self._active), self.log_end_offset))
         self._unsynced.synced(job)
 
-    def disk_failed(self, error: OSError) -> None:
-        """A job in another thread has failed: nobody knows what is on the disk, and the log directory goes offline."""
-        self._on_disk_error(error)
-
     def flush(self) -> None:
         """Make every record durable, in this thread."""
         job = self.flush_job(include_active=True)
@@ -491,14 +488,11 @@ class Log:
             self._snapshots.take(self.log_end_offset, self.producer_state)
             self._snapshots.keep_only(self._bases)
 
-    def rename_for_delete(self) -> None:
-        """Rename the directory to <topic>-<partition>.<32 hex>-delete; the log is not used any more."""
-        suffix = f"-{self.partition}.{self._rng.randbytes(16).hex()}{DELETE_DIR_SUFFIX}"
-        target = f"{self.dir.parent}/{self.topic[: MAX_NAME_LENGTH - len(suffix)]}{suffix}"
-        self.is_offline = True
-        with self._disk:
-            self._fs.rename(self._directory, target)
-        self._directory = target
-        self.leader_epochs.moved_to(f"{target}/{LEADER_EPOCHS}")
+    def moved_to(self, directory: str) -> None:
+        """The directory has another name now, on the same disk; open descriptors stay good."""
+        self._unsynced.moved(self._directory, directory)
+        self._directory, self.data_dir = directory, os.path.dirname(directory)
+        self.leader_epochs.moved_to(f"{directory}/{LEADER_EPOCHS}")
+        self._snapshots.moved_to(directory)
         for segment in self._segments:
-            segment.moved_to(target, "")
+            segment.moved_to(directory, "")

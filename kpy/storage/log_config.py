@@ -74,6 +74,11 @@ class LogConfig:
         return levels.get(self.compression_type)
 
     @property
+    def preallocated_bytes(self) -> int:
+        """The size that the file of a new segment is given at once."""
+        return self.segment_bytes if self.preallocate else 0
+
+    @property
     def is_compacted(self) -> bool:
         return "compact" in self.cleanup_policy
 

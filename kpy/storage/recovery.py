@@ -26,6 +26,7 @@ from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.leader_epochs import LeaderEpochs
 from kpy.storage.log_config import LogConfig
+from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import (
@@ -154,6 +155,8 @@ def _open_active(loaded: LoadedLog) -> int:
     try:
         active.become_active()
         loaded.log_end_offset = active.next_offset()
+        if loaded.log_end_offset < active.base_offset:
+            return len(loaded.segments) - 1
     except CorruptBatchError as error:
         _log.warning("recovering a segment that a clean shutdown left damaged: %s", error)
         return len(loaded.segments) - 1
@@ -259,6 +262,7 @@ def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog) 
     valid_bytes = 0
     try:
         for header, batch in segment.batches(0):
+            _refuse_renamed(segment, valid_bytes, header, batch)
             is_valid = segment.can_hold(header.last_offset) and header.last_offset_delta >= 0 and check_crc(batch)
             if not is_valid or not _may_follow(header.base_offset, expected_offset, request):
                 break
@@ -273,6 +277,15 @@ def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog) 
         _refuse_legacy(segment, error.position)
         _log.warning("truncating a segment: %s", error)
     return valid_bytes, expected_offset
+
+
+def _refuse_renamed(segment: Segment, position: int, header: BatchHeader, batch: memoryview) -> None:
+    """Never truncate sound records because their file bears a wrong name."""
+    if position == 0 and header.last_offset < segment.base_offset and check_crc(batch):
+        raise StorageError(
+            f"{segment.path()} holds records from offset {header.base_offset} on. Was it renamed? Give it its name back"
+            " or move it away"
+        )
 
 
 def _refuse_legacy(segment: Segment, position: int) -> None:
@@ -296,7 +309,9 @@ def _start_anew_if_empty(request: LoadRequest, loaded: LoadedLog) -> None:
         segment.remove()
     start = loaded.log_start_offset
     interval = request.config.index_interval_bytes
-    loaded.segments = [Segment.create(request.fs, request.directory, start, interval)]
+    segment = Segment.create(request.fs, request.directory, start, interval)
+    preallocate(request.fs, segment.file, segment.path(), request.config.preallocated_bytes)
+    loaded.segments = [segment]
     loaded.leader_epochs.clear()
     loaded.producer_state.clear(start)
     loaded.snapshots.remove_from(0)

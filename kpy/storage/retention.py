@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from kpy.storage.log_config import LogConfig
 from kpy.storage.segment import Segment
 
+CLOCK_TOLERANCE_MS = 3_600_000
+"""How far the clocks of producers may be ahead without a remark."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogBounds:
@@ -33,6 +36,13 @@ def expired_count(segments: Sequence[Segment], config: LogConfig, bounds: LogBou
         while count < limit and segments[count].largest_timestamp() < deadline_ms:
             count += 1
     return count
+
+
+def is_kept_by_future_timestamp(oldest: Segment, config: LogConfig, now_ms: int) -> bool:
+    """Whether retention.ms will not delete the oldest segment before a time that has been set wrongly, most likely."""
+    if not config.is_deleted or config.retention_ms < 0:
+        return False
+    return oldest.size > 0 and oldest.largest_timestamp() > now_ms + CLOCK_TOLERANCE_MS
 
 
 def _end(segments: Sequence[Segment], slot: int, bounds: LogBounds) -> int:

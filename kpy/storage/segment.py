@@ -21,6 +21,7 @@ from kpy.storage.index import (
     TimeIndex,
     TransactionIndex,
 )
+from kpy.storage.preallocation import trim
 from kpy.storage.scan import MIN_BATCH_LENGTH, CorruptBatchError, Found, scan_batches, scan_headers
 
 LOG_SUFFIX = ".log"
@@ -164,6 +165,7 @@ class Segment:
 
     def become_inactive(self) -> None:
         """Complete the indexes and leave them to their files."""
+        trim(self.fs, self.path(), self.size)
         self._close_time_index()
         self.offset_index.entries.release()
         self.time_index.entries.release()
@@ -194,6 +196,7 @@ class Segment:
 
     def close(self) -> None:
         """Complete the indexes of the active segment, durably, as a clean shutdown needs it."""
+        trim(self.fs, self.path(), self.size, sync=True)
         self._close_time_index()
         self.offset_index.entries.save(sync=True)
         self.time_index.entries.save(sync=True)

@@ -44,6 +44,9 @@ class Snapshots:
     def path(self, offset: int) -> str:
         return f"{self._directory}/{offset:020d}{SNAPSHOT_SUFFIX}"
 
+    def moved_to(self, directory: str) -> None:
+        self._directory = directory
+
     def take(self, offset: int, state: ProducerState) -> None:
         """Write the state as of `offset`, unless that has been done."""
         if offset not in self.offsets:

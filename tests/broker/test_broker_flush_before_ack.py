@@ -137,7 +137,8 @@ def test_a_disk_that_does_not_sync_acknowledges_nothing_and_is_not_asked_again(t
             assert error_name(again.error_code) == "KAFKA_STORAGE_ERROR"
             assert error_name((await second.fetch("t", 0)).error_code) == "KAFKA_STORAGE_ERROR"
 
-    run_with_broker(tmp_path, test, fs=disk)
+    # With a second directory the broker goes on, and can be asked again.
+    run_with_broker(tmp_path, test, {"log.dirs": f"{tmp_path}/one,{tmp_path}/two"}, fs=disk)
     assert disk.failures == 1
 
 

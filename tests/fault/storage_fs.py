@@ -67,6 +67,11 @@ class FailingFs(OsFs):
         if self._step():
             self._fail()
 
+    def allocate(self, fd: int, position: int, size: int) -> None:  # type: ignore[override]  # OsFs binds os.posix_fallocate
+        if self._step():
+            self._fail()
+        os.posix_fallocate(fd, position, size)
+
     def sync_dir(self, path: str) -> None:
         if self._step():
             self._fail()
@@ -169,6 +174,16 @@ class MemoryFs:
     def fsync(self, fd: int) -> None:
         node = self.descriptors[fd]
         node.synced = bytes(node.data)
+
+    def allocate(self, fd: int, position: int, size: int) -> None:
+        data = self.descriptors[fd].data
+        data.extend(bytes(max(0, position + size - len(data))))
+
+    def real_path(self, path: str) -> str:
+        return path
+
+    def space_bytes(self, path: str) -> tuple[int, int]:
+        return 1 << 40, 1 << 39
 
     def size(self, path: str) -> int:
         return len(self._file(path).data)

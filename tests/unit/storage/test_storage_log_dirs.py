@@ -181,10 +181,31 @@ def test_new_logs_go_where_the_fewest_are(tmp_path: Path) -> None:
     dirs.close()
 
 
-def test_partition_in_two_directories_is_refused(tmp_path: Path) -> None:
-    for name in "ab":
+def test_of_a_partition_in_two_directories_the_longer_log_is_kept_and_the_other_set_aside(tmp_path: Path) -> None:
+    for name, count in (("a", 1), ("b", 3)):
         dirs = open_dirs(tmp_path / name, cluster_id=CLUSTER_ID)
-        dirs.create_log("t", 0, TOPIC_ID, CONFIG)
+        log = dirs.create_log("t", 0, TOPIC_ID, CONFIG)
+        for _ in range(count):
+            append(log)
+        dirs.close()
+    dirs = open_dirs(tmp_path / "a", tmp_path / "b")
+    assert dirs.logs["t", 0].log_end_offset == 3
+    assert dirs.logs["t", 0].dir == tmp_path / "b" / "t-0"
+    (stray,) = (tmp_path / "a").glob("t-0*")
+    assert re.fullmatch(r"t-0\.[0-9a-f]{32}-stray", stray.name)
+    assert (stray / f"{0:020d}.log").stat().st_size > 0
+    dirs.close()
+    dirs = open_dirs(tmp_path / "a", tmp_path / "b")
+    dirs.retention(LONG_MAX)
+    dirs.remove_deleted(LONG_MAX)
+    assert stray.exists()
+    dirs.close()
+
+
+def test_partition_in_two_directories_for_two_topics_of_that_name_is_refused(tmp_path: Path) -> None:
+    for name, topic_id in (("a", TOPIC_ID), ("b", bytes(range(1, 17)))):
+        dirs = open_dirs(tmp_path / name, cluster_id=CLUSTER_ID)
+        dirs.create_log("t", 0, topic_id, CONFIG)
         dirs.close()
     with pytest.raises(StorageError, match="t-0 is in two data directories"):
         open_dirs(tmp_path / "a", tmp_path / "b")
