@@ -11,7 +11,7 @@ ends, the next one begins, so each segment remembers the boundaries that recent 
 import logging
 from collections.abc import Iterator, Sequence
 
-from kpy.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader, read_header
+from kpy.records.batch import LOG_OVERHEAD, BatchHeader, read_header
 from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
 from kpy.storage.index import (
     MAX_RELATIVE_OFFSET,
@@ -21,7 +21,7 @@ from kpy.storage.index import (
     TimeIndex,
     TransactionIndex,
 )
-from kpy.storage.scan import MIN_BATCH_LENGTH, CorruptBatchError, Found, scan_batches, scan_headers
+from kpy.storage.scan import CorruptBatchError, Found, end_of_fitting, header_at, scan_batches, scan_headers
 
 LOG_SUFFIX = ".log"
 OFFSET_INDEX_SUFFIX = ".index"
@@ -268,7 +268,7 @@ class Segment:
 
     def headers(self, position: int, end: int | None = None) -> Iterator[Found]:
         """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError; CRCs are not checked."""
-        return scan_headers(self.file, self.path(), position, self.size if end is None else end)
+        return scan_headers(self.file, self.path(), position, self.size if end is None else end, self.base_offset)
 
     def batches(self, position: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each complete batch with its bytes, for replay. Raises CorruptBatchError; CRCs are not checked."""
@@ -291,14 +291,26 @@ class Segment:
         return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
 
     def find(self, offset: int) -> Found | None:
-        """The first batch whose last offset is >= `offset`; None when every batch lies below."""
+        """The first batch whose last offset is >= `offset`; None when all lie below. Raises CorruptBatchError."""
         position = self._positions.get(offset)
         if position is None:
             position = self._trusted_position_for(offset)
+        end = position
         for found in self.headers(position):
+            end = found.position + LOG_OVERHEAD + found.header.batch_length
             if found.header.last_offset >= offset:
+                if found.header.base_offset > offset:
+                    self._check_gap(position, end)
                 return found
+        if end != self.size:
+            raise CorruptBatchError(self.path(), end, f"no batch ends within the {self.size - end} bytes from here on")
         return None
+
+    def _check_gap(self, position: int, end: int) -> None:
+        """That no batch is at an offset is compaction's doing, or damage: then the offsets around it do not rise."""
+        for found in self.headers(self.offset_index.boundary_before(position - 1) if position else 0):
+            if found.position >= end:
+                break
 
     def position_of(self, offset: int) -> int | None:
         """Where the batch begins that `find` would find."""
@@ -340,16 +352,10 @@ class Segment:
         indexed = self.offset_index.boundary_before(start + max_bytes)
         if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
             indexed = start
-        boundary, offset = start, self.base_offset
-        for position, header in self.headers(max(start, indexed), end):
-            batch_end = position + LOG_OVERHEAD + header.batch_length
-            if batch_end > start + max_bytes and not (min_one_batch and position == start):
-                if boundary < position:
-                    boundary, offset = position, header.base_offset
-                break
-            boundary, offset = batch_end, header.last_offset + 1
-            if batch_end >= start + max_bytes:
-                break
+        headers = self.headers(max(start, indexed), end)
+        boundary, offset = end_of_fitting(headers, start, self.base_offset, max_bytes, min_one_batch)
+        if min_one_batch and boundary == start:
+            raise CorruptBatchError(self.path(), start, "no whole batch begins here")
         return boundary, offset
 
     def _remember(self, offset: int, position: int) -> None:
@@ -369,14 +375,8 @@ class Segment:
         return position
 
     def _holds_batch_at(self, position: int, offset: int) -> bool:
-        if not 0 <= position <= self.size - HEADER_SIZE:
-            return False
-        header = read_header(self.file.read(HEADER_SIZE, position))
-        return (
-            header.magic == MAGIC
-            and MIN_BATCH_LENGTH <= header.batch_length <= self.size - position - LOG_OVERHEAD
-            and self.base_offset <= header.base_offset <= offset
-        )
+        header = header_at(self.file, position, self.size)
+        return header is not None and self.base_offset <= header.base_offset <= offset
 
     def next_offset(self) -> int:
         """One past the last batch's last offset, or the base offset while empty. CorruptBatchError for a bad tail."""
