@@ -46,7 +46,7 @@ CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 
 """How long the files of a deleted log stay, as long as those of deleted segments by default."""
 
-_PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
+PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class LogDirs:
                 raise StorageError(f"The data directory {path} is in use by another process")
             directory.lock_fd = lock_fd
             self._directories.append(directory)
-        found = {path: _read_meta(self._fs, path) for path in paths}
+        found = {path: read_meta(self._fs, path) for path in paths}
         for path, meta in found.items():
             if meta is None:
                 continue
@@ -197,7 +197,7 @@ class LogDirs:
             if name.endswith(DELETE_DIR_SUFFIX):
                 directory.doomed.append((now_ms, f"{path}/{name}"))
                 continue
-            match = _PARTITION_DIR.fullmatch(name)
+            match = PARTITION_DIR.fullmatch(name)
             if match is None or not fs.is_dir(f"{path}/{name}"):
                 continue
             key = match[1], int(match[2])
@@ -442,12 +442,12 @@ def _nothing() -> None:
     """What is left to do after a removal."""
 
 
-class _Meta(NamedTuple):
+class Meta(NamedTuple):
     broker_id: int
     cluster_id: str
 
 
-def _read_meta(fs: Fs, path: str) -> _Meta | None:
+def read_meta(fs: Fs, path: str) -> Meta | None:
     """Whose data a directory holds; None when it is new. Raises StorageError for a file kpy cannot go by."""
     file = f"{path}/{META_PROPERTIES}"
     try:
@@ -458,7 +458,7 @@ def _read_meta(fs: Fs, path: str) -> _Meta | None:
             raise StorageError(
                 f"{file} has version {properties['version']}; kpy uses version 0, as brokers with ZooKeeper do"
             )
-        return _Meta(int(properties["broker.id"]), properties["cluster.id"])
+        return Meta(int(properties["broker.id"]), properties["cluster.id"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError) as error:
