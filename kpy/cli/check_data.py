@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from kpy.cli.arguments import Options
-from kpy.cli.tree import Style, escaped, wants_colour
+from kpy.cli.style import Style, escaped, wants_colour
 from kpy.storage.data_check import DataCheck, lock_holder, log_bytes
 from kpy.storage.findings import Finding, ReadOnlyFs, Severity
 from kpy.storage.fs import Fs, OsFs
@@ -100,6 +100,13 @@ class FindingPrinter:
             self._repaired.add(finding.path)
             self.repairs += finding.severity is not Severity.NOTE
         print(self._json(finding, done) if self._as_json else self._line(finding, done), file=self._out)
+
+    def verdict(self, path: str, *, is_sound: bool) -> None:
+        """What a check of one file or directory came to."""
+        if self._as_json:
+            print(json.dumps({"type": "verdict", "path": path, "is_sound": is_sound}), file=self._out)
+        else:
+            print(f"{escaped(path)}: {'sound' if is_sound else self._style.problem('damaged')}", file=self._out)
 
     def _json(self, finding: Finding, done: str) -> str:
         fields = {"type": "finding", "severity": finding.severity, "path": finding.path, "position": finding.position}

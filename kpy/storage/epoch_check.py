@@ -54,10 +54,10 @@ class EpochCheck:
         offset, epoch = header.base_offset, header.partition_leader_epoch
         if epoch == self.epoch and self._runs:
             self._batches += 1
-            self._last_offset = offset
+            self._last_offset = header.last_offset
             return
         self._close_run()
-        self.epoch, self._batches, self._last_offset = epoch, 1, offset
+        self.epoch, self._batches, self._last_offset = epoch, 1, header.last_offset
         if len(self._runs) < MAX_RUNS:
             self._runs.append(_Run(epoch, offset, offset, path, position, 1))
 
@@ -113,6 +113,12 @@ class EpochCheck:
                 if known != run.epoch:
                     has = "no epoch" if known == UNDEFINED_EPOCH else f"epoch {known}"
                     what = f"has {has} for offset {offset}, where the batch has leader epoch {run.epoch}"
+                    if run.batches == 1:
+                        what = (
+                            f"the batch at offset {offset} has leader epoch {run.epoch}, leader-epoch-checkpoint {has}"
+                        )
+                        yield Finding(Severity.WARNING, run.path, run.position, what, _MISLED)
+                        return
                     yield Finding(Severity.WARNING, self._path, None, what, _MISLED, repair)
                     return
         if entries and entries[-1][1] > end_offset:

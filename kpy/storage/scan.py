@@ -3,7 +3,7 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fastcrc.crc32 import iscsi as crc32c
@@ -19,6 +19,7 @@ from kpy.records.batch import (
     read_header,
 )
 from kpy.storage.fs import File
+from kpy.storage.log_config import LONG_MAX
 
 MIN_BATCH_LENGTH = HEADER_SIZE - LOG_OVERHEAD
 SCAN_BYTES = 16 * 1024
@@ -64,11 +65,13 @@ def header_at(file: File, position: int, end: int) -> BatchHeader | None:
     return header if header.magic == MAGIC and is_whole else None
 
 
-def scan_headers(file: File, path: str, position: int, end: int, next_offset: int = 0) -> Iterator[Found]:
+def scan_headers(
+    file: File, path: str, position: int, end: int, next_offset: int = 0, end_offset: int = LONG_MAX
+) -> Iterator[Found]:
     """Each complete batch between the batch boundary `position` and `end`; a tail that is cut short is not given.
 
-    Raises CorruptBatchError for a length or magic that no batch has, and for an offset below `next_offset` or below
-    what it has to follow: base offsets lie outside the CRC, which is not checked either.
+    Raises CorruptBatchError for a length or magic that no batch has, and for offsets that are not from `next_offset` up
+    to `end_offset` or do not rise: base offsets lie outside the CRC, which is not checked either.
     """
     chunk, chunk_start = b"", 0
     while end - position >= HEADER_SIZE:
@@ -80,7 +83,9 @@ def scan_headers(file: File, path: str, position: int, end: int, next_offset: in
         if header.magic != MAGIC or header.batch_length < MIN_BATCH_LENGTH:
             raise _no_batch(path, position, header)
         next_position = position + LOG_OVERHEAD + header.batch_length
-        if header.base_offset != next_offset and not _may_leave_gap(file, header, next_offset, next_position, end):
+        if header.base_offset != next_offset and (
+            header.last_offset >= end_offset or not _may_leave_gap(file, header, next_offset, next_position, end)
+        ):
             what = f"offsets {header.base_offset} to {header.last_offset} contradict those around them"
             raise CorruptBatchError(path, position, what)
         next_offset = header.base_offset + header.last_offset_delta + 1
@@ -107,16 +112,16 @@ def _may_leave_gap(file: File, header: BatchHeader, next_offset: int, behind: in
 
 
 def end_of_fitting(
-    headers: Iterator[Found], start: int, offset: int, max_bytes: int, min_one_batch: bool
+    headers: Callable[[int], Iterator[Found]], start: int, indexed: int, max_bytes: int, min_one_batch: bool
 ) -> tuple[int, int]:
-    """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`.
+    """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`; (start, -1) for none.
 
-    With `min_one_batch` the first batch fits. Ahead of a damaged batch the others are given; it raises
-    CorruptBatchError if it is the first.
+    `headers` walks from a batch boundary; `indexed` is the boundary to begin at. With `min_one_batch` the first batch
+    fits. Ahead of a damaged batch the others are given, and if it is the first, CorruptBatchError is raised.
     """
-    boundary = start
+    boundary, offset = start, -1
     try:
-        for position, header in headers:
+        for position, header in headers(indexed):
             batch_end = position + LOG_OVERHEAD + header.batch_length
             if batch_end > start + max_bytes and not (min_one_batch and position == start):
                 if boundary < position:
@@ -126,6 +131,8 @@ def end_of_fitting(
             if batch_end >= start + max_bytes:
                 break
     except CorruptBatchError:
+        if boundary == start and indexed > start:
+            return end_of_fitting(headers, start, start, max_bytes, min_one_batch)
         if boundary == start:
             raise
     return boundary, offset

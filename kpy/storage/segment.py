@@ -21,6 +21,7 @@ from kpy.storage.index import (
     TimeIndex,
     TransactionIndex,
 )
+from kpy.storage.log_config import LONG_MAX
 from kpy.storage.scan import CorruptBatchError, Found, end_of_fitting, header_at, scan_batches, scan_headers
 
 LOG_SUFFIX = ".log"
@@ -266,9 +267,10 @@ class Segment:
 
     # Finding and reading.
 
-    def headers(self, position: int, end: int | None = None) -> Iterator[Found]:
+    def headers(self, position: int, end: int | None = None, end_offset: int = LONG_MAX) -> Iterator[Found]:
         """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError; CRCs are not checked."""
-        return scan_headers(self.file, self.path(), position, self.size if end is None else end, self.base_offset)
+        end = self.size if end is None else end
+        return scan_headers(self.file, self.path(), position, end, self.base_offset, end_offset)
 
     def batches(self, position: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each complete batch with its bytes, for replay. Raises CorruptBatchError; CRCs are not checked."""
@@ -278,7 +280,8 @@ class Segment:
         """The batches that can hold the first record at or after the time, among those from `start_offset` on."""
         self._check_or_rebuild_indexes()
         timestamp, offset = self.time_index.floor(timestamp_ms)
-        if timestamp >= 0 and not self._has_max_timestamp(offset, timestamp):
+        is_entry = (timestamp, offset) != (NO_TIMESTAMP, self.base_offset)
+        if is_entry and not self._has_max_timestamp(offset, timestamp):
             self.rebuild_indexes(keep_in_memory=self.time_index.entries.in_memory)
             timestamp, offset = self.time_index.floor(timestamp_ms)
         for header, batch in self.batches(self._trusted_position_for(max(offset, start_offset))):
@@ -290,13 +293,16 @@ class Segment:
         found = self.find(offset)
         return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
 
-    def find(self, offset: int) -> Found | None:
-        """The first batch whose last offset is >= `offset`; None when all lie below. Raises CorruptBatchError."""
+    def find(self, offset: int, end_offset: int = LONG_MAX) -> Found | None:
+        """The first batch whose last offset is >= `offset`; None when all lie below. Raises CorruptBatchError.
+
+        `end_offset` is where the segment ends, if that is known.
+        """
         position = self._positions.get(offset)
         if position is None:
             position = self._trusted_position_for(offset)
         end = position
-        for found in self.headers(position):
+        for found in self.headers(position, end_offset=end_offset):
             end = found.position + LOG_OVERHEAD + found.header.batch_length
             if found.header.last_offset >= offset:
                 if found.header.base_offset > offset:
@@ -312,12 +318,12 @@ class Segment:
             if found.position >= end:
                 break
 
-    def position_of(self, offset: int) -> int | None:
+    def position_of(self, offset: int, end_offset: int = LONG_MAX) -> int | None:
         """Where the batch begins that `find` would find."""
         position = self._positions.get(offset)
         if position is not None:
             return position if position < self.size else None
-        found = self.find(offset)
+        found = self.find(offset, end_offset)
         if found is None:
             return None
         self._remember(offset, found.position)
@@ -332,7 +338,7 @@ class Segment:
         `max_bytes`.
         """
         self.was_used = True
-        start = self.position_of(offset)
+        start = self.position_of(offset, end_offset)
         if start is None:
             return None
         end = self.size
@@ -341,20 +347,23 @@ class Segment:
             if limit is not None:
                 end, end_offset = limit, max_offset
         if end - start > max_bytes:
-            end, end_offset = self._last_boundary(start, end, max_bytes, min_one_batch)
+            end, end_offset = self._last_boundary(start, end, end_offset, max_bytes, min_one_batch)
         if end <= start:
             return None
         self._remember(end_offset, end)
         return FileRegion(self._file or self.file, start, end - start)
 
-    def _last_boundary(self, start: int, end: int, max_bytes: int, min_one_batch: bool) -> tuple[int, int]:
+    def _last_boundary(self, start: int, end: int, end_offset: int, max_bytes: int, min_one: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
         indexed = self.offset_index.boundary_before(start + max_bytes)
         if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
             indexed = start
-        headers = self.headers(max(start, indexed), end)
-        boundary, offset = end_of_fitting(headers, start, self.base_offset, max_bytes, min_one_batch)
-        if min_one_batch and boundary == start:
+
+        def headers(position: int) -> Iterator[Found]:
+            return self.headers(position, end, end_offset)
+
+        boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
+        if min_one and boundary == start:
             raise CorruptBatchError(self.path(), start, "no whole batch begins here")
         return boundary, offset
 

@@ -3,8 +3,8 @@
 Nothing is looked at but headers, CRCs and the few control records, so a check is as fast as the disk. Behind bytes that
 are no batch the walk goes on at the next sound one, so that all damage is found and its extent is told.
 
-Base offsets lie outside the CRC. They must rise; where one contradicts its neighbours, the one is to blame that leaves
-a gap. A gap that nothing contradicts is compaction's doing, or a batch is missing.
+Base offsets lie outside the CRC. They must rise; of two that contradict one another, the one is to blame that does not
+follow its predecessor. A gap that nothing contradicts is compaction's doing, or a batch is missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,15 +12,21 @@ from functools import partial
 from typing import NamedTuple
 
 from kpy.errors import ApiError
-from kpy.records.batch import LOG_OVERHEAD, NO_PRODUCER_ID, NO_TIMESTAMP, BatchHeader
+from kpy.records.batch import LOG_OVERHEAD, NO_PRODUCER_ID, NO_TIMESTAMP
 from kpy.records.compression import CODEC_MASK, Codec
 from kpy.storage.epoch_check import EpochCheck
 from kpy.storage.findings import Finding, Severity
 from kpy.storage.fs import Fs
-from kpy.storage.index import MAX_RELATIVE_OFFSET
 from kpy.storage.index_check import IndexFault, OffsetIndexCheck, TimeIndexCheck
 from kpy.storage.producer_check import ProducerCheck
-from kpy.storage.scan import CheckedBatch, CorruptBatchError, find_sound_batch, magic_of_message, scan_checked
+from kpy.storage.scan import (
+    CheckedBatch,
+    CorruptBatchError,
+    find_sound_batch,
+    header_at,
+    magic_of_message,
+    scan_checked,
+)
 from kpy.storage.segment import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, Segment
 
 PROGRESS_BYTES = 8 << 20
@@ -46,7 +52,10 @@ class WalkOptions(NamedTuple):
     """Told now and then how many bytes have been read since the last call."""
 
 
-class _Gap(NamedTuple):
+_Indexes = tuple[OffsetIndexCheck, TimeIndexCheck]
+
+
+class Gap(NamedTuple):
     """Offsets without a batch, in front of the one at `position`."""
 
     path: str
@@ -69,10 +78,9 @@ class SegmentWalk:
         self.records = 0
         self.size_bytes = 0
         self.gaps = 0
-        self.first_gap: _Gap | None = None
+        self.first_gap: Gap | None = None
         self.is_damaged = False
         """Whether anything was wrong with the batches up to here."""
-        self._gap: _Gap | None = None
         self._is_lost = False
         """Whether damage makes it uncertain which offset comes next."""
         self._max_timestamp = NO_TIMESTAMP
@@ -94,7 +102,7 @@ class SegmentWalk:
             try:
                 for checked in scan_checked(segment.file, path, position, size):
                     position = checked.position + LOG_OVERHEAD + checked.header.batch_length
-                    yield from self._meet(checked, path, base_offset, offsets, times)
+                    yield from self._meet(checked, segment, limit, (offsets, times))
             except CorruptBatchError as error:
                 problem = str(error).removeprefix(f"{path} at position {position}: ")
             if position < size:
@@ -112,9 +120,14 @@ class SegmentWalk:
     # Batches.
 
     def _meet(
-        self, checked: CheckedBatch, path: str, segment_base: int, offsets: OffsetIndexCheck, times: TimeIndexCheck
+        self,
+        checked: CheckedBatch,
+        segment: Segment,
+        limit: int | None,
+        indexes: tuple[OffsetIndexCheck, TimeIndexCheck],
     ) -> Iterator[Finding]:
         position, header, is_crc_right, data = checked
+        path, (offsets, times) = segment.path(), indexes
         base_offset, last_offset = header.base_offset, header.last_offset
         self.batches += 1
         if position - self._told >= PROGRESS_BYTES:
@@ -124,8 +137,13 @@ class SegmentWalk:
             yield self._damage(path, position, f"the batch at offset {base_offset} does not match its CRC", _REFUSED)
             self.next_offset, self._is_lost = max(self.next_offset, base_offset + 1), True
             return
-        if base_offset != self.next_offset or self._gap is not None:
-            yield from self._judge_offset(path, position, header, segment_base)
+        if base_offset != self.next_offset:
+            finding = self._judge_offset(checked, segment, limit)
+            if finding is not None:
+                yield finding
+                # It takes the place that it should have said.
+                self.next_offset += header.last_offset_delta + 1
+                return
         if not 0 <= header.records_count <= header.last_offset_delta + 1 or header.attributes & CODEC_MASK >= len(
             Codec
         ):
@@ -149,46 +167,31 @@ class SegmentWalk:
                 yield self._damage(path, position, f"the control batch at offset {base_offset}: {error}", _REFUSED)
         self.next_offset, self._is_lost = last_offset + 1, False
 
-    def _judge_offset(self, path: str, position: int, header: BatchHeader, segment_base: int) -> Iterator[Finding]:
-        """A batch does not begin at the next offset, or the one before did not."""
-        gap, self._gap = self._gap, None
-        base_offset = header.base_offset
-        if base_offset > self.next_offset or (self._is_lost and base_offset == self.next_offset):
-            self._keep(gap)
-            if base_offset - segment_base > MAX_RELATIVE_OFFSET:
-                what = f"offset {base_offset} is more than 2^31 above the segment's base offset"
-                yield self._damage(path, position, what, _MISPLACED)
-            elif not self._is_lost:
-                self._gap = _Gap(path, position, self.next_offset, base_offset)
-        elif base_offset < self.next_offset:
-            if gap is not None and base_offset >= gap.first_offset:
-                what = f"the base offset {gap.end_offset} cannot be: the batch behind it begins at offset {base_offset}"
-                yield self._damage(gap.path, gap.position, what, _MISPLACED)
-            else:
-                self._keep(gap)
-                what = f"the base offset {base_offset} cannot be: the batches before it end at {self.next_offset - 1}"
-                yield self._damage(path, position, what, _MISPLACED)
+    def _judge_offset(self, checked: CheckedBatch, segment: Segment, limit: int | None) -> Finding | None:
+        """What is wrong with the offset of a batch that does not begin at the next one; else it leaves a gap."""
+        position, header, *_ = checked
+        base_offset, behind = header.base_offset, position + header.size_bytes
+        following = header_at(segment.file, behind, segment.size)
+        above = limit if following is None else following.base_offset
+        if base_offset < self.next_offset:
+            why = f"the batches before it end at {self.next_offset - 1}"
+        elif not segment.can_hold(header.last_offset):
+            why = "it is more than 2^31 above the first one"
+        elif above is not None and header.last_offset >= above and (following is None or above >= self.next_offset):
+            why = f"the next {'segment' if following is None else 'batch'} begins at offset {above}"
         else:
-            self._keep(gap)
-
-    def _keep(self, gap: _Gap | None) -> None:
-        """Nothing has contradicted the gap."""
-        if gap is not None:
-            self.gaps += 1
-            self.first_gap = self.first_gap or gap
-            self.producers.has_gaps = True
+            if not self._is_lost:
+                self.gaps += 1
+                self.first_gap = self.first_gap or Gap(segment.path(), position, self.next_offset, base_offset)
+                self.producers.has_gaps = True
+            return None
+        return self._damage(segment.path(), position, f"the base offset {base_offset} cannot be: {why}", _MISPLACED)
 
     def _end_segment(self, path: str, limit: int | None) -> Iterator[Finding]:
-        gap, self._gap = self._gap, None
         if limit is not None and self.next_offset > limit and not self._is_lost:
             what = f"offsets reach {self.next_offset - 1}, but the next segment begins at {limit}"
-            if gap is not None:
-                what = f"the base offset {gap.end_offset} cannot be: {what}"
-                path = gap.path
-            yield self._damage(path, gap.position if gap is not None else None, what, _MISPLACED)
+            yield self._damage(path, None, what, _MISPLACED)
             self.next_offset = limit
-        else:
-            self._keep(gap)
 
     # Damage.
 
