@@ -126,13 +126,12 @@ def _segment(log: LogFile) -> Iterator[Item]:
                 position = found.position + LOG_OVERHEAD + found.header.batch_length
                 next_offset = max(next_offset, found.header.base_offset + 1)
         except CorruptBatchError as error:
-            if magic_of_message(file, position, end) is not None:
-                size = LOG_OVERHEAD + int.from_bytes(file.read(4, position + 8))
-                yield Message(position, memoryview(file.read(size, position)))
-                position += size
-                continue
             problem = str(error).removeprefix(f"{path} at position {position}: ")
-        if position < end:
+        if magic_of_message(file, position, end) is not None:
+            size = LOG_OVERHEAD + int.from_bytes(file.read(4, position + 8))
+            yield Message(position, memoryview(file.read(size, position)))
+            position += size
+        elif position < end:
             damage, position = _damage(file, path, (position, end), next_offset, problem)
             yield damage
 
