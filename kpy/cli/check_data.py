@@ -20,7 +20,7 @@ from kpy.cli.style import Style, escaped, wants_colour
 from kpy.storage.data_check import DataCheck, lock_holder, log_bytes
 from kpy.storage.findings import Finding, ReadOnlyFs, Severity
 from kpy.storage.fs import Fs, OsFs
-from kpy.storage.log_dirs import LOCK, META_PROPERTIES
+from kpy.storage.log_dirs import LOCK, META_PROPERTIES, PARTITION_DIR
 from kpy.storage.segment import LOG_SUFFIX
 
 _DAMAGED: Final = 1
@@ -66,6 +66,8 @@ def _check_use(path: str) -> None:
     names = os.listdir(path)
     if META_PROPERTIES not in names and any(name.endswith(LOG_SUFFIX) for name in names):
         raise _MisuseError(f"{path} is one partition's directory: check that with `kpy dump-log --verify {path}`")
+    if META_PROPERTIES not in names and not any(PARTITION_DIR.fullmatch(name) for name in names):
+        raise _MisuseError(f"{path} is not a data directory: it has neither {META_PROPERTIES} nor a partition")
 
 
 def _locked(fs: Fs, path: str) -> int:

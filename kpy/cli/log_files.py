@@ -64,6 +64,8 @@ class Damage(NamedTuple):
 
     position: int | None
     what: str
+    is_incomplete: bool = False
+    """Nothing need be wrong with it: the broker may be writing it."""
 
 
 Item = Batch | Message | Entry | Damage
@@ -146,7 +148,7 @@ def _damage(file: File, path: str, rest: tuple[int, int], next_offset: int, prob
     size = f"{end - position:,} bytes"
     if problem:
         return Damage(position, f"{problem}, nor does any sound one in the {size} from here on"), end
-    return Damage(position, f"{size} of an incomplete batch: it is being written, or was cut off"), end
+    return Damage(position, f"{size} of an incomplete batch: it is being written, or was cut off", True), end
 
 
 # Indexes and snapshots ------------------------------------------------------------------------------------------------

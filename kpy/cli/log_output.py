@@ -40,8 +40,10 @@ class Output:
         self._file = File(log.fs, log.path)
 
     def show(self, log: LogFile, item: Item) -> None:
-        if isinstance(item, Damage) or (isinstance(item, Batch) and not item.is_crc_right):
-            self.is_damaged = True
+        if isinstance(item, Damage):
+            self.is_damaged |= not item.is_incomplete
+        elif isinstance(item, Batch):
+            self.is_damaged |= not item.is_crc_right
         for line in self._lines(log, item):
             print(line, file=self._out)
 

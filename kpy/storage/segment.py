@@ -301,15 +301,15 @@ class Segment:
         position = self._positions.get(offset)
         if position is None:
             position = self._trusted_position_for(offset)
-        end = position
-        for found in self.headers(position, end_offset=end_offset):
+        end, size = position, self.size
+        for found in self.headers(position, size, end_offset):
             end = found.position + LOG_OVERHEAD + found.header.batch_length
             if found.header.last_offset >= offset:
                 if found.header.base_offset > offset:
                     self._check_gap(position, end)
                 return found
-        if end != self.size:
-            raise CorruptBatchError(self.path(), end, f"no batch ends within the {self.size - end} bytes from here on")
+        if end != size:
+            raise CorruptBatchError(self.path(), end, f"no batch ends within the {size - end} bytes from here on")
         return None
 
     def _check_gap(self, position: int, end: int) -> None:

@@ -95,7 +95,7 @@ class SegmentWalk:
         offsets = OffsetIndexCheck(self._fs, segment.path(OFFSET_INDEX_SUFFIX), base_offset)
         times = TimeIndexCheck(self._fs, segment.path(TIME_INDEX_SUFFIX), base_offset)
         was_damaged, self.is_damaged = self.is_damaged, False
-        gaps_before, self._max_timestamp = self.gaps, NO_TIMESTAMP
+        self._max_timestamp = NO_TIMESTAMP
         position = 0
         while position < size:
             problem = ""
@@ -112,8 +112,7 @@ class SegmentWalk:
         self._told = 0
         self.size_bytes += size
         yield from self._end_segment(path, limit)
-        is_sparse = self.gaps > gaps_before
-        yield from self._indexes(segment, offsets, times, is_last=limit is None, is_sparse=is_sparse)
+        yield from self._indexes(segment, offsets, times, is_last=limit is None)
         self.is_damaged = self.is_damaged or was_damaged
         yield from self.producers.finish_segment(segment.path(TXN_INDEX_SUFFIX), base_offset, self.is_damaged)
 
@@ -144,13 +143,10 @@ class SegmentWalk:
                 # It takes the place that it should have said.
                 self.next_offset += header.last_offset_delta + 1
                 return
-        if not 0 <= header.records_count <= header.last_offset_delta + 1 or header.attributes & CODEC_MASK >= len(
-            Codec
-        ):
-            what = (
-                f"the batch at offset {base_offset} has {header.records_count} records at offsets up to {last_offset}"
-            )
-            yield self._damage(path, position, f"{what}, with codec {header.attributes & CODEC_MASK}", _REFUSED)
+        codec, count = header.attributes & CODEC_MASK, header.records_count
+        if not 0 <= count <= header.last_offset_delta + 1 or codec >= len(Codec):
+            what = f"the batch at offset {base_offset} has {count} records up to offset {last_offset}, in codec {codec}"
+            yield self._damage(path, position, what, _REFUSED)
         self.records += header.records_count
         self.epochs.meet(header, path, position)
         self._max_timestamp = max(self._max_timestamp, header.max_timestamp)
@@ -229,14 +225,14 @@ class SegmentWalk:
     # Indexes.
 
     def _indexes(
-        self, segment: Segment, offsets: OffsetIndexCheck, times: TimeIndexCheck, *, is_last: bool, is_sparse: bool
+        self, segment: Segment, offsets: OffsetIndexCheck, times: TimeIndexCheck, *, is_last: bool
     ) -> Iterator[Finding]:
         """What is wrong with the indexes; of a damaged log, only what they themselves show."""
         is_growing = is_last and not self._options.is_clean
         if not self.is_damaged:
             offsets.finish()
             times.finish(self._max_timestamp, is_complete=not is_growing and segment.size > 0)
-            if offsets.inexact_slot is not None and not is_sparse and offsets.fault is None and not self.gaps:
+            if offsets.inexact_slot is not None and offsets.fault is None and not self.gaps:
                 offsets.fault = IndexFault(offsets.inexact_slot, "has an offset that is not the last one of its batch")
         repair = None if self.is_damaged else partial(_rebuild_indexes, segment)
         for index in (offsets, times):

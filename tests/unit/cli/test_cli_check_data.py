@@ -220,6 +220,8 @@ def test_a_batch_that_a_running_broker_is_writing_is_no_damage(data: Path, run: 
     assert [each["what"] for each in found if "incomplete batch" in each.get("what", "")]
 
 
-@pytest.mark.parametrize("arguments", [("nowhere",), ("data/orders-0",)])
+@pytest.mark.parametrize("arguments", [("nowhere",), ("data/orders-0",), ("--repair", "empty")])
 def test_what_is_no_data_directory_is_misuse(run: Run, arguments: tuple[str, ...]) -> None:
+    Path("empty").mkdir()
     assert run(*arguments)[0] == 2
+    assert list(Path("empty").iterdir()) == []
