@@ -22,6 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from kpy.cli.proxy import proxy
 
             return proxy(options)
+        if options.command == "dump-log":
+            from kpy.cli.dump_log import dump_log
+
+            return dump_log(options)
+        if options.command == "check-data":
+            from kpy.cli.check_data import check_data
+
+            return check_data(options)
         from kpy.cli.print_config import print_config
 
         return print_config(options)

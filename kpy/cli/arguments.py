@@ -71,6 +71,41 @@ what the brokers said. TLS is passed on unread, and then so are the addresses.
 
 Ctrl-C ends it."""
 
+_DUMP_LOG: Final = """\
+Show what is in the files of a log: batches and records of segments, entries of indexes, snapshots and
+checkpoints. Give files, or partitions' directories."""
+
+_DUMP_LOG_EXAMPLES: Final = """\
+examples:
+  kpy dump-log data/orders-0                            every file of a partition
+  kpy dump-log --records data/orders-0/00000000000000000000.log
+  kpy dump-log --records data/__consumer_offsets-3      commits and groups, decoded
+  kpy dump-log --records --json data/orders-0/*.log | jq 'select(.type == "record") | .value'
+  kpy dump-log --verify data/orders-0                   only what is wrong
+
+Only reads, in bounded memory, and may be used while a broker writes. With --verify every CRC, offset,
+count and index entry is compared instead of shown, and the records of each batch are read.
+
+Exit code: 0 all is well, 1 something is damaged or cannot be read, 2 wrong arguments."""
+
+_CHECK_DATA: Final = """\
+Read data directories, kpy's or Apache Kafka's, from end to end and say what is wrong with them: a line
+for each finding, with the byte it is at, what it means and what happens at the next start."""
+
+_CHECK_DATA_EXAMPLES: Final = """\
+examples:
+  kpy check-data ~/.local/state/kpy
+  kpy check-data /disk1/kafka /disk2/kafka              all directories of one broker
+  kpy check-data --json data | jq 'select(.severity == "error")'
+  kpy check-data --repair data                          with the broker stopped
+
+An error is damage to records, or what keeps a broker from starting. A warning is damage to what is made
+from the records, a note is no damage. --repair makes anew from the records what warnings are about:
+indexes, transaction indexes, producer snapshots, leader epochs, checkpoints. It never touches records.
+While a broker runs only looking is allowed, and what it is writing may look unfinished.
+
+Exit code: 0 nothing is wrong (any more), 1 something is, 2 wrong arguments."""
+
 _FORMATS: Final = (
     ("hex", "the input is hex text"),
     ("frames", "the input is frames with their sizes in front"),
@@ -103,6 +138,15 @@ class Options(argparse.Namespace):
     upstream: str
     show_records: bool
     color: str
+    # Of `dump-log` and `check-data`.
+    paths: list[str]
+    as_json: bool
+    # Of `dump-log`.
+    verify: bool
+    decoder: str | None
+    max_characters: int
+    # Of `check-data`.
+    repair: bool
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -128,6 +172,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
     _add_decode(commands.add_parser)
     _add_proxy(commands.add_parser)
+    _add_dump_log(commands.add_parser)
+    _add_check_data(commands.add_parser)
 
     options = parser.parse_args(arguments, Options())
     if options.command in ("start", "config print") and options.file and options.config:
@@ -177,8 +223,46 @@ def _add_proxy(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     _add_output(proxy)
 
 
+def _add_dump_log(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    dump = _add_command(add_parser, "dump-log", "show the files of a log", _DUMP_LOG, _DUMP_LOG_EXAMPLES)
+    dump.set_defaults(command="dump-log")
+    dump.add_argument("paths", nargs="+", metavar="FILE", help="a file of a log, or a partition's directory")
+    dump.add_argument("--verify", action="store_true", help="say what is wrong, instead of showing what is there")
+    for name, what in (("offsets", "__consumer_offsets"), ("transactions", "__transaction_state")):
+        help_ = f"decode the records as those of {what}, whatever the directory's name"
+        dump.add_argument(f"--{name}", action="store_const", const=what, dest="decoder", help=help_)
+    dump.add_argument(
+        "--max-characters",
+        type=_count,
+        default=400,
+        metavar="N",
+        help="how much of a key or value is shown; 0 for all (default: 400)",
+    )
+    dump.add_argument("--json", action="store_true", dest="as_json", help="a JSON object a line")
+    _add_output(dump)
+
+
+def _add_check_data(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    check = _add_command(add_parser, "check-data", "check data directories", _CHECK_DATA, _CHECK_DATA_EXAMPLES)
+    check.set_defaults(command="check-data")
+    check.add_argument("paths", nargs="+", metavar="DIR", help="a data directory (one of log.dirs)")
+    check.add_argument("--repair", action="store_true", help="make anew what can be made from the records")
+    check.add_argument("--json", action="store_true", dest="as_json", help="a JSON object a line")
+    _add_color(check)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", action="store_true", dest="show_records", help="show the records in batches too")
+    _add_color(parser)
+
+
+def _add_color(parser: argparse.ArgumentParser) -> None:
     colors = ("auto", "always", "never")
     parser.add_argument("--color", choices=colors, default="auto", help="default: on terminals, unless NO_COLOR is set")
 

@@ -29,7 +29,8 @@ from kpy.cli.frames import (
     split_frames,
 )
 from kpy.cli.pcap import CaptureError, is_capture, read_packets
-from kpy.cli.tree import Printer, Style, wants_colour
+from kpy.cli.style import Style, wants_colour
+from kpy.cli.tree import Printer
 from kpy.errors import WireError
 from kpy.wire.apis import Api
 

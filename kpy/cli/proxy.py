@@ -26,7 +26,8 @@ import trio
 
 from kpy.cli.arguments import Options
 from kpy.cli.frames import MAX_FRAME_BYTES, Conversation, Frame, codec_of, decode_frame
-from kpy.cli.tree import Printer, Style, wants_colour
+from kpy.cli.style import Style, wants_colour
+from kpy.cli.tree import Printer
 from kpy.config_types import ConfigError
 from kpy.listeners import from_flag, parse_listeners
 from kpy.net.listener import listen

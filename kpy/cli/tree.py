@@ -10,78 +10,51 @@ branches. Fields that the version lacks are left out, and so are tagged ones tha
 control characters are escaped, so that a message cannot play with the terminal.
 """
 
-import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple
 
 from kpy import ids
 from kpy.cli.frames import Decoded, Frame
+from kpy.cli.record_text import RecordText
+from kpy.cli.style import Style, escaped, preview, quoted
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.records import legacy
-from kpy.records.batch import MAGIC, MAGIC_POSITION, BatchHeader, Record, check_crc, iter_records, read_header
-from kpy.records.compression import Codec
+from kpy.records.batch import MAGIC, MAGIC_POSITION, BatchHeader, check_crc, iter_records, read_header
 from kpy.wire.apis import APIS
 from kpy.wire.consumer_protocol import decode_consumer_protocol_assignment, decode_consumer_protocol_subscription
 from kpy.wire.layouts import Form, Layouts
 from kpy.wire.primitives import Message, is_secret
 
-SHOWN_BYTES: Final = 24
-"""How much of a field of bytes is shown."""
-
-SHOWN_CHARACTERS: Final = 400
-"""How much of a record's key or value is shown."""
-
 MAX_DECOMPRESSED_BYTES: Final = 64 * 1024 * 1024
 
-_CONTROL_TYPES: Final = {0: "abort", 1: "commit", 2: "leader change", 3: "snapshot header", 4: "snapshot footer"}
-_EMBEDDED: Final = {
+EMBEDDED: Final = {
     ("JoinGroupRequestProtocol", "metadata"): decode_consumer_protocol_subscription,
     ("JoinGroupResponseMember", "metadata"): decode_consumer_protocol_subscription,
     ("DescribedGroupMember", "member_metadata"): decode_consumer_protocol_subscription,
     ("DescribedGroupMember", "member_assignment"): decode_consumer_protocol_assignment,
     ("SyncGroupRequestAssignment", "assignment"): decode_consumer_protocol_assignment,
     ("SyncGroupResponse", "assignment"): decode_consumer_protocol_assignment,
+    ("MemberMetadata", "subscription"): decode_consumer_protocol_subscription,
+    ("MemberMetadata", "assignment"): decode_consumer_protocol_assignment,
 }
 """Fields of bytes that hold a message of their own, if the group is one of consumers."""
 
 
-class Style:
-    """Colours, or none."""
-
-    def __init__(self, *, in_colour: bool) -> None:
-        self._in_colour = in_colour
-
-    def _paint(self, code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._in_colour and text else text
-
-    def title(self, text: str) -> str:
-        return self._paint("1", text)
-
-    def request(self, text: str) -> str:
-        return self._paint("1;34", text)
-
-    def response(self, text: str) -> str:
-        return self._paint("1;35", text)
-
-    def field(self, text: str) -> str:
-        return self._paint("36", text)
-
-    def text(self, text: str) -> str:
-        return self._paint("32", text)
-
-    def faint(self, text: str) -> str:
-        return self._paint("2", text)
-
-    def problem(self, text: str) -> str:
-        return self._paint("1;31", text)
+TRANSACTION_STATES: Final = (
+    "Empty",
+    "Ongoing",
+    "PrepareCommit",
+    "PrepareAbort",
+    "CompleteCommit",
+    "CompleteAbort",
+    "Dead",
+    "PrepareEpochFence",
+)
 
 
-def wants_colour(choice: str, stream: TextIO) -> bool:
-    """What --color means: `auto` is for terminals, unless NO_COLOR is set (no-color.org)."""
-    if choice != "auto":
-        return choice == "always"
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def transaction_state(status: int) -> str:
+    """The name of a status in the records of __transaction_state."""
+    return TRANSACTION_STATES[status] if 0 <= status < len(TRANSACTION_STATES) else "unknown"
 
 
 class Node(NamedTuple):
@@ -97,6 +70,7 @@ class Printer:
     def __init__(self, style: Style, *, show_records: bool = False) -> None:
         self._style = style
         self._show_records = show_records
+        self._text = RecordText(style)
         self._group_type = ""
         """The protocol type of the group that is being printed, if it was sent."""
 
@@ -119,7 +93,13 @@ class Printer:
                 branches.insert(0, Node(line, []))
         if decoded.problem:
             branches.append(Node(style.problem(f"! {escaped(decoded.problem)}"), []))
-        yield from _drawn(branches, "  ", style)
+        yield from drawn(branches, "  ", style)
+
+    def message(self, label: str, message: Message, layouts: Layouts, version: int) -> Node:
+        """A message that is not in a frame: what a coordinator keeps in its records."""
+        self._group_type = ""
+        line, branches = self._fields(message, layouts, version)
+        return Node(f"{label} {line}", branches)
 
     def _title(self, frame: Frame) -> str:
         kind = "request" if frame.is_request else "response"
@@ -180,6 +160,8 @@ class Printer:
             return self._error_code(value)
         if name == "api_key" and value in APIS:
             return f"{value} {APIS[value].name}"
+        if name == "transaction_status" and form.code == "b":
+            return f"{value} {transaction_state(value)}"
         match form.code:
             case "z":
                 return "true" if value else "false"
@@ -204,7 +186,7 @@ class Printer:
 
     def _embedded(self, label: str, owner: Message, name: str, value: bytes) -> Node | None:
         """What a consumer put into a field of bytes, if it can be read."""
-        decode_embedded = _EMBEDDED.get((type(owner).__name__, name))
+        decode_embedded = EMBEDDED.get((type(owner).__name__, name))
         if decode_embedded is None or self._group_type not in ("consumer", ""):
             return None
         try:
@@ -236,80 +218,23 @@ class Printer:
 
     def _batch(self, batch: memoryview) -> Node:
         header = read_header(batch)
-        codec = header.attributes & 0x07
-        facts = [
-            f"base_offset={header.base_offset}",
-            f"count={header.records_count}",
-            f"codec={Codec(codec).name.lower() if codec < len(Codec) else codec}",
-            f"timestamps={_time(header.base_timestamp)}..{_time(header.max_timestamp)}",
-            f"leader_epoch={header.partition_leader_epoch}",
-        ]
-        if header.last_offset_delta != header.records_count - 1:
-            facts.append(f"last_offset={header.last_offset}")
-        if header.producer_id != -1:
-            facts.append(f"producer_id={header.producer_id} producer_epoch={header.producer_epoch}")
-            facts.append(f"base_sequence={header.base_sequence}")
-        facts += [
-            word
-            for word, is_set in (
-                ("transactional", header.is_transactional),
-                ("control", header.is_control),
-                ("log_append_time", header.is_log_append_time),
-                ("delete_horizon", header.has_delete_horizon),
-            )
-            if is_set
-        ]
-        if not check_crc(batch):
-            facts.append(self._style.problem("CRC is wrong"))
-        line = f"{self._style.title('batch')} {' '.join(facts)} {self._style.faint(f'{len(batch):,} bytes')}"
+        line = f"{self._text.batch(header, is_crc_right=check_crc(batch))} {self._style.faint(f'{len(batch):,} bytes')}"
         return Node(line, list(self._record_lines(batch, header)) if self._show_records or header.is_control else [])
 
     def _record_lines(self, batch: memoryview, header: BatchHeader) -> Iterator[Node]:
         try:
             for record in iter_records(batch, MAX_DECOMPRESSED_BYTES):
-                yield Node(self._control(record) if header.is_control else self._record(record), [])
+                yield Node(self._text.control(record) if header.is_control else self._text.record(record), [])
         except ApiError as error:
             yield Node(self._style.problem(f"! {escaped(str(error))}"), [])
 
-    def _control(self, record: Record) -> str:
-        type_ = int.from_bytes(record.key[2:4]) if record.key and len(record.key) >= 4 else -1
-        return f"offset={record.offset} {_CONTROL_TYPES.get(type_, f'control record of type {type_}')}"
-
-    def _record(self, record: Record) -> str:
-        line = (
-            f"offset={record.offset} timestamp={_time(record.timestamp)} "
-            f"{self._style.field('key')}={self._content(record.key)} "
-            f"{self._style.field('value')}={self._content(record.value)}"
-        )
-        if record.headers:
-            headers = ", ".join(f"{quoted(key)}: {self._content(value)}" for key, value in record.headers)
-            line += f" {self._style.field('headers')}={{{headers}}}"
-        return line
-
-    def _content(self, value: bytes | None) -> str:
-        if value is None:
-            return "null"
-        try:
-            text = value[: SHOWN_CHARACTERS + 4].decode()
-        except UnicodeDecodeError:
-            return preview(value)
-        if len(value) <= SHOWN_CHARACTERS:
-            return self._style.text(quoted(text))
-        return f"{self._style.text(quoted(text[:SHOWN_CHARACTERS]))}… {len(value):,} bytes"
-
     def _message(self, entry: memoryview) -> Node:
         """A message of magic 0 or 1, or a compressed set of them."""
-        offset, attributes = int.from_bytes(entry[:8], signed=True), entry[MAGIC_POSITION + 1]
-        codec = attributes & 0x07
-        line = (
-            f"{self._style.title('message')} magic={entry[MAGIC_POSITION]} offset={offset} "
-            f"codec={Codec(codec).name.lower() if codec < len(Codec) else codec} "
-            f"{self._style.faint(f'{len(entry):,} bytes')}"
-        )
+        line = self._text.message(entry)
         branches: list[Node] = []
         if self._show_records:
             try:
-                branches.extend(Node(self._record(each), []) for each in legacy.iter_messages(entry, len(entry)))
+                branches.extend(Node(self._text.record(each), []) for each in legacy.iter_messages(entry, len(entry)))
             except ApiError as error:
                 branches.append(Node(self._style.problem(f"! {escaped(str(error))}"), []))
         return Node(line, branches)
@@ -321,36 +246,9 @@ def _consumer_protocol_layouts() -> Layouts:
     return consumer_protocol.LAYOUTS
 
 
-def _drawn(nodes: list[Node], indent: str, style: Style) -> Iterator[str]:
+def drawn(nodes: list[Node], indent: str, style: Style) -> Iterator[str]:
+    """The lines of nodes and their branches."""
     for i, (line, branches) in enumerate(nodes):
         is_last = i == len(nodes) - 1
         yield f"{style.faint(indent + ('└─ ' if is_last else '├─ '))}{line}"
-        yield from _drawn(branches, indent + ("   " if is_last else "│  "), style)
-
-
-def _time(timestamp_ms: int) -> str:
-    if timestamp_ms == -1:
-        return "none"
-    try:
-        time = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return str(timestamp_ms)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def quoted(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped(text)}"'
-
-
-def escaped(text: str) -> str:
-    """The text without anything that a terminal would act on."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def preview(value: bytes | memoryview) -> str:
-    """The size of bytes, and how they begin."""
-    more = "…" if len(value) > SHOWN_BYTES else ""
-    return f"<{len(value):,} bytes{': ' if value else ''}{value[:SHOWN_BYTES].hex()}{more}>"
+        yield from drawn(branches, indent + ("   " if is_last else "│  "), style)

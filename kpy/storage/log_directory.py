@@ -41,8 +41,8 @@ FUTURE_SUFFIX = "-future"
 STRAY_SUFFIX = "-stray"
 MAX_NAME_LENGTH = 255
 
-_NAME = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
-_FUTURE_NAME = re.compile(rf"{_NAME.pattern}\.[^.]+{FUTURE_SUFFIX}")
+PARTITION_DIR = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,10})")
+_FUTURE_NAME = re.compile(rf"{PARTITION_DIR.pattern}\.[^.]+{FUTURE_SUFFIX}")
 _EXPECTED = {"lost+found"}
 """What a file system itself puts into a directory."""
 
@@ -109,7 +109,7 @@ class LogDirectory:
         for name in sorted(self.fs.list(self.path)):
             if not self.fs.is_dir(f"{self.path}/{name}"):
                 continue
-            if match := _NAME.fullmatch(name):
+            if match := PARTITION_DIR.fullmatch(name):
                 found.current[match[1], int(match[2])] = name
             elif match := _FUTURE_NAME.fullmatch(name):
                 found.future.append(((match[1], int(match[2])), name))

@@ -15,8 +15,6 @@ A compaction that was interrupted is finished or undone before anything else: `.
 
 import logging
 import os
-import struct
-import zlib
 from dataclasses import dataclass
 
 from kpy.errors import StorageError
@@ -25,10 +23,10 @@ from kpy.storage.checkpoints import LEADER_EPOCHS
 from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.leader_epochs import LeaderEpochs
-from kpy.storage.log_config import LogConfig
+from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
-from kpy.storage.scan import CorruptBatchError
+from kpy.storage.scan import CorruptBatchError, magic_of_message
 from kpy.storage.segment import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
@@ -40,9 +38,6 @@ from kpy.storage.segment import (
     parse_base_offset,
 )
 from kpy.storage.snapshots import Snapshots
-
-_LEGACY_HEAD = struct.Struct(">qiIb")
-_LEGACY_CRC_END = 16
 
 _log = logging.getLogger(__name__)
 
@@ -216,7 +211,8 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     while unread and _may_follow(unread[0].base_offset, end_offset, request):
         segment = unread.pop(0)
         segments.append(segment)
-        valid_bytes, end_offset = _recover_segment(request, segment, loaded)
+        limit = unread[0].base_offset if unread else LONG_MAX
+        valid_bytes, end_offset = _recover_segment(request, segment, loaded, limit)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
             segment.truncate_file(valid_bytes)
@@ -254,8 +250,8 @@ def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool
     return base_offset == end_offset or (may_leave_gap and base_offset > end_offset)
 
 
-def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog) -> tuple[int, int]:
-    """Check every batch and rebuild what is derived from them; (valid bytes, next offset)."""
+def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog, limit: int) -> tuple[int, int]:
+    """Check every batch and rebuild what is derived from them; (valid bytes, next offset). `limit` is where it ends."""
     expected_offset = segment.base_offset
     segment.reset_indexes()
     segment.txn_index.reset()
@@ -263,7 +259,7 @@ def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog) 
     try:
         for header, batch in segment.batches(0):
             _refuse_renamed(segment, valid_bytes, header, batch)
-            is_valid = segment.can_hold(header.last_offset) and header.last_offset_delta >= 0 and check_crc(batch)
+            is_valid = segment.can_hold(header.last_offset) and header.last_offset < limit and check_crc(batch)
             if not is_valid or not _may_follow(header.base_offset, expected_offset, request):
                 break
             segment.index_batch(valid_bytes, header)
@@ -290,13 +286,8 @@ def _refuse_renamed(segment: Segment, position: int, header: BatchHeader, batch:
 
 def _refuse_legacy(segment: Segment, position: int) -> None:
     """Never truncate an intact message of a format that kpy does not keep on disk."""
-    head = segment.file.read(_LEGACY_HEAD.size, position)
-    if len(head) < _LEGACY_HEAD.size:
-        return
-    _, size, crc, magic = _LEGACY_HEAD.unpack(head)
-    if magic not in (0, 1) or not 0 < size <= segment.size - position - 12:
-        return
-    if zlib.crc32(segment.file.read(size + 12 - _LEGACY_CRC_END, position + _LEGACY_CRC_END)) == crc:
+    magic = magic_of_message(segment.file, position, segment.size)
+    if magic is not None:
         raise StorageError(f"{segment.path()} holds messages of format v{magic}; kpy reads v2 only")
 
 

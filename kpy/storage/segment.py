@@ -11,7 +11,7 @@ ends, the next one begins, so each segment remembers the boundaries that recent 
 import logging
 from collections.abc import Iterator, Sequence
 
-from kpy.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader, read_header
+from kpy.records.batch import LOG_OVERHEAD, BatchHeader, read_header
 from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
 from kpy.storage.index import (
     MAX_RELATIVE_OFFSET,
@@ -21,8 +21,9 @@ from kpy.storage.index import (
     TimeIndex,
     TransactionIndex,
 )
+from kpy.storage.log_config import LONG_MAX
 from kpy.storage.preallocation import trim
-from kpy.storage.scan import MIN_BATCH_LENGTH, CorruptBatchError, Found, scan_batches, scan_headers
+from kpy.storage.scan import CorruptBatchError, Found, end_of_fitting, header_at, scan_batches, scan_headers
 
 LOG_SUFFIX = ".log"
 OFFSET_INDEX_SUFFIX = ".index"
@@ -269,9 +270,10 @@ class Segment:
 
     # Finding and reading.
 
-    def headers(self, position: int, end: int | None = None) -> Iterator[Found]:
+    def headers(self, position: int, end: int | None = None, end_offset: int = LONG_MAX) -> Iterator[Found]:
         """Each complete batch from the batch boundary `position` on. Raises CorruptBatchError; CRCs are not checked."""
-        return scan_headers(self.file, self.path(), position, self.size if end is None else end)
+        end = self.size if end is None else end
+        return scan_headers(self.file, self.path(), position, end, self.base_offset, end_offset)
 
     def batches(self, position: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each complete batch with its bytes, for replay. Raises CorruptBatchError; CRCs are not checked."""
@@ -281,7 +283,8 @@ class Segment:
         """The batches that can hold the first record at or after the time, among those from `start_offset` on."""
         self._check_or_rebuild_indexes()
         timestamp, offset = self.time_index.floor(timestamp_ms)
-        if timestamp >= 0 and not self._has_max_timestamp(offset, timestamp):
+        is_entry = (timestamp, offset) != (NO_TIMESTAMP, self.base_offset)
+        if is_entry and not self._has_max_timestamp(offset, timestamp):
             self.rebuild_indexes(keep_in_memory=self.time_index.entries.in_memory)
             timestamp, offset = self.time_index.floor(timestamp_ms)
         for header, batch in self.batches(self._trusted_position_for(max(offset, start_offset))):
@@ -293,22 +296,37 @@ class Segment:
         found = self.find(offset)
         return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
 
-    def find(self, offset: int) -> Found | None:
-        """The first batch whose last offset is >= `offset`; None when every batch lies below."""
+    def find(self, offset: int, end_offset: int = LONG_MAX) -> Found | None:
+        """The first batch whose last offset is >= `offset`; None when all lie below. Raises CorruptBatchError.
+
+        `end_offset` is where the segment ends, if that is known.
+        """
         position = self.positions.get(offset)
         if position is None:
             position = self._trusted_position_for(offset)
-        for found in self.headers(position):
+        end, size = position, self.size
+        for found in self.headers(position, size, end_offset):
+            end = found.position + LOG_OVERHEAD + found.header.batch_length
             if found.header.last_offset >= offset:
+                if found.header.base_offset > offset:
+                    self._check_gap(position, end)
                 return found
+        if end != size:
+            raise CorruptBatchError(self.path(), end, f"no batch ends within the {size - end} bytes from here on")
         return None
 
-    def position_of(self, offset: int) -> int | None:
+    def _check_gap(self, position: int, end: int) -> None:
+        """That no batch is at an offset is compaction's doing, or damage: then the offsets around it do not rise."""
+        for found in self.headers(self.offset_index.boundary_before(position - 1) if position else 0):
+            if found.position >= end:
+                break
+
+    def position_of(self, offset: int, end_offset: int = LONG_MAX) -> int | None:
         """Where the batch begins that `find` would find."""
         position = self.positions.get(offset)
         if position is not None:
             return position if position < self.size else None
-        found = self.find(offset)
+        found = self.find(offset, end_offset)
         self._remember(offset, self.size if found is None else found.position)
         return None if found is None else found.position
 
@@ -321,7 +339,7 @@ class Segment:
         `max_bytes`.
         """
         self.was_used = True
-        start = self.position_of(offset)
+        start = self.position_of(offset, end_offset)
         if start is None:
             return None
         end = self.size
@@ -330,27 +348,24 @@ class Segment:
             if limit is not None:
                 end, end_offset = limit, max_offset
         if end - start > max_bytes:
-            end, end_offset = self._last_boundary(start, end, max_bytes, min_one_batch)
+            end, end_offset = self._last_boundary(start, end, end_offset, max_bytes, min_one_batch)
         if end <= start:
             return None
         self._remember(end_offset, end)
         return FileRegion(self.open_file or self.file, start, end - start)
 
-    def _last_boundary(self, start: int, end: int, max_bytes: int, min_one_batch: bool) -> tuple[int, int]:
+    def _last_boundary(self, start: int, end: int, end_offset: int, max_bytes: int, min_one: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
         indexed = self.offset_index.boundary_before(start + max_bytes)
         if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
             indexed = start
-        boundary, offset = start, self.base_offset
-        for position, header in self.headers(max(start, indexed), end):
-            batch_end = position + LOG_OVERHEAD + header.batch_length
-            if batch_end > start + max_bytes and not (min_one_batch and position == start):
-                if boundary < position:
-                    boundary, offset = position, header.base_offset
-                break
-            boundary, offset = batch_end, header.last_offset + 1
-            if batch_end >= start + max_bytes:
-                break
+
+        def headers(position: int) -> Iterator[Found]:
+            return self.headers(position, end, end_offset)
+
+        boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
+        if min_one and boundary == start:
+            raise CorruptBatchError(self.path(), start, "no whole batch begins here")
         return boundary, offset
 
     def _remember(self, offset: int, position: int) -> None:
@@ -370,14 +385,8 @@ class Segment:
         return position
 
     def _holds_batch_at(self, position: int, offset: int) -> bool:
-        if not 0 <= position <= self.size - HEADER_SIZE:
-            return False
-        header = read_header(self.file.read(HEADER_SIZE, position))
-        return (
-            header.magic == MAGIC
-            and MIN_BATCH_LENGTH <= header.batch_length <= self.size - position - LOG_OVERHEAD
-            and self.base_offset <= header.base_offset <= offset
-        )
+        header = header_at(self.file, position, self.size)
+        return header is not None and self.base_offset <= header.base_offset <= offset
 
     def next_offset(self) -> int:
         """One past the last batch's last offset, or the base offset while empty. CorruptBatchError for a bad tail."""

@@ -30,7 +30,7 @@ from kpy.__main__ import main
 from kpy.cli import capture, frames
 from kpy.cli import pcap as pcap_module
 from kpy.cli.arguments import parse
-from kpy.cli.tree import wants_colour
+from kpy.cli.style import wants_colour
 from kpy.records.batch import NewRecord, build_batch
 from kpy.records.compression import Codec
 from kpy.records.legacy import down_convert

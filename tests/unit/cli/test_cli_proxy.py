@@ -17,7 +17,8 @@ from kpy.__main__ import main
 from kpy.cli import frames
 from kpy.cli import proxy as proxy_module
 from kpy.cli.proxy import Address, Display, Proxy, Relay, structs_with_addresses, tells_addresses
-from kpy.cli.tree import Printer, Style
+from kpy.cli.style import Style
+from kpy.cli.tree import Printer
 from kpy.net.listener import listen
 from kpy.wire import describe_cluster, fetch, find_coordinator, header, heartbeat, metadata, produce
 from kpy.wire.apis import APIS, Api

@@ -1,0 +1,270 @@
+"""Every byte of a segment, and of what lies beside it, flipped in turn: damage is found, and no wrong record served.
+
+What a flipped byte of a .log file does today, by where in a batch it is:
+
+- from the attributes on (bytes 21 to the end), and in the CRC itself (17 to 20): the CRC does not match. Recovery cuts
+  the log there, consumers refuse the batch, as do kpy's followers. A fetch does not look at it: it is sent from the
+  page cache as it is.
+- batch_length (8 to 11) and magic (16): a read that comes by answers CORRUPT_MESSAGE. Where the batch lies within what
+  is sent, the consumer's walk falls on bytes that are no batch, or whose CRC does not match.
+- base_offset (0 to 7): offsets that do not rise are CORRUPT_MESSAGE to every read that walks over the headers, that is
+  where it begins and where it ends. Within what is sent nobody looks: Apache Kafka and kpy hand on the wrong offset,
+  and only consumers that compare offsets with those before can tell. `kpy check-data` and recovery find it.
+- partition_leader_epoch (12 to 15): records are not concerned. `kpy check-data` finds it; recovery goes by the
+  leader-epoch-checkpoint.
+"""
+
+import itertools
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from storage_fs import UnsyncedFs
+
+from kpy.errors import ApiError
+from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, check_crc, iter_batches, read_header
+from kpy.records.validate import ValidBatch
+from kpy.storage.findings import Severity
+from kpy.storage.log import Log
+from kpy.storage.log_config import LogConfig
+from kpy.storage.log_dirs import LogDirs
+from kpy.storage.partition_check import PartitionCheck, PartitionFacts
+from kpy.storage.recovery import LoadRequest, load_log
+from kpy.storage.scan import CorruptBatchError
+from kpy.storage.segment import Segment
+
+SEGMENT_BYTES = 64 * 1024
+BATCHES = 10
+SAMPLED = 32
+"""Of the records, one byte of so many goes through everything that reads."""
+END_OFFSET = 2 * BATCHES + 3
+BASE_OFFSET, EPOCH, MAGIC = range(8), range(12, 16), range(16, 17)
+CONFIG = LogConfig(index_interval_bytes=4096)
+FS = UnsyncedFs()
+LOG = f"{0:020d}.log"
+BITS = tuple(1 << bit for bit in range(8))
+ENTRY_BYTES = {".index": 8, ".timeindex": 12, ".txnindex": 34, ".snapshot": 1}
+OFFSETS_OF_ENTRIES = {".index": range(4), ".timeindex": range(8, 12), ".txnindex": (), ".snapshot": ()}
+
+Served = list[tuple[int, bytes]]
+"""Base offsets, and the batches from their magic on: what makes a consumer's records."""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A partition of one segment of 64 KiB: two leader epochs, idempotent and transactional batches, an abort."""
+    root = tmp_path_factory.mktemp("flips")
+    dirs = LogDirs.open(
+        [root], broker_id=1, cluster_id=None, now_ms=0, config_for=lambda _: CONFIG, rng=random.Random(1), fs=FS
+    )
+    log = dirs.create_log("t", 0, bytes(range(16)), CONFIG)
+    rng = random.Random(2)
+    for number in range(BATCHES):
+        append(log, 1000 + 10 * number, rng.randbytes(6400), number, leader_epoch=0 if number < 5 else 3)
+    control = NewRecord(1000, b"\0\0\0\0", b"\0\0\0\0\0\1")
+    data = build_batch([control], producer_id=7, producer_epoch=0, transactional=True, control=True)
+    log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), 3, 0)
+    append(log, 2000, rng.randbytes(SEGMENT_BYTES - log.size_bytes - 2 * 40), BATCHES, leader_epoch=3)
+    assert abs(log.size_bytes - SEGMENT_BYTES) < 200
+    dirs.close()
+    return root / "t-0"
+
+
+def append(log: Log, timestamp: int, value: bytes, number: int, leader_epoch: int) -> None:
+    records = [NewRecord(timestamp, b"key", value), NewRecord(timestamp - 1, None, b"second")]
+    data = build_batch(
+        records, producer_id=7, producer_epoch=0, base_sequence=2 * number, transactional=number < BATCHES
+    )
+    log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), leader_epoch, 0)
+
+
+@pytest.fixture
+def partition(template: Path, tmp_path: Path) -> Path:
+    shutil.copytree(template, tmp_path / "t-0")
+    return tmp_path / "t-0"
+
+
+@contextmanager
+def flipped(path: Path) -> Iterator["Flips"]:
+    with path.open("r+b", buffering=0) as file:
+        yield Flips(file, path.read_bytes())
+
+
+class Flips:
+    """A file of which one byte at a time is wrong."""
+
+    def __init__(self, file: object, data: bytes) -> None:
+        self._file = file
+        self.data = data
+
+    def each(self, masks: tuple[int, ...] = ()) -> Iterator[int]:
+        """The position of each byte, which is flipped meanwhile: one bit of it, or by each of the masks."""
+        for position, byte in enumerate(self.data):
+            for mask in masks or (1 << position * 5 % 8,):
+                self._write(position, byte ^ mask)
+                yield position
+                self._write(position, byte)
+
+    def _write(self, position: int, byte: int) -> None:
+        self._file.seek(position)  # type: ignore[attr-defined]  # typeshed has no name for a raw file
+        self._file.write(bytes((byte,)))  # type: ignore[attr-defined]
+
+
+def problems(partition: Path) -> list[tuple[str, int | None]]:
+    """(path, position) of what `kpy check-data` and `kpy dump-log --verify` find wrong."""
+    check = PartitionCheck(FS, str(partition), PartitionFacts(is_clean=True))
+    return [(each.path, each.position) for each in check.findings() if each.severity is not Severity.NOTE]
+
+
+def batch_starts(data: bytes) -> list[int]:
+    starts = [0]
+    for header, _ in iter_batches(data):
+        starts.append(starts[-1] + header.size_bytes)
+    return starts
+
+
+def served(partition: Path, max_bytes: int, offset: int = 0) -> tuple[Served, bool]:
+    """What a consumer that checks CRCs takes from fetches in a row, and whether it is told of damage at the end."""
+    segment = Segment.attach(FS, str(partition), 0, CONFIG.index_interval_bytes)
+    taken: Served = []
+    try:
+        while (region := segment.read(offset, max_bytes, END_OFFSET, END_OFFSET, True)) is not None:
+            before = offset
+            for header, batch in iter_batches(region.read()):
+                if not check_crc(batch):
+                    return taken, True
+                if header.last_offset >= offset:
+                    taken.append((header.base_offset, bytes(batch[16:])))
+                    offset = header.last_offset + 1
+            if offset == before:
+                # Not one whole batch: a consumer takes it for one larger than what it has asked for.
+                return taken, True
+    except (ApiError, CorruptBatchError):
+        return taken, True
+    return taken, False
+
+
+def test_flipped_bytes_of_a_segment_are_named_by_the_check(partition: Path) -> None:
+    """Each byte of each header, and so many of the rest: that the CRC tells each of those is shown below."""
+    log = partition / LOG
+    with flipped(log) as flips:
+        starts = batch_starts(flips.data)
+        assert problems(partition) == []
+        slot = 0
+        for position in flips.each():
+            slot += position >= starts[slot + 1]
+            if position - starts[slot] < HEADER_SIZE or position % SAMPLED == 0:
+                assert (str(log), starts[slot]) in problems(partition), position
+
+
+@pytest.mark.parametrize("max_bytes", [1, 10_000, 1 << 20])
+def test_no_fetch_serves_a_wrong_record_but_for_base_offsets_within_what_is_sent(
+    partition: Path, max_bytes: int
+) -> None:
+    with flipped(partition / LOG) as flips:
+        starts = batch_starts(flips.data)
+        sound, was_told = served(partition, max_bytes)
+        assert len(sound) == len(starts) - 1
+        assert not was_told
+        slot = 0
+        for position in flips.each():
+            slot += position >= starts[slot + 1]
+            within = position - starts[slot]
+            if within >= HEADER_SIZE and position % SAMPLED:
+                continue
+            taken, was_told = served(partition, max_bytes)
+            if within in EPOCH:
+                assert (taken, was_told) == (sound, False)
+            elif within not in BASE_OFFSET:
+                assert taken == sound[:slot], position
+                assert was_told, position
+            elif max_bytes == 1:
+                assert [each for each in taken if each not in sound] == [], position
+                assert was_told, position
+
+
+def test_any_flipped_byte_in_a_batch_changes_its_crc(template: Path) -> None:
+    data = bytearray((template / LOG).read_bytes())
+    starts = batch_starts(bytes(data))
+    for start, end in itertools.pairwise(starts):
+        batch = memoryview(data)[start:end]
+        for position in range(17, end - start):
+            batch[position] ^= 1 << position % 8
+            assert not check_crc(batch)
+            batch[position] ^= 1 << position % 8
+
+
+def test_recovery_cuts_the_log_at_every_flipped_byte_but_of_leader_epochs(template: Path, tmp_path: Path) -> None:
+    data = (template / LOG).read_bytes()
+    starts = batch_starts(data)
+    for slot, start in enumerate(starts[:-1]):
+        for position in [*range(start, start + HEADER_SIZE), starts[slot + 1] - 1]:
+            partition = tmp_path / f"t-{position}"
+            shutil.copytree(template, partition)
+            damaged = bytearray(data)
+            damaged[position] ^= 1 << position % 8
+            (partition / LOG).write_bytes(damaged)
+            request = LoadRequest(FS, str(partition), CONFIG, False, 0, 0, 1 << 40, 0)
+            loaded = load_log(request)
+            kept = data if position - start in EPOCH else data[:start]
+            if position - start not in EPOCH:
+                assert (partition / LOG).read_bytes() == kept, position
+            assert loaded.segments[-1].size == len(kept), position
+            shutil.rmtree(partition)
+
+
+def test_recovery_of_a_compacted_log_cuts_base_offsets_that_the_next_batch_contradicts(
+    template: Path, tmp_path: Path
+) -> None:
+    data = (template / LOG).read_bytes()
+    starts = batch_starts(data)
+    config = LogConfig(cleanup_policy=frozenset({"compact"}))
+    for start in starts[:-2]:
+        for position in (start + byte for byte in BASE_OFFSET):
+            partition = tmp_path / f"t-{position}"
+            shutil.copytree(template, partition)
+            damaged = bytearray(data)
+            damaged[position] ^= 0x40
+            (partition / LOG).write_bytes(damaged)
+            loaded = load_log(LoadRequest(FS, str(partition), config, False, 0, 0, 1 << 40, 0))
+            assert loaded.segments[-1].size == start, position
+            shutil.rmtree(partition)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex", ".txnindex", ".snapshot"])
+def test_every_flipped_bit_beside_a_segment_is_found(partition: Path, suffix: str) -> None:
+    path = next(partition.glob(f"*{suffix}"))
+    with flipped(path) as flips:
+        assert len(flips.data) >= 34
+        for position in flips.each(BITS):
+            found = [found for found, _ in problems(partition)]
+            # An offset may still be one of its batch, or of the append that the batch began: lookups do not change.
+            if found or position % ENTRY_BYTES[suffix] not in OFFSETS_OF_ENTRIES[suffix]:
+                assert found == [str(path)], position
+
+
+def test_every_flipped_bit_of_the_leader_epochs_is_found(partition: Path) -> None:
+    path = partition / "leader-epoch-checkpoint"
+    with flipped(path) as flips:
+        for position in flips.each(BITS):
+            assert str(path) in {found for found, _ in problems(partition)}, position
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+def test_lookups_are_right_with_every_flipped_bit_of_an_index(partition: Path, suffix: str) -> None:
+    path = next(partition.glob(f"*{suffix}"))
+    sound = [read_header(data) for _, data in iter_batches((partition / LOG).read_bytes())]
+    with flipped(path) as flips:
+        for position in flips.each(BITS):
+            segment = Segment.attach(FS, str(partition), 0, CONFIG.index_interval_bytes)
+            for header in sound:
+                found = segment.find(header.last_offset)
+                assert found is not None
+                assert found.header == header, position
+                times = segment.batches_from_timestamp(header.max_timestamp, 0)
+                earliest = next(each for each in sound if each.max_timestamp >= header.max_timestamp)
+                assert next(times)[0] == earliest, position
+            path.write_bytes(flips.data)
