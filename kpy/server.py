@@ -25,9 +25,9 @@ from kpy.api.fetch_sessions import FetchSessions
 from kpy.api.registry import Dispatcher
 from kpy.config import BrokerConfig
 from kpy.config_checks import parse_connection_overrides
-from kpy.coordinator import CoordinatorConfig, GroupCoordinator
 from kpy.errors import StorageError
 from kpy.group.turn import GroupConfig
+from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
@@ -127,7 +127,7 @@ def _assemble(
     replicas = ReplicaManager(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock
     )
-    groups = GroupCoordinator(replicas, cluster, _coordinator_config(config), rng, clock)
+    groups = GroupCoordinator(replicas, cluster, _group_config(config), rng, clock)
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     broker = Broker(config, cluster, replicas, groups, sessions, clock, rng)
 
@@ -155,8 +155,8 @@ def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerC
     return config.with_overrides(for_all, for_this)
 
 
-def _coordinator_config(config: BrokerConfig) -> CoordinatorConfig:
-    return CoordinatorConfig(
+def _group_config(config: BrokerConfig) -> GroupCoordinatorConfig:
+    return GroupCoordinatorConfig(
         GroupConfig(
             group_min_session_timeout_ms=config.group_min_session_timeout_ms,
             group_max_session_timeout_ms=config.group_max_session_timeout_ms,

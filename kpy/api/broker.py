@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kpy.api.fetch_sessions import FetchSessions
 from kpy.config import BrokerConfig
-from kpy.coordinator import GroupCoordinator
+from kpy.group_coordinator import GroupCoordinator
 from kpy.metadata.cluster import Cluster
 from kpy.replica.manager import ReplicaManager
 

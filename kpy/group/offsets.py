@@ -15,10 +15,10 @@ from typing import Any
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import GROUPS_IN_OFFSET_FETCH_SINCE, NO_LEADER_EPOCH, NO_OFFSET
-from kpy.group.events import GroupRecord, Request
 from kpy.group.group import Group, GroupState
 from kpy.group.records import CommittedOffset, offset_record, offset_tombstone
 from kpy.group.turn import Turn
+from kpy.machine import NO_PRODUCER_ID, Request, StateRecord
 from kpy.wire.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -42,7 +42,6 @@ from kpy.wire.offset_fetch import (
     OffsetFetchResponseTopics,
 )
 
-NO_PRODUCER_ID = -1
 NO_RETENTION_TIME = -1
 NO_COMMIT_TIMESTAMP = -1
 COMMIT_TIMESTAMP_VERSION = 1
@@ -219,7 +218,7 @@ def fetch_offsets(turn: Turn, offsets: Offsets, request: Request) -> None:
     """Offsets of groups and partitions nobody committed for are -1, which is no error. Null topics ask for all."""
     message: OffsetFetchRequest = request.message
     stable = message.require_stable
-    turn.effects.reads_offsets = True
+    turn.effects.reads_state = True
     if request.version >= GROUPS_IN_OFFSET_FETCH_SINCE:
         groups = [
             OffsetFetchResponseGroup(
@@ -303,12 +302,12 @@ def delete_offsets(
     turn.effects.reply(request.token, OffsetDeleteResponse(topics=topics))
 
 
-def tombstones_of_topics(offsets: Offsets, topics: frozenset[str]) -> list[GroupRecord]:
+def tombstones_of_topics(offsets: Offsets, topics: frozenset[str]) -> list[StateRecord]:
     """What is committed for topics that have been deleted: a topic that is created anew must not start from it."""
     return [offset_tombstone(*place) for place in offsets.places() if place[1] in topics]
 
 
-def tombstones_of_all(offsets: Offsets, group_id: str) -> list[GroupRecord]:
+def tombstones_of_all(offsets: Offsets, group_id: str) -> list[StateRecord]:
     return [offset_tombstone(group_id, topic, partition) for topic, partition, _ in offsets.of_group(group_id)]
 
 

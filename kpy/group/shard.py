@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, refusal, sync_error
 from kpy.group.classic import leave_unknown_group, member_heartbeats, member_joins, member_syncs, members_leave
-from kpy.group.events import Effects, Event, Request, Tick, TopicsDeleted
+from kpy.group.events import Event, TopicsDeleted
 from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waiting
 from kpy.group.offsets import (
-    NO_PRODUCER_ID,
     Offsets,
     PartitionExists,
     commit_offsets,
@@ -47,8 +46,9 @@ from kpy.group.records import (
     read_offset,
     subscribed_topics,
 )
-from kpy.group.timers import Timers
 from kpy.group.turn import MAX_GROUPS, GroupConfig, TimerKey, Turn
+from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
+from kpy.timers import Timers
 from kpy.wire.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from kpy.wire.describe_groups import (
     DescribedGroup,
@@ -85,6 +85,9 @@ class GroupShard:
         self._rng = rng
         self._partition_exists = partition_exists
         self._timers: Timers[TimerKey] = Timers()
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
     def next_deadline_ms(self) -> int | None:
         """When to hand over the next Tick, at the latest; None when nothing is due of itself."""

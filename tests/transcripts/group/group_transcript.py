@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal
-from kpy.group.events import Effects, Request, Tick, TopicsDeleted
+from kpy.group.events import TopicsDeleted
 from kpy.group.records import CommittedOffset, offset_record, read_group, read_key, read_offset
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
+from kpy.machine import Effects, Request, Tick
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
 from kpy.wire.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from kpy.wire.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse

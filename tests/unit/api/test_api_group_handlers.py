@@ -21,9 +21,9 @@ from kpy.api.offset_fetch import offset_fetch
 from kpy.api.sync_group import sync_group
 from kpy.errors import ApiError, ErrorCode
 from kpy.group.answers import refusal
-from kpy.group.events import Request
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
+from kpy.machine import Request
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
 from kpy.wire.delete_groups import DeleteGroupsRequest
