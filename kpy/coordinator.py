@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 
@@ -67,6 +67,15 @@ class Asker(Protocol):
     client_id: str
     host: str
     version: int
+
+
+@dataclass(slots=True)
+class Asking:
+    """An asker that is no connection: this broker itself, or a client with another version of the request."""
+
+    client_id: str = ""
+    host: str = ""
+    version: int = 0
 
 
 class Call:
@@ -241,6 +250,11 @@ class Coordinator(ABC, Generic[M]):
         for token, _ in effects.replies:
             call = _call(token)
             call.answer(self._append_refusal(call.message, call.version, error.code))
+
+    def committed_in(self, topic: str, index: int) -> None:
+        """The high watermark of any partition of this broker has moved later than with its append."""
+        if topic == self._state_topic.name:
+            self.committed(index)
 
     def committed(self, index: int) -> None:
         """The high watermark of a partition has moved: what waited for it is done."""
@@ -424,6 +438,23 @@ def when_all(answers: Iterable[Any], combine: Callable[[list[Any]], Any]) -> Any
     for index in missing:
         pending: Pending[Any] = collected[index]
         pending.deliver_to(partial(fill, index))
+    return whole
+
+
+def and_then(answer: Any, go_on: Callable[[Any], Any]) -> Any:
+    """Hand an answer to `go_on`; either answer may come later."""
+    if not isinstance(answer, Pending):
+        return go_on(answer)
+    whole: Pending[Any] = Pending()
+
+    def deliver(response: Any) -> None:
+        second = go_on(response)
+        if isinstance(second, Pending):
+            cast("Pending[Any]", second).deliver_to(whole.complete)
+        else:
+            whole.complete(second)
+
+    cast("Pending[Any]", answer).deliver_to(deliver)
     return whole
 
 

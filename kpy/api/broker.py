@@ -10,6 +10,7 @@ from kpy.config import BrokerConfig
 from kpy.group_coordinator import GroupCoordinator
 from kpy.metadata.cluster import Cluster
 from kpy.replica.manager import ReplicaManager
+from kpy.transaction_coordinator import TransactionCoordinator
 
 if TYPE_CHECKING:
     pass
@@ -23,6 +24,7 @@ class Broker:
     cluster: Cluster
     replicas: ReplicaManager
     groups: GroupCoordinator
+    transactions: TransactionCoordinator
     fetch_sessions: FetchSessions
     now_ms: Callable[[], int]
     rng: random.Random

@@ -41,6 +41,12 @@ from kpy.wire.offset_fetch import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
+from kpy.wire.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
 
 NO_RETENTION_TIME = -1
 NO_COMMIT_TIMESTAMP = -1
@@ -190,6 +196,43 @@ def may_commit(group: Group | None, message: OffsetCommitRequest) -> ErrorCode:
     if group.state is GroupState.COMPLETING_REBALANCE:
         return ErrorCode.REBALANCE_IN_PROGRESS
     return ErrorCode.NONE
+
+
+def commit_in_transaction(turn: Turn, request: Request, refused: ErrorCode, partition_exists: PartitionExists) -> None:
+    """Write offsets that count when the producer's transaction is committed, judged as `commit_offsets` does."""
+    message: TxnOffsetCommitRequest = request.message
+    topics: list[TxnOffsetCommitResponseTopic] = []
+    for topic in message.topics:
+        results: list[TxnOffsetCommitResponsePartition] = []
+        for each in topic.partitions:
+            error = refused
+            if not partition_exists(topic.name, each.partition_index):
+                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif not error and len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
+                error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            if not error:
+                committed = CommittedOffset(
+                    each.committed_offset, each.committed_leader_epoch, each.committed_metadata or "", turn.now_ms
+                )
+                turn.effects.append([offset_record(message.group_id, topic.name, each.partition_index, committed)])
+            results.append(TxnOffsetCommitResponsePartition(each.partition_index, error))
+        topics.append(TxnOffsetCommitResponseTopic(topic.name, results))
+    turn.effects.producer_id, turn.effects.producer_epoch = message.producer_id, message.producer_epoch
+    turn.effects.reply(request.token, TxnOffsetCommitResponse(topics=topics))
+
+
+def may_commit_in_transaction(group: Group | None, message: TxnOffsetCommitRequest) -> ErrorCode:
+    """A producer that says for which member it commits is fenced with it (KIP-447); one that does not is trusted."""
+    if group is None:
+        return ErrorCode.NONE if message.generation_id < 0 else ErrorCode.ILLEGAL_GENERATION
+    if message.generation_id < 0 and group.state is GroupState.EMPTY:
+        return ErrorCode.NONE
+    if message.generation_id < 0 and message.member_id == "" and message.group_instance_id is None:
+        return ErrorCode.NONE
+    error = group.check_member(message.member_id, message.group_instance_id)
+    if error:
+        return error
+    return ErrorCode.NONE if message.generation_id == group.generation_id else ErrorCode.ILLEGAL_GENERATION
 
 
 def committed_offset(

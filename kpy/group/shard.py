@@ -20,11 +20,13 @@ from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waitin
 from kpy.group.offsets import (
     Offsets,
     PartitionExists,
+    commit_in_transaction,
     commit_offsets,
     delete_offsets,
     expired,
     fetch_offsets,
     may_commit,
+    may_commit_in_transaction,
     tombstones_of_all,
     tombstones_of_topics,
 )
@@ -65,6 +67,7 @@ from kpy.wire.offset_commit import OffsetCommitRequest
 from kpy.wire.offset_delete import OffsetDeleteRequest
 from kpy.wire.offset_fetch import OffsetFetchRequest
 from kpy.wire.sync_group import SyncGroupRequest
+from kpy.wire.txn_offset_commit import TxnOffsetCommitRequest
 
 SWEEP_TIMER: TimerKey = ("sweep", "", "")
 TOMBSTONES_A_SWEEP = 1_000
@@ -164,6 +167,15 @@ class GroupShard:
         if group is not None and member is not None and not refused:
             arm_session(turn, group, member)
         commit_offsets(turn, request, refused, self._partition_exists)
+
+    def commit_in_transaction(self, turn: Turn, request: Request) -> None:
+        """Offsets that a producer commits in its transaction; the end of that makes them count, or forgotten."""
+        message: TxnOffsetCommitRequest = request.message
+        group = self.groups.get(message.group_id)
+        refused = may_commit_in_transaction(group, message)
+        if group is None and not refused and len(self.groups) >= MAX_GROUPS:
+            refused = ErrorCode.POLICY_VIOLATION
+        commit_in_transaction(turn, request, refused, self._partition_exists)
 
     def fetch(self, turn: Turn, request: Request) -> None:
         fetch_offsets(turn, self.offsets, request)
@@ -386,6 +398,7 @@ HANDLERS: dict[type, Callable[[GroupShard, Turn, Request], None]] = {
     HeartbeatRequest: GroupShard.heartbeat,
     LeaveGroupRequest: GroupShard.leave,
     OffsetCommitRequest: GroupShard.commit,
+    TxnOffsetCommitRequest: GroupShard.commit_in_transaction,
     OffsetFetchRequest: GroupShard.fetch,
     OffsetDeleteRequest: GroupShard.delete_offsets,
     DescribeGroupsRequest: GroupShard.describe,
