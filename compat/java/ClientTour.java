@@ -72,6 +72,7 @@ public class ClientTour {
         tour.show("configs", tour.configs());
         tour.show("group", tour.groupOfTwo());
         tour.show("emptyGroup", tour.emptyGroup());
+        tour.show("transactions", tour.transactions());
         tour.show("deletedTopics", tour.deletedTopics());
         tour.admin.close();
     }
