@@ -52,7 +52,7 @@ TOOLS_3_9: Mapping[str, Tool] = {
     "get-offsets": Tool("org.apache.kafka.tools.GetOffsetShell"),
     "console-consumer": Tool("org.apache.kafka.tools.consumer.ConsoleConsumer"),
     "consumer-perf-test": Tool("org.apache.kafka.tools.ConsumerPerformance"),
-    "transactions": Tool("org.apache.kafka.tools.TransactionsCommand"),
+    "transactions": Tool("org.apache.kafka.tools.TransactionsCommand", None),
 }
 TOOLS_4_3: Mapping[str, Tool] = {
     **TOOLS_3_9,
