@@ -18,6 +18,9 @@ from kpy.wire.describe_producers import (
     TopicResponse,
 )
 
+UNKNOWN_TOPIC_MESSAGE = "This server does not host this topic-partition."
+"""What Apache Kafka says, and kafka-transactions shows."""
+
 
 def describe_producers(request: DescribeProducersRequest, client: Client, broker: Broker) -> DescribeProducersResponse:
     return DescribeProducersResponse(
@@ -31,7 +34,9 @@ def describe_producers(request: DescribeProducersRequest, client: Client, broker
 def _describe(topic: str, index: int, broker: Broker) -> PartitionResponse:
     reason = name_error(topic)
     if reason is not None:
-        return PartitionResponse(index, ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
+        return PartitionResponse(index, ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
+    if topic not in broker.cluster.image.topics:
+        return PartitionResponse(index, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_MESSAGE)
     try:
         state = broker.replicas.partition(topic, index).log.producer_state
     except ApiError as error:

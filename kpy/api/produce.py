@@ -76,7 +76,7 @@ def _produce(
             error = error or ErrorCode.INVALID_TOPIC_EXCEPTION
         partitions: list[PartitionProduceResponse] = []
         for data in topic.partition_data:
-            if error is None and (name, data.index) in refused_partitions:
+            if error is None and refused_partitions and (name, data.index) in refused_partitions:
                 why = refused_partitions[name, data.index]
                 answer = PartitionProduceResponse(data.index, why.code, -1, -1, -1, [], why.message)
             elif error is None:

@@ -224,7 +224,7 @@ def commit_in_transaction(turn: Turn, request: Request, refused: ErrorCode, part
 def may_commit_in_transaction(group: Group | None, message: TxnOffsetCommitRequest) -> ErrorCode:
     """A producer that says for which member it commits is fenced with it (KIP-447); one that does not is trusted."""
     if group is None:
-        return ErrorCode.NONE if message.generation_id < 0 else ErrorCode.ILLEGAL_GENERATION
+        return ErrorCode.NONE if message.generation_id < 0 else ErrorCode.UNKNOWN_MEMBER_ID
     if message.generation_id < 0 and group.state is GroupState.EMPTY:
         return ErrorCode.NONE
     if message.generation_id < 0 and message.member_id == "" and message.group_instance_id is None:
