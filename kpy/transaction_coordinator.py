@@ -182,10 +182,12 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
 
     def committed_in(self, topic: str, index: int) -> None:
         super().committed_in(topic, index)
-        if self._uncommitted:
-            waiting, self._uncommitted = self._uncommitted, []
-            for appended, then in waiting:
-                self.when_committed(appended, then)
+        self._go_on_with_committed()
+
+    def _go_on_with_committed(self) -> None:
+        waiting, self._uncommitted = self._uncommitted, []
+        for appended, then in waiting:
+            self.when_committed(appended, then)
 
     def _act(self, led: Led[TransactionShard], action: TxnMarkers) -> None:
         """Few markers are written at once, so that whoever hears of the end finds it done; many go in slices."""
@@ -257,8 +259,11 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
                 if self._is_led(marking.led):
                     self._mark(marking)
                 await trio.lowlevel.checkpoint()
-            if self._unfinished and sum(len(marking.left) for marking in self._unfinished) >= left_before:
+            self._go_on_with_committed()
+            makes_progress = sum(len(marking.left) for marking in self._unfinished) < left_before
+            if self._uncommitted or (self._unfinished and not makes_progress):
                 await trio.sleep(RETRY_MS / 1000)
+                self._marking_work.set()
 
     # -- what is asked of every coordinator --------------------------------------------------------------------------
 
