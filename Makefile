@@ -42,6 +42,10 @@ check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated code
 generate: $(VENV)/.installed-dev  ## write kpy/wire/ anew from protocol/
 	$(BIN)/python -m protocol.generate
 
+.PHONY: native
+native: $(VENV)/.installed  ## compile the optional accelerator (needs a C compiler; ARGS=--remove takes it away)
+	$(BIN)/python -m protocol.native $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev  ## measure kpy beside Apache Kafka (needs a JDK, Maven and a C compiler)
 	$(BIN)/python -m bench $(ARGS)

@@ -26,8 +26,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from bench.codec_messages import BATCH, RECORDS_PER_BATCH, Case, cases
-from kpy.records.batch import iter_records
-from kpy.wire.layouts import NATIVE
+from kpy.native import NATIVE
+from kpy.records.batch import HEADER_SIZE, iter_records, read_header
+from kpy.records.batch import _read_records as read_records_in_python
 
 LIBRARIES = ("kio", "kafka-python", "aiokafka")
 KAFKA_PYTHON_MODULES = {
@@ -122,6 +123,9 @@ def record_readers(installed: list[str]) -> list[tuple[str, Callable[[], Any]]]:
     """Who reads all records of one batch, and how. Everyone checks the CRC as it always does, or does not."""
     batch = memoryview(BATCH)
     found: list[tuple[str, Callable[[], Any]]] = [("kpy", lambda: list(iter_records(batch)))]
+    if NATIVE:
+        header, data = read_header(batch), BATCH[HEADER_SIZE:]
+        found.append(("kpy, Python", lambda: list(read_records_in_python(data, header))))
     if "kio" in installed:
         read_batch = importlib.import_module("kio.records.readers").read_batch
         found.append(("kio", lambda: read_batch(BATCH, 0)))

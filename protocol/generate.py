@@ -30,7 +30,8 @@ from protocol.codec import (
     snake,
 )
 from protocol.grammar import Array, Field, Kind, Message, Struct
-from protocol.layouts import Layouts
+from protocol.layouts import LINE_LENGTH, Layouts
+from protocol.meanings import meaning
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ROOT / "kpy" / "wire"
@@ -50,19 +51,21 @@ def structs_in(fields: tuple[Field, ...]) -> Iterator[Struct]:
             yield type_
 
 
-def class_source(name: str, fields: tuple[Field, ...], doc: str) -> str:
-    """The class of a message or struct, all versions in one."""
+def class_source(module: ModuleType, name: str, fields: tuple[Field, ...], doc: str) -> str:
+    """The class of a message or struct, all versions in one, with what each field means."""
     slots = "".join(f'"{each.name}", ' for each in fields)
     lines = [f"class {name}(Message):", f'    """{doc}"""', "", f"    __slots__ = ({slots})"]
     if fields:
         parameters = ", ".join(f"{each.name}: {annotation(each)} = {default_argument(each)}" for each in fields)
         lines += ["", f"    def __init__(self, {parameters}) -> None:"]
     for each in fields:
+        line = f"        self.{each.name} = {each.name}"
         if is_fresh(each):
             fresh = f"{fresh_value(each)} if {each.name} is EMPTY else {each.name}"
-            lines.append(f"        self.{each.name}: {annotation(each)} = {fresh}")
-        else:
-            lines.append(f"        self.{each.name} = {each.name}")
+            line = f"        self.{each.name}: {annotation(each)} = {fresh}"
+        says = meaning(module, name, each.name)
+        fits = len(f"{line}  # {says}") <= LINE_LENGTH
+        lines += [line] if not says else [f"{line}  # {says}"] if fits else [f"        # {says}", line]
     return "\n".join(lines)
 
 
@@ -210,13 +213,13 @@ def module_source(module: ModuleType) -> str:
         for each in structs_in(message.fields):
             if each.name not in structs:
                 structs[each.name] = each
-                classes.append(class_source(each.name, each.fields, f"Part of {name}."))
+                classes.append(class_source(module, each.name, each.fields, f"Part of {name}."))
             elif structs[each.name].fields != each.fields:
                 raise ValueError(f"{module.__name__} has two different structs of the name {each.name}")
         names = names_of(name, message)
         valid = spans(list(message.all_versions))
         key = f" ({message.api_key})" if message.api_key is not None else ""
-        classes.append(class_source(name, message.fields, f"{names.title}{key}, {valid}."))
+        classes.append(class_source(module, name, message.fields, f"{names.title}{key}, {valid}."))
         functions += message_source(codec, names, message)
         functions += entry_points(names, message)
     formats = "\n".join(f'{name} = Struct("{format_}")' for name, format_ in sorted(codec.formats.items()))

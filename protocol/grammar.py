@@ -75,6 +75,7 @@ class Fixed(Type):
     size_bytes: int
     python: str
     zero: Any
+    entity: str = ""
 
     def construct_at(self, version: int, flexible: bool) -> Any:
         return interpret.FIXED[self.code]
@@ -88,6 +89,7 @@ class Sized(Type):
     length_code: str
     compact: bool = True
     nulls: Range = NO_VERSION
+    entity: str = ""
 
     def construct_at(self, version: int, flexible: bool) -> Any:
         length = interpret.CompactLength if flexible and self.compact else interpret.FIXED[self.length_code]
@@ -157,13 +159,13 @@ Bytes = Sized("bytes", "i")
 Records = Sized("records", "i")
 """Record batches. They are never copied: decoded as a view of the frame, encoded as a buffer of their own."""
 
-# What a value stands for, where it has a name of its own. Bytes do not differ.
-BrokerId = Int32
-ErrorCode = Int16
-GroupId = String
-ProducerId = Int64
-TopicName = String
-TransactionalId = String
+# What a value stands for, where it has a name of its own: an entity, by Apache Kafka's name. Bytes do not differ.
+BrokerId = replace(Int32, entity="brokerId")
+ErrorCode = replace(Int16, entity="errorCode")
+GroupId = replace(String, entity="groupId")
+ProducerId = replace(Int64, entity="producerId")
+TopicName = replace(String, entity="topicName")
+TransactionalId = replace(String, entity="transactionalId")
 
 
 Nullable = TypeVar("Nullable", Sized, Array, Struct)

@@ -1,7 +1,7 @@
-"""Compiles the accelerator of kpy.wire: `python -m protocol.native`. It needs a C compiler and the headers of CPython.
+"""Compiles the accelerator of the codecs and of the record reader: `python -m protocol.native`, or `make native`.
 
-kpy works without. With it, kpy/wire/layouts.py finds kpy/wire/_native.<abi>.so beside itself and the codecs are several
-times as fast. `--remove` goes back to Python.
+It needs a C compiler and the headers of CPython. kpy works without. With it, kpy/native.py finds kpy/_native.<abi>.so
+beside itself, and messages and records are read several times as fast. `--remove` goes back to Python.
 """
 
 import argparse
@@ -11,8 +11,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("native.c")
-TARGET = SOURCE.parent.parent / "kpy" / "wire" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+HERE = Path(__file__).parent
+SOURCES = HERE / "native_messages.c", HERE / "native_records.c"
+TARGET = HERE.parent / "kpy" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
 """CPython's own interfaces take parameters that are not used, and tables that end in a row of nothing."""
 
@@ -23,20 +24,24 @@ def compile_to(target: Path, *options: str) -> None:
     platform_flags = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
     include = f"-I{sysconfig.get_path('include')}"
     flags = ["-std=c11", "-O2", "-fPIC", "-shared", *WARNINGS, *platform_flags, include, *options]
-    subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(target)], check=True)
+    subprocess.run([*compiler, *flags, *map(str, SOURCES), "-o", str(target)], check=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m protocol.native", description="Compiles kpy.wire's accelerator.")
-    parser.add_argument("--remove", action="store_true", help="remove what was compiled before")
-    if parser.parse_args().remove:
-        TARGET.unlink(missing_ok=True)
-        return 0
-    # Linked aside and moved into place, so that a broker that has the old one loaded keeps it.
+def compile_in_place() -> None:
+    """Compiles the module to where kpy looks for it: linked aside and moved, so that who has the old one keeps it."""
     fresh = TARGET.with_suffix(".new")
     compile_to(fresh)
     fresh.replace(TARGET)
-    print(TARGET)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m protocol.native", description="Compiles kpy's accelerator.")
+    parser.add_argument("--remove", action="store_true", help="remove what was compiled before")
+    if parser.parse_args().remove:
+        TARGET.unlink(missing_ok=True)
+    else:
+        compile_in_place()
+        print(TARGET)
     return 0
 
 

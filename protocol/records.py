@@ -1,4 +1,5 @@
-"""The layouts of records, on the wire and on disk alike: record batches v2, the older message sets, control records.
+"""The layouts of records, on the wire and on disk alike: record batches v2, the older message sets, control records;
+and of the producers' snapshot, which is on disk only.
 
 kpy/records is written by hand, since this is the one place where a broker spends its time; these declarations are what
 it is tested against. Lengths, counts and checksums are computed here when building, and checked when parsing.
@@ -13,6 +14,7 @@ from typing import Any
 from construct import (
     BitsInteger,
     BitStruct,
+    Bytes,
     Checksum,
     Const,
     Flag,
@@ -34,7 +36,7 @@ from construct import (
     this,
 )
 
-from protocol.interpret import LengthPrefixed
+from protocol.interpret import CompactLength, Counted, LengthPrefixed, TagSection, structure
 
 CASTAGNOLI = 0x82F63B78
 """The polynomial of CRC-32C, its bits reversed."""
@@ -148,7 +150,7 @@ def message_set(message: Any) -> Any:
 
 ControlRecordKey = Struct(
     "version" / Int16sb,
-    "type" / Int16sb,  # 0 abort, 1 commit
+    "type" / Int16sb,  # 0 abort, 1 commit, 2 leader change
 )
 
 EndTransactionMarker = Struct(
@@ -156,3 +158,35 @@ EndTransactionMarker = Struct(
     "coordinator_epoch" / Int32sb,
 )
 """The value of both."""
+
+
+def leader_change_message(version: int) -> Any:
+    """The value of type 2. Only KRaft writes it, at the beginning of each epoch of a metadata log."""
+    directory = {"voter_directory_id": Bytes(16)} if version >= 1 else {}
+    voter = structure({"voter_id": Int32sb, **directory, "tagged_fields": TagSection({})}, nullable=False)
+    voters = Counted(CompactLength, voter, nullable=False)
+    return Struct(
+        "version" / Int16sb,
+        "leader_id" / Int32sb,
+        "voters" / voters,  # of the quorum in the epoch that begins
+        "granting_voters" / voters,  # those who elected the leader
+        "tagged_fields" / TagSection({}),
+    )
+
+
+ProducerEntry = Struct(
+    "producer_id" / Int64sb,
+    "producer_epoch" / Int16sb,
+    "last_sequence" / Int32sb,
+    "last_offset" / Int64sb,
+    "offset_delta" / Int32sb,  # of the last batch, from its first record to its last
+    "timestamp" / Int64sb,  # of the last batch
+    "coordinator_epoch" / Int32sb,  # of the last marker, -1 if there was none
+    "current_txn_first_offset" / Int64sb,  # -1 if no transaction is open
+)
+
+ProducerSnapshot = Struct(
+    "version" / Const(1, Int16sb),
+    "checked" / checksummed(crc32c, PrefixedArray(Int32sb, ProducerEntry)),
+)
+"""A file: the producers of a partition as of the offset that names it."""

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 from fastcrc.crc32 import iscsi as crc32c
 
 from kpy.errors import ApiError, ErrorCode
+from kpy.native import NATIVE
 from kpy.records.compression import CODEC_MASK, Codec, codec_of, compress, decompress
 
 HEADER_SIZE: Final = 61
@@ -166,25 +167,37 @@ def iter_batches(buf: bytes | bytearray | memoryview) -> Iterator[tuple[BatchHea
 def iter_records(batch: memoryview, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Iterator[Record]:
     """The records of one complete batch of magic 2, decompressed up to `max_bytes`.
 
-    Raises INVALID_RECORD for malformed records and CORRUPT_MESSAGE for data that does not decompress, both as the
+    Raises CORRUPT_MESSAGE for data that does not decompress, and INVALID_RECORD for malformed records, this as the
     iteration gets there. A batch that compaction has emptied has none.
     """
     header = read_header(batch)
     if header.records_count == 0:
-        return
+        return iter(())
     body = batch[HEADER_SIZE : header.size_bytes]
     codec = header.codec
     data = bytes(body) if codec is Codec.NONE else decompress(codec, body, max_bytes)
     if not 0 < header.records_count <= len(data) // MIN_RECORD_BYTES:
         raise invalid_record(f"{len(data)} bytes cannot hold {header.records_count} records")
+    return _read_records_natively(data, header) if NATIVE else _read_records(data, header)
+
+
+def _read_records_natively(data: bytes, header: BatchHeader) -> Iterator[Record]:
+    """The same in C, which hands over to `_read_records` at the first record that is not well-formed."""
+    timestamp = header.max_timestamp if header.is_log_append_time else None
+    count, offset, base_timestamp = header.records_count, header.base_offset, header.base_timestamp
+    return NATIVE.Records(data, header, count, offset, base_timestamp, timestamp, Record, _read_records)
+
+
+def _read_records(data: bytes, header: BatchHeader, pos: int = 0, index: int = 0) -> Iterator[Record]:
+    """The records in `data` from the one at `pos` on, which is the `index`th."""
     try:
-        yield from _read_records(data, header)
+        yield from _read_records_unchecked(data, header, pos, index)
     except IndexError:
         raise invalid_record("A record runs past the end of its batch") from None
 
 
-def _read_records(data: bytes, header: BatchHeader) -> Iterator[Record]:
-    """The records in `data`; IndexError if they run past its end.
+def _read_records_unchecked(data: bytes, header: BatchHeader, pos: int, index: int) -> Iterator[Record]:
+    """The same; IndexError if they run past the end of `data`.
 
     This loop bounds how fast a batch can be examined, so varints of one byte, as nearly all are, are read in place.
     """
@@ -192,8 +205,7 @@ def _read_records(data: bytes, header: BatchHeader) -> Iterator[Record]:
     base_timestamp = header.base_timestamp
     log_append_time = header.max_timestamp if header.is_log_append_time else None
     zigzag = _ZIGZAG
-    pos = 0
-    for _ in range(header.records_count):
+    for _ in range(index, header.records_count):
         byte = data[pos]
         size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else _read_varint(data, pos, 32)
         record_end = pos + size

@@ -42,10 +42,10 @@ class AddOffsetsToTxnRequest(Message):
     def __init__(
         self, transactional_id: str = "", producer_id: int = 0, producer_epoch: int = 0, group_id: str = ""
     ) -> None:
-        self.transactional_id = transactional_id
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.group_id = group_id
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.group_id = group_id  # of the group
 
 
 class AddOffsetsToTxnResponse(Message):
@@ -57,8 +57,8 @@ class AddOffsetsToTxnResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
 
 
 LAYOUTS = Layouts(

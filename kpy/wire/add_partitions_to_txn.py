@@ -44,8 +44,8 @@ class AddPartitionsToTxnTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class AddPartitionsToTxnTransaction(Message):
@@ -67,11 +67,11 @@ class AddPartitionsToTxnTransaction(Message):
         verify_only: bool = False,
         topics: list[AddPartitionsToTxnTopic] = EMPTY,
     ) -> None:
-        self.transactional_id = transactional_id
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.verify_only = verify_only
-        self.topics: list[AddPartitionsToTxnTopic] = [] if topics is EMPTY else topics
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.verify_only = verify_only  # only ask whether the partitions are in the transaction (KIP-890)
+        self.topics: list[AddPartitionsToTxnTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class AddPartitionsToTxnRequest(Message):
@@ -93,10 +93,13 @@ class AddPartitionsToTxnRequest(Message):
         v3_and_below_producer_epoch: int = 0,
         v3_and_below_topics: list[AddPartitionsToTxnTopic] = EMPTY,
     ) -> None:
+        # sent by brokers, for many producers at once
         self.transactions: list[AddPartitionsToTxnTransaction] = [] if transactions is EMPTY else transactions
-        self.v3_and_below_transactional_id = v3_and_below_transactional_id
-        self.v3_and_below_producer_id = v3_and_below_producer_id
+        self.v3_and_below_transactional_id = v3_and_below_transactional_id  # of the producer
+        self.v3_and_below_producer_id = v3_and_below_producer_id  # of the producer
+        # rises when a producer takes over its id from an older one
         self.v3_and_below_producer_epoch = v3_and_below_producer_epoch
+        # to be part of the transaction
         self.v3_and_below_topics: list[AddPartitionsToTxnTopic] = (
             [] if v3_and_below_topics is EMPTY else v3_and_below_topics
         )
@@ -111,8 +114,8 @@ class AddPartitionsToTxnPartitionResult(Message):
     )
 
     def __init__(self, partition_index: int = 0, partition_error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.partition_error_code = partition_error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.partition_error_code = partition_error_code  # 0 if the partition is part of the transaction
 
 
 class AddPartitionsToTxnTopicResult(Message):
@@ -124,7 +127,8 @@ class AddPartitionsToTxnTopicResult(Message):
     )
 
     def __init__(self, name: str = "", results_by_partition: list[AddPartitionsToTxnPartitionResult] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # by partition
         self.results_by_partition: list[AddPartitionsToTxnPartitionResult] = (
             [] if results_by_partition is EMPTY else results_by_partition
         )
@@ -139,7 +143,8 @@ class AddPartitionsToTxnResult(Message):
     )
 
     def __init__(self, transactional_id: str = "", topic_results: list[AddPartitionsToTxnTopicResult] = EMPTY) -> None:
-        self.transactional_id = transactional_id
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        # by topic
         self.topic_results: list[AddPartitionsToTxnTopicResult] = [] if topic_results is EMPTY else topic_results
 
 
@@ -160,11 +165,13 @@ class AddPartitionsToTxnResponse(Message):
         results_by_transaction: list[AddPartitionsToTxnResult] = EMPTY,
         results_by_topic_v3_and_below: list[AddPartitionsToTxnTopicResult] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        # by transaction
         self.results_by_transaction: list[AddPartitionsToTxnResult] = (
             [] if results_by_transaction is EMPTY else results_by_transaction
         )
+        # by topic
         self.results_by_topic_v3_and_below: list[AddPartitionsToTxnTopicResult] = (
             [] if results_by_topic_v3_and_below is EMPTY else results_by_topic_v3_and_below
         )

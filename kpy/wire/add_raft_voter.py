@@ -44,9 +44,9 @@ class Listener(Message):
     )
 
     def __init__(self, name: str = "", host: str = "", port: int = 0) -> None:
-        self.name = name
-        self.host = host
-        self.port = port
+        self.name = name  # of the listener
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
 
 
 class AddRaftVoterRequest(Message):
@@ -70,11 +70,13 @@ class AddRaftVoterRequest(Message):
         listeners: list[Listener] = EMPTY,
         ack_when_committed: bool = True,
     ) -> None:
-        self.cluster_id = cluster_id
-        self.timeout_ms = timeout_ms
-        self.voter_id = voter_id
+        self.cluster_id = cluster_id  # refused if it is not this cluster's
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        self.voter_id = voter_id  # node id of the controller
+        # of the metadata log's directory; tells a wiped disk from the old one
         self.voter_directory_id = voter_directory_id
-        self.listeners: list[Listener] = [] if listeners is EMPTY else listeners
+        self.listeners: list[Listener] = [] if listeners is EMPTY else listeners  # where the node is reached
+        # answer once the new voter set is committed, not when it is appended
         self.ack_when_committed = ack_when_committed
 
 
@@ -88,9 +90,9 @@ class AddRaftVoterResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, error_message: str | None = "") -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 LAYOUTS = Layouts(

@@ -34,7 +34,8 @@ class AllocateProducerIdsRequest(Message):
     )
 
     def __init__(self, broker_id: int = 0, broker_epoch: int = -1) -> None:
-        self.broker_id = broker_id
+        self.broker_id = broker_id  # of the broker
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
 
 
@@ -51,10 +52,10 @@ class AllocateProducerIdsResponse(Message):
     def __init__(
         self, throttle_time_ms: int = 0, error_code: int = 0, producer_id_start: int = 0, producer_id_len: int = 0
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.producer_id_start = producer_id_start
-        self.producer_id_len = producer_id_len
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.producer_id_start = producer_id_start  # first of the block
+        self.producer_id_len = producer_id_len  # size of the block
 
 
 LAYOUTS = Layouts(

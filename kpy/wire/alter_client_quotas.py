@@ -46,8 +46,8 @@ class EntityData(Message):
     )
 
     def __init__(self, entity_type: str = "", entity_name: str | None = "") -> None:
-        self.entity_type = entity_type
-        self.entity_name = entity_name
+        self.entity_type = entity_type  # user, client-id or ip
+        self.entity_name = entity_name  # null for the default of this type
 
 
 class OpData(Message):
@@ -60,9 +60,9 @@ class OpData(Message):
     )
 
     def __init__(self, key: str = "", value: float = 0.0, remove: bool = False) -> None:
-        self.key = key
-        self.value = value
-        self.remove = remove
+        self.key = key  # of the quota, as in producer_byte_rate
+        self.value = value  # of the config or quota
+        self.remove = remove  # whether the quota is to go, so that the default holds
 
 
 class RequestEntryData(Message):
@@ -74,8 +74,9 @@ class RequestEntryData(Message):
     )
 
     def __init__(self, entity: list[EntityData] = EMPTY, ops: list[OpData] = EMPTY) -> None:
+        # whom the quota is for: a user, a client id, an address, or a combination
         self.entity: list[EntityData] = [] if entity is EMPTY else entity
-        self.ops: list[OpData] = [] if ops is EMPTY else ops
+        self.ops: list[OpData] = [] if ops is EMPTY else ops  # changes, by quota
 
 
 class AlterClientQuotasRequest(Message):
@@ -87,8 +88,8 @@ class AlterClientQuotasRequest(Message):
     )
 
     def __init__(self, entries: list[RequestEntryData] = EMPTY, validate_only: bool = False) -> None:
-        self.entries: list[RequestEntryData] = [] if entries is EMPTY else entries
-        self.validate_only = validate_only
+        self.entries: list[RequestEntryData] = [] if entries is EMPTY else entries  # by entity
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class ResponseEntryData(Message):
@@ -101,8 +102,9 @@ class ResponseEntryData(Message):
     )
 
     def __init__(self, error_code: int = 0, error_message: str | None = "", entity: list[EntityData] = EMPTY) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # whom the quota is for: a user, a client id, an address, or a combination
         self.entity: list[EntityData] = [] if entity is EMPTY else entity
 
 
@@ -115,8 +117,8 @@ class AlterClientQuotasResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, entries: list[ResponseEntryData] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.entries: list[ResponseEntryData] = [] if entries is EMPTY else entries
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.entries: list[ResponseEntryData] = [] if entries is EMPTY else entries  # by entity
 
 
 LAYOUTS = Layouts(

@@ -46,8 +46,8 @@ class AlterableConfig(Message):
     )
 
     def __init__(self, name: str = "", value: str | None = "") -> None:
-        self.name = name
-        self.value = value
+        self.name = name  # of the config
+        self.value = value  # null where it has none, as for a deletion
 
 
 class AlterConfigsResource(Message):
@@ -60,8 +60,10 @@ class AlterConfigsResource(Message):
     )
 
     def __init__(self, resource_type: int = 0, resource_name: str = "", configs: list[AlterableConfig] = EMPTY) -> None:
+        # a ConfigResource: 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
         self.resource_type = resource_type
-        self.resource_name = resource_name
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        # all of them: what is not named here is reset
         self.configs: list[AlterableConfig] = [] if configs is EMPTY else configs
 
 
@@ -74,8 +76,8 @@ class AlterConfigsRequest(Message):
     )
 
     def __init__(self, resources: list[AlterConfigsResource] = EMPTY, validate_only: bool = False) -> None:
-        self.resources: list[AlterConfigsResource] = [] if resources is EMPTY else resources
-        self.validate_only = validate_only
+        self.resources: list[AlterConfigsResource] = [] if resources is EMPTY else resources  # by resource
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class AlterConfigsResourceResponse(Message):
@@ -91,10 +93,10 @@ class AlterConfigsResourceResponse(Message):
     def __init__(
         self, error_code: int = 0, error_message: str | None = "", resource_type: int = 0, resource_name: str = ""
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.resource_type = resource_type
-        self.resource_name = resource_name
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.resource_type = resource_type  # 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
 
 
 class AlterConfigsResponse(Message):
@@ -106,7 +108,8 @@ class AlterConfigsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, responses: list[AlterConfigsResourceResponse] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # by what was asked for
         self.responses: list[AlterConfigsResourceResponse] = [] if responses is EMPTY else responses
 
 

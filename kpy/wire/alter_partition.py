@@ -43,8 +43,8 @@ class BrokerState(Message):
     )
 
     def __init__(self, broker_id: int = 0, broker_epoch: int = -1) -> None:
-        self.broker_id = broker_id
-        self.broker_epoch = broker_epoch
+        self.broker_id = broker_id  # of the broker
+        self.broker_epoch = broker_epoch  # of the replica, as the leader knows it
 
 
 class RequestPartitionData(Message):
@@ -68,12 +68,13 @@ class RequestPartitionData(Message):
         leader_recovery_state: int = 0,
         partition_epoch: int = 0,
     ) -> None:
-        self.partition_index = partition_index
-        self.leader_epoch = leader_epoch
-        self.new_isr: list[int] = [] if new_isr is EMPTY else new_isr
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.new_isr: list[int] = [] if new_isr is EMPTY else new_isr  # broker ids that the leader wants in sync
+        # the same, each with its broker's epoch
         self.new_isr_with_epochs: list[BrokerState] = [] if new_isr_with_epochs is EMPTY else new_isr_with_epochs
-        self.leader_recovery_state = leader_recovery_state
-        self.partition_epoch = partition_epoch
+        self.leader_recovery_state = leader_recovery_state  # 0 recovered, 1 recovering from an unclean election
+        self.partition_epoch = partition_epoch  # version of the partition's state in the metadata store
 
 
 class RequestTopicData(Message):
@@ -88,9 +89,9 @@ class RequestTopicData(Message):
     def __init__(
         self, topic_name: str = "", topic_id: bytes = ZERO_ID, partitions: list[RequestPartitionData] = EMPTY
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
-        self.partitions: list[RequestPartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[RequestPartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class AlterPartitionRequest(Message):
@@ -103,9 +104,10 @@ class AlterPartitionRequest(Message):
     )
 
     def __init__(self, broker_id: int = 0, broker_epoch: int = -1, topics: list[RequestTopicData] = EMPTY) -> None:
-        self.broker_id = broker_id
+        self.broker_id = broker_id  # the leader that proposes the change
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
-        self.topics: list[RequestTopicData] = [] if topics is EMPTY else topics
+        self.topics: list[RequestTopicData] = [] if topics is EMPTY else topics  # by topic
 
 
 class ResponsePartitionData(Message):
@@ -131,13 +133,13 @@ class ResponsePartitionData(Message):
         leader_recovery_state: int = 0,
         partition_epoch: int = 0,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
-        self.isr: list[int] = [] if isr is EMPTY else isr
-        self.leader_recovery_state = leader_recovery_state
-        self.partition_epoch = partition_epoch
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.isr: list[int] = [] if isr is EMPTY else isr  # broker ids of the in-sync replicas
+        self.leader_recovery_state = leader_recovery_state  # 0 recovered, 1 recovering from an unclean election
+        self.partition_epoch = partition_epoch  # version of the partition's state in the metadata store
 
 
 class ResponseTopicData(Message):
@@ -152,9 +154,9 @@ class ResponseTopicData(Message):
     def __init__(
         self, topic_name: str = "", topic_id: bytes = ZERO_ID, partitions: list[ResponsePartitionData] = EMPTY
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
-        self.partitions: list[ResponsePartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[ResponsePartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class AlterPartitionResponse(Message):
@@ -167,9 +169,9 @@ class AlterPartitionResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, topics: list[ResponseTopicData] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

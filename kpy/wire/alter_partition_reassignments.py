@@ -44,8 +44,8 @@ class ReassignablePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, replicas: list[int] | None = None) -> None:
-        self.partition_index = partition_index
-        self.replicas = replicas
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.replicas = replicas  # the target, or null to cancel a reassignment
 
 
 class ReassignableTopic(Message):
@@ -57,8 +57,8 @@ class ReassignableTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[ReassignablePartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[ReassignablePartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[ReassignablePartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class AlterPartitionReassignmentsRequest(Message):
@@ -76,9 +76,10 @@ class AlterPartitionReassignmentsRequest(Message):
         allow_replication_factor_change: bool = True,
         topics: list[ReassignableTopic] = EMPTY,
     ) -> None:
-        self.timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        # whether the number of replicas may differ from now
         self.allow_replication_factor_change = allow_replication_factor_change
-        self.topics: list[ReassignableTopic] = [] if topics is EMPTY else topics
+        self.topics: list[ReassignableTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class ReassignablePartitionResponse(Message):
@@ -91,9 +92,9 @@ class ReassignablePartitionResponse(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0, error_message: str | None = "") -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class ReassignableTopicResponse(Message):
@@ -105,7 +106,8 @@ class ReassignableTopicResponse(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[ReassignablePartitionResponse] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # of this topic
         self.partitions: list[ReassignablePartitionResponse] = [] if partitions is EMPTY else partitions
 
 
@@ -128,10 +130,11 @@ class AlterPartitionReassignmentsResponse(Message):
         error_message: str | None = "",
         responses: list[ReassignableTopicResponse] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.allow_replication_factor_change = allow_replication_factor_change
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.allow_replication_factor_change = allow_replication_factor_change  # as in the request
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # by what was asked for
         self.responses: list[ReassignableTopicResponse] = [] if responses is EMPTY else responses
 
 

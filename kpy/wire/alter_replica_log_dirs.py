@@ -44,8 +44,8 @@ class AlterReplicaLogDirTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class AlterReplicaLogDir(Message):
@@ -57,8 +57,8 @@ class AlterReplicaLogDir(Message):
     )
 
     def __init__(self, path: str = "", topics: list[AlterReplicaLogDirTopic] = EMPTY) -> None:
-        self.path = path
-        self.topics: list[AlterReplicaLogDirTopic] = [] if topics is EMPTY else topics
+        self.path = path  # absolute, of a directory of log.dirs
+        self.topics: list[AlterReplicaLogDirTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class AlterReplicaLogDirsRequest(Message):
@@ -67,6 +67,7 @@ class AlterReplicaLogDirsRequest(Message):
     __slots__ = ("dirs",)
 
     def __init__(self, dirs: list[AlterReplicaLogDir] = EMPTY) -> None:
+        # directories, each with what is to go there
         self.dirs: list[AlterReplicaLogDir] = [] if dirs is EMPTY else dirs
 
 
@@ -79,8 +80,8 @@ class AlterReplicaLogDirPartitionResult(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class AlterReplicaLogDirTopicResult(Message):
@@ -92,7 +93,8 @@ class AlterReplicaLogDirTopicResult(Message):
     )
 
     def __init__(self, topic_name: str = "", partitions: list[AlterReplicaLogDirPartitionResult] = EMPTY) -> None:
-        self.topic_name = topic_name
+        self.topic_name = topic_name  # of the topic
+        # of this topic
         self.partitions: list[AlterReplicaLogDirPartitionResult] = [] if partitions is EMPTY else partitions
 
 
@@ -105,8 +107,8 @@ class AlterReplicaLogDirsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[AlterReplicaLogDirTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.results: list[AlterReplicaLogDirTopicResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.results: list[AlterReplicaLogDirTopicResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

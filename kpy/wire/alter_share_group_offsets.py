@@ -43,8 +43,8 @@ class AlterShareGroupOffsetsRequestPartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, start_offset: int = 0) -> None:
-        self.partition_index = partition_index
-        self.start_offset = start_offset
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.start_offset = start_offset  # where the group is to begin
 
 
 class AlterShareGroupOffsetsRequestTopic(Message):
@@ -56,7 +56,8 @@ class AlterShareGroupOffsetsRequestTopic(Message):
     )
 
     def __init__(self, topic_name: str = "", partitions: list[AlterShareGroupOffsetsRequestPartition] = EMPTY) -> None:
-        self.topic_name = topic_name
+        self.topic_name = topic_name  # of the topic
+        # of this topic
         self.partitions: list[AlterShareGroupOffsetsRequestPartition] = [] if partitions is EMPTY else partitions
 
 
@@ -69,8 +70,8 @@ class AlterShareGroupOffsetsRequest(Message):
     )
 
     def __init__(self, group_id: str = "", topics: list[AlterShareGroupOffsetsRequestTopic] = EMPTY) -> None:
-        self.group_id = group_id
-        self.topics: list[AlterShareGroupOffsetsRequestTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.topics: list[AlterShareGroupOffsetsRequestTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class AlterShareGroupOffsetsResponsePartition(Message):
@@ -83,9 +84,9 @@ class AlterShareGroupOffsetsResponsePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0, error_message: str | None = None) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class AlterShareGroupOffsetsResponseTopic(Message):
@@ -103,8 +104,9 @@ class AlterShareGroupOffsetsResponseTopic(Message):
         topic_id: bytes = ZERO_ID,
         partitions: list[AlterShareGroupOffsetsResponsePartition] = EMPTY,
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # of this topic
         self.partitions: list[AlterShareGroupOffsetsResponsePartition] = [] if partitions is EMPTY else partitions
 
 
@@ -125,9 +127,10 @@ class AlterShareGroupOffsetsResponse(Message):
         error_message: str | None = None,
         responses: list[AlterShareGroupOffsetsResponseTopic] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # by what was asked for
         self.responses: list[AlterShareGroupOffsetsResponseTopic] = [] if responses is EMPTY else responses
 
 

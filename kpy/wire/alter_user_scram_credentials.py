@@ -44,8 +44,8 @@ class ScramCredentialDeletion(Message):
     )
 
     def __init__(self, name: str = "", mechanism: int = 0) -> None:
-        self.name = name
-        self.mechanism = mechanism
+        self.name = name  # of the user
+        self.mechanism = mechanism  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
 
 
 class ScramCredentialUpsertion(Message):
@@ -62,11 +62,11 @@ class ScramCredentialUpsertion(Message):
     def __init__(
         self, name: str = "", mechanism: int = 0, iterations: int = 0, salt: bytes = b"", salted_password: bytes = b""
     ) -> None:
-        self.name = name
-        self.mechanism = mechanism
-        self.iterations = iterations
-        self.salt = salt
-        self.salted_password = salted_password
+        self.name = name  # of the user
+        self.mechanism = mechanism  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
+        self.iterations = iterations  # rounds of hashing that the credential took
+        self.salt = salt  # random bytes that the password was hashed with
+        self.salted_password = salted_password  # the PBKDF2 result; the password itself never travels
 
 
 class AlterUserScramCredentialsRequest(Message):
@@ -80,7 +80,8 @@ class AlterUserScramCredentialsRequest(Message):
     def __init__(
         self, deletions: list[ScramCredentialDeletion] = EMPTY, upsertions: list[ScramCredentialUpsertion] = EMPTY
     ) -> None:
-        self.deletions: list[ScramCredentialDeletion] = [] if deletions is EMPTY else deletions
+        self.deletions: list[ScramCredentialDeletion] = [] if deletions is EMPTY else deletions  # credentials to remove
+        # credentials to add or replace
         self.upsertions: list[ScramCredentialUpsertion] = [] if upsertions is EMPTY else upsertions
 
 
@@ -94,9 +95,9 @@ class AlterUserScramCredentialsResult(Message):
     )
 
     def __init__(self, user: str = "", error_code: int = 0, error_message: str | None = "") -> None:
-        self.user = user
-        self.error_code = error_code
-        self.error_message = error_message
+        self.user = user  # name of the user
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class AlterUserScramCredentialsResponse(Message):
@@ -108,7 +109,8 @@ class AlterUserScramCredentialsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[AlterUserScramCredentialsResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # by what was asked for
         self.results: list[AlterUserScramCredentialsResult] = [] if results is EMPTY else results
 
 

@@ -47,8 +47,8 @@ class ApiVersionsRequest(Message):
     )
 
     def __init__(self, client_software_name: str = "", client_software_version: str = "") -> None:
-        self.client_software_name = client_software_name
-        self.client_software_version = client_software_version
+        self.client_software_name = client_software_name  # of the client library (KIP-511)
+        self.client_software_version = client_software_version  # of the client library
 
 
 class ApiVersion(Message):
@@ -61,9 +61,9 @@ class ApiVersion(Message):
     )
 
     def __init__(self, api_key: int = 0, min_version: int = 0, max_version: int = 0) -> None:
-        self.api_key = api_key
-        self.min_version = min_version
-        self.max_version = max_version
+        self.api_key = api_key  # number of the API
+        self.min_version = min_version  # the lowest that is supported
+        self.max_version = max_version  # the highest that is supported
 
 
 class SupportedFeatureKey(Message):
@@ -76,9 +76,9 @@ class SupportedFeatureKey(Message):
     )
 
     def __init__(self, name: str = "", min_version: int = 0, max_version: int = 0) -> None:
-        self.name = name
-        self.min_version = min_version
-        self.max_version = max_version
+        self.name = name  # of the feature
+        self.min_version = min_version  # the lowest that is supported
+        self.max_version = max_version  # the highest that is supported
 
 
 class FinalizedFeatureKey(Message):
@@ -91,9 +91,9 @@ class FinalizedFeatureKey(Message):
     )
 
     def __init__(self, name: str = "", max_version_level: int = 0, min_version_level: int = 0) -> None:
-        self.name = name
-        self.max_version_level = max_version_level
-        self.min_version_level = min_version_level
+        self.name = name  # of the feature
+        self.max_version_level = max_version_level  # the highest that the cluster has agreed on
+        self.min_version_level = min_version_level  # the lowest that the cluster has agreed on
 
 
 class ApiVersionsResponse(Message):
@@ -119,13 +119,16 @@ class ApiVersionsResponse(Message):
         finalized_features: list[FinalizedFeatureKey] = EMPTY,
         zk_migration_ready: bool = False,
     ) -> None:
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
+        # APIs that are served, with their versions
         self.api_keys: list[ApiVersion] = [] if api_keys is EMPTY else api_keys
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # finalized versions the broker could work with (KIP-584)
         self.supported_features: list[SupportedFeatureKey] = [] if supported_features is EMPTY else supported_features
-        self.finalized_features_epoch = finalized_features_epoch
+        self.finalized_features_epoch = finalized_features_epoch  # -1 if unknown
+        # finalized versions that the cluster works with
         self.finalized_features: list[FinalizedFeatureKey] = [] if finalized_features is EMPTY else finalized_features
-        self.zk_migration_ready = zk_migration_ready
+        self.zk_migration_ready = zk_migration_ready  # for the migration to KRaft
 
 
 LAYOUTS = Layouts(

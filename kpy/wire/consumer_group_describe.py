@@ -46,7 +46,8 @@ class ConsumerGroupDescribeRequest(Message):
     )
 
     def __init__(self, group_ids: list[str] = EMPTY, include_authorized_operations: bool = False) -> None:
-        self.group_ids: list[str] = [] if group_ids is EMPTY else group_ids
+        self.group_ids: list[str] = [] if group_ids is EMPTY else group_ids  # of the groups
+        # whether to say what the client may do with it
         self.include_authorized_operations = include_authorized_operations
 
 
@@ -60,9 +61,9 @@ class TopicPartitions(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, topic_name: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.topic_name = topic_name
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.topic_name = topic_name  # of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class Assignment(Message):
@@ -71,6 +72,7 @@ class Assignment(Message):
     __slots__ = ("topic_partitions",)
 
     def __init__(self, topic_partitions: list[TopicPartitions] = EMPTY) -> None:
+        # partitions, by topic
         self.topic_partitions: list[TopicPartitions] = [] if topic_partitions is EMPTY else topic_partitions
 
 
@@ -105,17 +107,19 @@ class Member(Message):
         target_assignment: Assignment = EMPTY,
         member_type: int = -1,
     ) -> None:
-        self.member_id = member_id
-        self.instance_id = instance_id
-        self.rack_id = rack_id
-        self.member_epoch = member_epoch
-        self.client_id = client_id
-        self.client_host = client_host
+        self.member_id = member_id  # of the member
+        self.instance_id = instance_id  # set for static members
+        self.rack_id = rack_id  # where the member is, null if that is not configured
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.client_id = client_id  # which the member chose for itself
+        self.client_host = client_host  # address that the member joined from
+        # topics that the member reads
         self.subscribed_topic_names: list[str] = [] if subscribed_topic_names is EMPTY else subscribed_topic_names
-        self.subscribed_topic_regex = subscribed_topic_regex
-        self.assignment: Assignment = Assignment() if assignment is EMPTY else assignment
+        self.subscribed_topic_regex = subscribed_topic_regex  # RE2 syntax
+        self.assignment: Assignment = Assignment() if assignment is EMPTY else assignment  # what it owns now
+        # what it is to own
         self.target_assignment: Assignment = Assignment() if target_assignment is EMPTY else target_assignment
-        self.member_type = member_type
+        self.member_type = member_type  # -1 unknown, 0 classic, 1 consumer
 
 
 class DescribedGroup(Message):
@@ -145,15 +149,15 @@ class DescribedGroup(Message):
         members: list[Member] = EMPTY,
         authorized_operations: int = -2147483648,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.group_id = group_id
-        self.group_state = group_state
-        self.group_epoch = group_epoch
-        self.assignment_epoch = assignment_epoch
-        self.assignor_name = assignor_name
-        self.members: list[Member] = [] if members is EMPTY else members
-        self.authorized_operations = authorized_operations
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.group_id = group_id  # of the group
+        self.group_state = group_state  # as people read it, such as Stable
+        self.group_epoch = group_epoch  # changes whenever members or their subscriptions do
+        self.assignment_epoch = assignment_epoch  # of the target assignment
+        self.assignor_name = assignor_name  # the algorithm that assigns partitions
+        self.members: list[Member] = [] if members is EMPTY else members  # of the group
+        self.authorized_operations = authorized_operations  # a bit for each ACL operation; INT32_MIN when not asked for
 
 
 class ConsumerGroupDescribeResponse(Message):
@@ -165,8 +169,8 @@ class ConsumerGroupDescribeResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

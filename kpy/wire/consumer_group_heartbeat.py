@@ -46,8 +46,8 @@ class TopicPartitions(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ConsumerGroupHeartbeatRequest(Message):
@@ -79,16 +79,16 @@ class ConsumerGroupHeartbeatRequest(Message):
         server_assignor: str | None = None,
         topic_partitions: list[TopicPartitions] | None = None,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.instance_id = instance_id
-        self.rack_id = rack_id
-        self.rebalance_timeout_ms = rebalance_timeout_ms
-        self.subscribed_topic_names = subscribed_topic_names
-        self.subscribed_topic_regex = subscribed_topic_regex
-        self.server_assignor = server_assignor
-        self.topic_partitions = topic_partitions
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # made by the member, since v1
+        self.member_epoch = member_epoch  # 0 joins, -1 leaves, -2 leaves as a static member; else the last one received
+        self.instance_id = instance_id  # null if unchanged or not static
+        self.rack_id = rack_id  # null if unchanged
+        self.rebalance_timeout_ms = rebalance_timeout_ms  # -1 if unchanged; how long it may take to give partitions up
+        self.subscribed_topic_names = subscribed_topic_names  # null if unchanged
+        self.subscribed_topic_regex = subscribed_topic_regex  # null if unchanged; RE2 syntax
+        self.server_assignor = server_assignor  # null for the broker's choice
+        self.topic_partitions = topic_partitions  # what the member owns, null if unchanged
 
 
 class Assignment(Message):
@@ -97,6 +97,7 @@ class Assignment(Message):
     __slots__ = ("topic_partitions",)
 
     def __init__(self, topic_partitions: list[TopicPartitions] = EMPTY) -> None:
+        # partitions, by topic
         self.topic_partitions: list[TopicPartitions] = [] if topic_partitions is EMPTY else topic_partitions
 
 
@@ -123,13 +124,13 @@ class ConsumerGroupHeartbeatResponse(Message):
         heartbeat_interval_ms: int = 0,
         assignment: Assignment | None = None,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.heartbeat_interval_ms = heartbeat_interval_ms
-        self.assignment = assignment
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.heartbeat_interval_ms = heartbeat_interval_ms  # how often the member shall send the next ones
+        self.assignment = assignment  # null if unchanged
 
 
 LAYOUTS = Layouts(

@@ -47,7 +47,7 @@ class ConsumerGroupMetadataKey(Message):
     __slots__ = ("group_id",)
 
     def __init__(self, group_id: str = "") -> None:
-        self.group_id = group_id
+        self.group_id = group_id  # of the group
 
 
 class ConsumerGroupMetadataValue(Message):
@@ -56,7 +56,7 @@ class ConsumerGroupMetadataValue(Message):
     __slots__ = ("epoch",)
 
     def __init__(self, epoch: int = 0) -> None:
-        self.epoch = epoch
+        self.epoch = epoch  # rises with each change
 
 
 class ConsumerGroupPartitionMetadataKey(Message):
@@ -65,7 +65,7 @@ class ConsumerGroupPartitionMetadataKey(Message):
     __slots__ = ("group_id",)
 
     def __init__(self, group_id: str = "") -> None:
-        self.group_id = group_id
+        self.group_id = group_id  # of the group
 
 
 class PartitionMetadata(Message):
@@ -77,8 +77,8 @@ class PartitionMetadata(Message):
     )
 
     def __init__(self, partition: int = 0, racks: list[str] = EMPTY) -> None:
-        self.partition = partition
-        self.racks: list[str] = [] if racks is EMPTY else racks
+        self.partition = partition  # index of the partition, within its topic
+        self.racks: list[str] = [] if racks is EMPTY else racks  # of its replicas
 
 
 class TopicMetadata(Message):
@@ -98,9 +98,10 @@ class TopicMetadata(Message):
         num_partitions: int = 0,
         partition_metadata: list[PartitionMetadata] = EMPTY,
     ) -> None:
-        self.topic_id = topic_id
-        self.topic_name = topic_name
-        self.num_partitions = num_partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.topic_name = topic_name  # of the topic
+        self.num_partitions = num_partitions  # -1 for the broker's default, or where assignments are given
+        # by partition, where racks are known
         self.partition_metadata: list[PartitionMetadata] = [] if partition_metadata is EMPTY else partition_metadata
 
 
@@ -110,7 +111,7 @@ class ConsumerGroupPartitionMetadataValue(Message):
     __slots__ = ("topics",)
 
     def __init__(self, topics: list[TopicMetadata] = EMPTY) -> None:
-        self.topics: list[TopicMetadata] = [] if topics is EMPTY else topics
+        self.topics: list[TopicMetadata] = [] if topics is EMPTY else topics  # by topic
 
 
 class ConsumerGroupMemberMetadataKey(Message):
@@ -122,8 +123,8 @@ class ConsumerGroupMemberMetadataKey(Message):
     )
 
     def __init__(self, group_id: str = "", member_id: str = "") -> None:
-        self.group_id = group_id
-        self.member_id = member_id
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
 
 
 class ClassicProtocol(Message):
@@ -135,8 +136,8 @@ class ClassicProtocol(Message):
     )
 
     def __init__(self, name: str = "", metadata: bytes = b"") -> None:
-        self.name = name
-        self.metadata = metadata
+        self.name = name  # of the assignment strategy, such as range
+        self.metadata = metadata  # of the protocol, opaque to the broker
 
 
 class ClassicMemberMetadata(Message):
@@ -148,7 +149,8 @@ class ClassicMemberMetadata(Message):
     )
 
     def __init__(self, session_timeout_ms: int = 0, supported_protocols: list[ClassicProtocol] = EMPTY) -> None:
-        self.session_timeout_ms = session_timeout_ms
+        self.session_timeout_ms = session_timeout_ms  # how long a member may be silent
+        # as it sent them in JoinGroup
         self.supported_protocols: list[ClassicProtocol] = [] if supported_protocols is EMPTY else supported_protocols
 
 
@@ -179,15 +181,16 @@ class ConsumerGroupMemberMetadataValue(Message):
         server_assignor: str | None = "",
         classic_member_metadata: ClassicMemberMetadata | None = None,
     ) -> None:
-        self.instance_id = instance_id
-        self.rack_id = rack_id
-        self.client_id = client_id
-        self.client_host = client_host
+        self.instance_id = instance_id  # set for static members
+        self.rack_id = rack_id  # where the member is, null if that is not configured
+        self.client_id = client_id  # which the member chose for itself
+        self.client_host = client_host  # address that the member joined from
+        # topics that the member reads
         self.subscribed_topic_names: list[str] = [] if subscribed_topic_names is EMPTY else subscribed_topic_names
-        self.subscribed_topic_regex = subscribed_topic_regex
-        self.rebalance_timeout_ms = rebalance_timeout_ms
-        self.server_assignor = server_assignor
-        self.classic_member_metadata = classic_member_metadata
+        self.subscribed_topic_regex = subscribed_topic_regex  # RE2 syntax
+        self.rebalance_timeout_ms = rebalance_timeout_ms  # how long a rebalance waits for the member
+        self.server_assignor = server_assignor  # the broker's algorithm that the member prefers, null for the default
+        self.classic_member_metadata = classic_member_metadata  # for members that use the classic protocol
 
 
 class ConsumerGroupTargetAssignmentMetadataKey(Message):
@@ -196,7 +199,7 @@ class ConsumerGroupTargetAssignmentMetadataKey(Message):
     __slots__ = ("group_id",)
 
     def __init__(self, group_id: str = "") -> None:
-        self.group_id = group_id
+        self.group_id = group_id  # of the group
 
 
 class ConsumerGroupTargetAssignmentMetadataValue(Message):
@@ -205,7 +208,7 @@ class ConsumerGroupTargetAssignmentMetadataValue(Message):
     __slots__ = ("assignment_epoch",)
 
     def __init__(self, assignment_epoch: int = 0) -> None:
-        self.assignment_epoch = assignment_epoch
+        self.assignment_epoch = assignment_epoch  # of the target assignment
 
 
 class ConsumerGroupTargetAssignmentMemberKey(Message):
@@ -217,8 +220,8 @@ class ConsumerGroupTargetAssignmentMemberKey(Message):
     )
 
     def __init__(self, group_id: str = "", member_id: str = "") -> None:
-        self.group_id = group_id
-        self.member_id = member_id
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
 
 
 class TopicPartition(Message):
@@ -230,8 +233,8 @@ class TopicPartition(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ConsumerGroupTargetAssignmentMemberValue(Message):
@@ -240,6 +243,7 @@ class ConsumerGroupTargetAssignmentMemberValue(Message):
     __slots__ = ("topic_partitions",)
 
     def __init__(self, topic_partitions: list[TopicPartition] = EMPTY) -> None:
+        # partitions, by topic
         self.topic_partitions: list[TopicPartition] = [] if topic_partitions is EMPTY else topic_partitions
 
 
@@ -252,8 +256,8 @@ class ConsumerGroupCurrentMemberAssignmentKey(Message):
     )
 
     def __init__(self, group_id: str = "", member_id: str = "") -> None:
-        self.group_id = group_id
-        self.member_id = member_id
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
 
 
 class TopicPartitions(Message):
@@ -265,8 +269,8 @@ class TopicPartitions(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ConsumerGroupCurrentMemberAssignmentValue(Message):
@@ -288,10 +292,12 @@ class ConsumerGroupCurrentMemberAssignmentValue(Message):
         assigned_partitions: list[TopicPartitions] = EMPTY,
         partitions_pending_revocation: list[TopicPartitions] = EMPTY,
     ) -> None:
-        self.member_epoch = member_epoch
-        self.previous_member_epoch = previous_member_epoch
-        self.state = state
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.previous_member_epoch = previous_member_epoch  # accepted too, while its answer may be on the way
+        self.state = state  # stable, or what it waits for
+        # those that are the member's, by topic
         self.assigned_partitions: list[TopicPartitions] = [] if assigned_partitions is EMPTY else assigned_partitions
+        # to be given up by the member
         self.partitions_pending_revocation: list[TopicPartitions] = (
             [] if partitions_pending_revocation is EMPTY else partitions_pending_revocation
         )

@@ -44,8 +44,8 @@ class TopicPartition(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ConsumerProtocolSubscription(Message):
@@ -67,11 +67,12 @@ class ConsumerProtocolSubscription(Message):
         generation_id: int = -1,
         rack_id: str | None = None,
     ) -> None:
-        self.topics: list[str] = [] if topics is EMPTY else topics
-        self.user_data = user_data
+        self.topics: list[str] = [] if topics is EMPTY else topics  # what the member subscribes to
+        self.user_data = user_data  # opaque to Kafka, for the assignor
+        # what the member holds already, for cooperative assignors
         self.owned_partitions: list[TopicPartition] = [] if owned_partitions is EMPTY else owned_partitions
-        self.generation_id = generation_id
-        self.rack_id = rack_id
+        self.generation_id = generation_id  # in which the owned partitions were assigned
+        self.rack_id = rack_id  # where the member is (KIP-881)
 
 
 class ConsumerProtocolAssignment(Message):
@@ -83,8 +84,9 @@ class ConsumerProtocolAssignment(Message):
     )
 
     def __init__(self, assigned_partitions: list[TopicPartition] = EMPTY, user_data: bytes | None = None) -> None:
+        # those that are the member's, by topic
         self.assigned_partitions: list[TopicPartition] = [] if assigned_partitions is EMPTY else assigned_partitions
-        self.user_data = user_data
+        self.user_data = user_data  # opaque to Kafka, for the assignor
 
 
 LAYOUTS = Layouts(

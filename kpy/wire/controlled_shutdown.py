@@ -45,7 +45,8 @@ class ControlledShutdownRequest(Message):
     )
 
     def __init__(self, broker_id: int = 0, broker_epoch: int = -1) -> None:
-        self.broker_id = broker_id
+        self.broker_id = broker_id  # of the broker
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
 
 
@@ -58,8 +59,8 @@ class RemainingPartition(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_index: int = 0) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
 
 
 class ControlledShutdownResponse(Message):
@@ -71,7 +72,8 @@ class ControlledShutdownResponse(Message):
     )
 
     def __init__(self, error_code: int = 0, remaining_partitions: list[RemainingPartition] = EMPTY) -> None:
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
+        # still led by the broker that wants to go
         self.remaining_partitions: list[RemainingPartition] = (
             [] if remaining_partitions is EMPTY else remaining_partitions
         )

@@ -60,13 +60,14 @@ class AclCreation(Message):
         operation: int = 0,
         permission_type: int = 0,
     ) -> None:
+        # 2 topic, 3 group, 4 cluster, 5 transactional id, 6 delegation token, 7 user
         self.resource_type = resource_type
-        self.resource_name = resource_name
-        self.resource_pattern_type = resource_pattern_type
-        self.principal = principal
-        self.host = host
-        self.operation = operation
-        self.permission_type = permission_type
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        self.resource_pattern_type = resource_pattern_type  # 3 literal, 4 prefixed
+        self.principal = principal  # whom the ACL is for, as type:name
+        self.host = host  # * for any
+        self.operation = operation  # an AclOperation
+        self.permission_type = permission_type  # 2 deny, 3 allow
 
 
 class CreateAclsRequest(Message):
@@ -75,7 +76,7 @@ class CreateAclsRequest(Message):
     __slots__ = ("creations",)
 
     def __init__(self, creations: list[AclCreation] = EMPTY) -> None:
-        self.creations: list[AclCreation] = [] if creations is EMPTY else creations
+        self.creations: list[AclCreation] = [] if creations is EMPTY else creations  # ACLs to add
 
 
 class AclCreationResult(Message):
@@ -87,8 +88,8 @@ class AclCreationResult(Message):
     )
 
     def __init__(self, error_code: int = 0, error_message: str | None = "") -> None:
-        self.error_code = error_code
-        self.error_message = error_message
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class CreateAclsResponse(Message):
@@ -100,8 +101,8 @@ class CreateAclsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[AclCreationResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.results: list[AclCreationResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.results: list[AclCreationResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

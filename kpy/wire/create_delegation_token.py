@@ -48,8 +48,8 @@ class CreatableRenewers(Message):
     )
 
     def __init__(self, principal_type: str = "", principal_name: str = "") -> None:
-        self.principal_type = principal_type
-        self.principal_name = principal_name
+        self.principal_type = principal_type  # what kind of principal, such as User
+        self.principal_name = principal_name  # name of a user
 
 
 class CreateDelegationTokenRequest(Message):
@@ -69,10 +69,11 @@ class CreateDelegationTokenRequest(Message):
         renewers: list[CreatableRenewers] = EMPTY,
         max_lifetime_ms: int = 0,
     ) -> None:
-        self.owner_principal_type = owner_principal_type
-        self.owner_principal_name = owner_principal_name
+        self.owner_principal_type = owner_principal_type  # null for the requester itself (KIP-373)
+        self.owner_principal_name = owner_principal_name  # whom the token is for, null for the requester
+        # who may renew it besides the owner
         self.renewers: list[CreatableRenewers] = [] if renewers is EMPTY else renewers
-        self.max_lifetime_ms = max_lifetime_ms
+        self.max_lifetime_ms = max_lifetime_ms  # -1 for the broker's limit
 
 
 class CreateDelegationTokenResponse(Message):
@@ -106,17 +107,19 @@ class CreateDelegationTokenResponse(Message):
         hmac: bytes = b"",
         throttle_time_ms: int = 0,
     ) -> None:
-        self.error_code = error_code
-        self.principal_type = principal_type
-        self.principal_name = principal_name
+        self.error_code = error_code  # 0 for success
+        self.principal_type = principal_type  # what kind of principal, such as User
+        self.principal_name = principal_name  # name of a user
+        # who asked for the token, if not the owner
         self.token_requester_principal_type = token_requester_principal_type
+        # who asked for the token, if not the owner
         self.token_requester_principal_name = token_requester_principal_name
-        self.issue_timestamp_ms = issue_timestamp_ms
-        self.expiry_timestamp_ms = expiry_timestamp_ms
-        self.max_timestamp_ms = max_timestamp_ms
-        self.token_id = token_id
-        self.hmac = hmac
-        self.throttle_time_ms = throttle_time_ms
+        self.issue_timestamp_ms = issue_timestamp_ms  # when the token was made, ms since 1970
+        self.expiry_timestamp_ms = expiry_timestamp_ms  # since the epoch
+        self.max_timestamp_ms = max_timestamp_ms  # past which no renewal goes
+        self.token_id = token_id  # names the token, and is its user name in SCRAM
+        self.hmac = hmac  # the secret half of the token
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
 
 
 LAYOUTS = Layouts(

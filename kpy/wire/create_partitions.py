@@ -45,6 +45,7 @@ class CreatePartitionsAssignment(Message):
     __slots__ = ("broker_ids",)
 
     def __init__(self, broker_ids: list[int] = EMPTY) -> None:
+        # the replicas; the first is the preferred leader
         self.broker_ids: list[int] = [] if broker_ids is EMPTY else broker_ids
 
 
@@ -60,8 +61,9 @@ class CreatePartitionsTopic(Message):
     def __init__(
         self, name: str = "", count: int = 0, assignments: list[CreatePartitionsAssignment] | None = EMPTY
     ) -> None:
-        self.name = name
-        self.count = count
+        self.name = name  # of the topic
+        self.count = count  # of partitions, in the end
+        # one for each new partition, or null to let the broker choose
         self.assignments: list[CreatePartitionsAssignment] | None = [] if assignments is EMPTY else assignments
 
 
@@ -77,9 +79,9 @@ class CreatePartitionsRequest(Message):
     def __init__(
         self, topics: list[CreatePartitionsTopic] = EMPTY, timeout_ms: int = 0, validate_only: bool = False
     ) -> None:
-        self.topics: list[CreatePartitionsTopic] = [] if topics is EMPTY else topics
-        self.timeout_ms = timeout_ms
-        self.validate_only = validate_only
+        self.topics: list[CreatePartitionsTopic] = [] if topics is EMPTY else topics  # by topic
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class CreatePartitionsTopicResult(Message):
@@ -92,9 +94,9 @@ class CreatePartitionsTopicResult(Message):
     )
 
     def __init__(self, name: str = "", error_code: int = 0, error_message: str | None = None) -> None:
-        self.name = name
-        self.error_code = error_code
-        self.error_message = error_message
+        self.name = name  # of the topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class CreatePartitionsResponse(Message):
@@ -106,8 +108,8 @@ class CreatePartitionsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[CreatePartitionsTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.results: list[CreatePartitionsTopicResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.results: list[CreatePartitionsTopicResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

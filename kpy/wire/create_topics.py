@@ -52,7 +52,8 @@ class CreatableReplicaAssignment(Message):
     )
 
     def __init__(self, partition_index: int = 0, broker_ids: list[int] = EMPTY) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
+        # the replicas; the first is the preferred leader
         self.broker_ids: list[int] = [] if broker_ids is EMPTY else broker_ids
 
 
@@ -65,8 +66,8 @@ class CreatableTopicConfig(Message):
     )
 
     def __init__(self, name: str = "", value: str | None = "") -> None:
-        self.name = name
-        self.value = value
+        self.name = name  # of the config
+        self.value = value  # of the config or quota
 
 
 class CreatableTopic(Message):
@@ -88,11 +89,12 @@ class CreatableTopic(Message):
         assignments: list[CreatableReplicaAssignment] = EMPTY,
         configs: list[CreatableTopicConfig] = EMPTY,
     ) -> None:
-        self.name = name
-        self.num_partitions = num_partitions
-        self.replication_factor = replication_factor
+        self.name = name  # of the topic
+        self.num_partitions = num_partitions  # -1 for the broker's default, or where assignments are given
+        self.replication_factor = replication_factor  # -1 for the broker's default, or where assignments are given
+        # by partition, or empty to let the broker choose
         self.assignments: list[CreatableReplicaAssignment] = [] if assignments is EMPTY else assignments
-        self.configs: list[CreatableTopicConfig] = [] if configs is EMPTY else configs
+        self.configs: list[CreatableTopicConfig] = [] if configs is EMPTY else configs  # by name
 
 
 class CreateTopicsRequest(Message):
@@ -107,9 +109,9 @@ class CreateTopicsRequest(Message):
     def __init__(
         self, topics: list[CreatableTopic] = EMPTY, timeout_ms: int = 60000, validate_only: bool = False
     ) -> None:
-        self.topics: list[CreatableTopic] = [] if topics is EMPTY else topics
-        self.timeout_ms = timeout_ms
-        self.validate_only = validate_only
+        self.topics: list[CreatableTopic] = [] if topics is EMPTY else topics  # by topic
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class CreatableTopicConfigs(Message):
@@ -131,11 +133,11 @@ class CreatableTopicConfigs(Message):
         config_source: int = -1,
         is_sensitive: bool = False,
     ) -> None:
-        self.name = name
-        self.value = value
-        self.read_only = read_only
-        self.config_source = config_source
-        self.is_sensitive = is_sensitive
+        self.name = name  # of the config
+        self.value = value  # of the config or quota
+        self.read_only = read_only  # whether it cannot be changed while the broker runs
+        self.config_source = config_source  # a ConfigSource: 1 topic, 2 broker, 3 all brokers, 4 static, 5 default
+        self.is_sensitive = is_sensitive  # its value is never sent
 
 
 class CreatableTopicResult(Message):
@@ -163,14 +165,14 @@ class CreatableTopicResult(Message):
         replication_factor: int = -1,
         configs: list[CreatableTopicConfigs] | None = EMPTY,
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
-        self.error_code = error_code
-        self.error_message = error_message
-        self.topic_config_error_code = topic_config_error_code
-        self.num_partitions = num_partitions
-        self.replication_factor = replication_factor
-        self.configs: list[CreatableTopicConfigs] | None = [] if configs is EMPTY else configs
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.topic_config_error_code = topic_config_error_code  # why the configs are not shown
+        self.num_partitions = num_partitions  # how many it has
+        self.replication_factor = replication_factor  # replicas of each partition
+        self.configs: list[CreatableTopicConfigs] | None = [] if configs is EMPTY else configs  # by name
 
 
 class CreateTopicsResponse(Message):
@@ -182,8 +184,8 @@ class CreateTopicsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[CreatableTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[CreatableTopicResult] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[CreatableTopicResult] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

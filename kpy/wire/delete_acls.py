@@ -60,13 +60,13 @@ class DeleteAclsFilter(Message):
         operation: int = 0,
         permission_type: int = 0,
     ) -> None:
-        self.resource_type_filter = resource_type_filter
-        self.resource_name_filter = resource_name_filter
-        self.pattern_type_filter = pattern_type_filter
-        self.principal_filter = principal_filter
-        self.host_filter = host_filter
-        self.operation = operation
-        self.permission_type = permission_type
+        self.resource_type_filter = resource_type_filter  # a ResourceType; 1 matches any
+        self.resource_name_filter = resource_name_filter  # null matches any
+        self.pattern_type_filter = pattern_type_filter  # a PatternType; 1 any, 2 whatever would apply to the name
+        self.principal_filter = principal_filter  # null matches any
+        self.host_filter = host_filter  # null matches any
+        self.operation = operation  # an AclOperation
+        self.permission_type = permission_type  # 2 deny, 3 allow
 
 
 class DeleteAclsRequest(Message):
@@ -75,7 +75,7 @@ class DeleteAclsRequest(Message):
     __slots__ = ("filters",)
 
     def __init__(self, filters: list[DeleteAclsFilter] = EMPTY) -> None:
-        self.filters: list[DeleteAclsFilter] = [] if filters is EMPTY else filters
+        self.filters: list[DeleteAclsFilter] = [] if filters is EMPTY else filters  # what matches any of them is meant
 
 
 class DeleteAclsMatchingAcl(Message):
@@ -105,15 +105,16 @@ class DeleteAclsMatchingAcl(Message):
         operation: int = 0,
         permission_type: int = 0,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # 2 topic, 3 group, 4 cluster, 5 transactional id, 6 delegation token, 7 user
         self.resource_type = resource_type
-        self.resource_name = resource_name
-        self.pattern_type = pattern_type
-        self.principal = principal
-        self.host = host
-        self.operation = operation
-        self.permission_type = permission_type
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        self.pattern_type = pattern_type  # 3 literal, 4 prefixed
+        self.principal = principal  # whom the ACL is for, as type:name
+        self.host = host  # name or address to connect to
+        self.operation = operation  # an AclOperation
+        self.permission_type = permission_type  # 2 deny, 3 allow
 
 
 class DeleteAclsFilterResult(Message):
@@ -128,8 +129,9 @@ class DeleteAclsFilterResult(Message):
     def __init__(
         self, error_code: int = 0, error_message: str | None = "", matching_acls: list[DeleteAclsMatchingAcl] = EMPTY
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # those that were deleted
         self.matching_acls: list[DeleteAclsMatchingAcl] = [] if matching_acls is EMPTY else matching_acls
 
 
@@ -142,7 +144,8 @@ class DeleteAclsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, filter_results: list[DeleteAclsFilterResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # by filter, in their order
         self.filter_results: list[DeleteAclsFilterResult] = [] if filter_results is EMPTY else filter_results
 
 

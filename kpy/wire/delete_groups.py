@@ -40,7 +40,7 @@ class DeleteGroupsRequest(Message):
     __slots__ = ("groups_names",)
 
     def __init__(self, groups_names: list[str] = EMPTY) -> None:
-        self.groups_names: list[str] = [] if groups_names is EMPTY else groups_names
+        self.groups_names: list[str] = [] if groups_names is EMPTY else groups_names  # group ids
 
 
 class DeletableGroupResult(Message):
@@ -52,8 +52,8 @@ class DeletableGroupResult(Message):
     )
 
     def __init__(self, group_id: str = "", error_code: int = 0) -> None:
-        self.group_id = group_id
-        self.error_code = error_code
+        self.group_id = group_id  # of the group
+        self.error_code = error_code  # 0 for success
 
 
 class DeleteGroupsResponse(Message):
@@ -65,8 +65,8 @@ class DeleteGroupsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[DeletableGroupResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.results: list[DeletableGroupResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.results: list[DeletableGroupResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

@@ -42,8 +42,8 @@ class DeleteRecordsPartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, offset: int = 0) -> None:
-        self.partition_index = partition_index
-        self.offset = offset
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.offset = offset  # delete all before it; -1 for the high watermark
 
 
 class DeleteRecordsTopic(Message):
@@ -55,8 +55,8 @@ class DeleteRecordsTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[DeleteRecordsPartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[DeleteRecordsPartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[DeleteRecordsPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DeleteRecordsRequest(Message):
@@ -68,8 +68,8 @@ class DeleteRecordsRequest(Message):
     )
 
     def __init__(self, topics: list[DeleteRecordsTopic] = EMPTY, timeout_ms: int = 0) -> None:
-        self.topics: list[DeleteRecordsTopic] = [] if topics is EMPTY else topics
-        self.timeout_ms = timeout_ms
+        self.topics: list[DeleteRecordsTopic] = [] if topics is EMPTY else topics  # by topic
+        self.timeout_ms = timeout_ms  # how long the broker may take
 
 
 class DeleteRecordsPartitionResult(Message):
@@ -82,9 +82,9 @@ class DeleteRecordsPartitionResult(Message):
     )
 
     def __init__(self, partition_index: int = 0, low_watermark: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.low_watermark = low_watermark
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.low_watermark = low_watermark  # the first offset that is left
+        self.error_code = error_code  # 0 for success
 
 
 class DeleteRecordsTopicResult(Message):
@@ -96,8 +96,8 @@ class DeleteRecordsTopicResult(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[DeleteRecordsPartitionResult] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[DeleteRecordsPartitionResult] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[DeleteRecordsPartitionResult] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DeleteRecordsResponse(Message):
@@ -109,8 +109,8 @@ class DeleteRecordsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[DeleteRecordsTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[DeleteRecordsTopicResult] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[DeleteRecordsTopicResult] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

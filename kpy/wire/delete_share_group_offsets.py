@@ -40,7 +40,7 @@ class DeleteShareGroupOffsetsRequestTopic(Message):
     __slots__ = ("topic_name",)
 
     def __init__(self, topic_name: str = "") -> None:
-        self.topic_name = topic_name
+        self.topic_name = topic_name  # of the topic
 
 
 class DeleteShareGroupOffsetsRequest(Message):
@@ -52,8 +52,8 @@ class DeleteShareGroupOffsetsRequest(Message):
     )
 
     def __init__(self, group_id: str = "", topics: list[DeleteShareGroupOffsetsRequestTopic] = EMPTY) -> None:
-        self.group_id = group_id
-        self.topics: list[DeleteShareGroupOffsetsRequestTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.topics: list[DeleteShareGroupOffsetsRequestTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class DeleteShareGroupOffsetsResponseTopic(Message):
@@ -69,10 +69,10 @@ class DeleteShareGroupOffsetsResponseTopic(Message):
     def __init__(
         self, topic_name: str = "", topic_id: bytes = ZERO_ID, error_code: int = 0, error_message: str | None = None
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
-        self.error_code = error_code
-        self.error_message = error_message
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class DeleteShareGroupOffsetsResponse(Message):
@@ -92,9 +92,10 @@ class DeleteShareGroupOffsetsResponse(Message):
         error_message: str | None = None,
         responses: list[DeleteShareGroupOffsetsResponseTopic] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # by what was asked for
         self.responses: list[DeleteShareGroupOffsetsResponseTopic] = [] if responses is EMPTY else responses
 
 

@@ -47,8 +47,8 @@ class DeleteTopicState(Message):
     )
 
     def __init__(self, name: str | None = None, topic_id: bytes = ZERO_ID) -> None:
-        self.name = name
-        self.topic_id = topic_id
+        self.name = name  # null where the id says which
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
 
 
 class DeleteTopicsRequest(Message):
@@ -63,9 +63,9 @@ class DeleteTopicsRequest(Message):
     def __init__(
         self, topics: list[DeleteTopicState] = EMPTY, topic_names: list[str] = EMPTY, timeout_ms: int = 0
     ) -> None:
-        self.topics: list[DeleteTopicState] = [] if topics is EMPTY else topics
-        self.topic_names: list[str] = [] if topic_names is EMPTY else topic_names
-        self.timeout_ms = timeout_ms
+        self.topics: list[DeleteTopicState] = [] if topics is EMPTY else topics  # by topic
+        self.topic_names: list[str] = [] if topic_names is EMPTY else topic_names  # of the topics
+        self.timeout_ms = timeout_ms  # how long the broker may take
 
 
 class DeletableTopicResult(Message):
@@ -81,10 +81,10 @@ class DeletableTopicResult(Message):
     def __init__(
         self, name: str | None = "", topic_id: bytes = ZERO_ID, error_code: int = 0, error_message: str | None = None
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
-        self.error_code = error_code
-        self.error_message = error_message
+        self.name = name  # null where unknown or not to be revealed
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class DeleteTopicsResponse(Message):
@@ -96,8 +96,8 @@ class DeleteTopicsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, responses: list[DeletableTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.responses: list[DeletableTopicResult] = [] if responses is EMPTY else responses
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.responses: list[DeletableTopicResult] = [] if responses is EMPTY else responses  # by what was asked for
 
 
 LAYOUTS = Layouts(

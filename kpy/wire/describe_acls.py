@@ -60,13 +60,13 @@ class DescribeAclsRequest(Message):
         operation: int = 0,
         permission_type: int = 0,
     ) -> None:
-        self.resource_type_filter = resource_type_filter
-        self.resource_name_filter = resource_name_filter
-        self.pattern_type_filter = pattern_type_filter
-        self.principal_filter = principal_filter
-        self.host_filter = host_filter
-        self.operation = operation
-        self.permission_type = permission_type
+        self.resource_type_filter = resource_type_filter  # a ResourceType; 1 matches any
+        self.resource_name_filter = resource_name_filter  # null matches any
+        self.pattern_type_filter = pattern_type_filter  # a PatternType; 1 any, 2 whatever would apply to the name
+        self.principal_filter = principal_filter  # null matches any
+        self.host_filter = host_filter  # null matches any
+        self.operation = operation  # an AclOperation
+        self.permission_type = permission_type  # 2 deny, 3 allow
 
 
 class AclDescription(Message):
@@ -80,10 +80,10 @@ class AclDescription(Message):
     )
 
     def __init__(self, principal: str = "", host: str = "", operation: int = 0, permission_type: int = 0) -> None:
-        self.principal = principal
-        self.host = host
-        self.operation = operation
-        self.permission_type = permission_type
+        self.principal = principal  # whom the ACL is for, as type:name
+        self.host = host  # name or address to connect to
+        self.operation = operation  # an AclOperation
+        self.permission_type = permission_type  # 2 deny, 3 allow
 
 
 class DescribeAclsResource(Message):
@@ -99,10 +99,11 @@ class DescribeAclsResource(Message):
     def __init__(
         self, resource_type: int = 0, resource_name: str = "", pattern_type: int = 3, acls: list[AclDescription] = EMPTY
     ) -> None:
+        # 2 topic, 3 group, 4 cluster, 5 transactional id, 6 delegation token, 7 user
         self.resource_type = resource_type
-        self.resource_name = resource_name
-        self.pattern_type = pattern_type
-        self.acls: list[AclDescription] = [] if acls is EMPTY else acls
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        self.pattern_type = pattern_type  # 3 literal, 4 prefixed
+        self.acls: list[AclDescription] = [] if acls is EMPTY else acls  # of this resource
 
 
 class DescribeAclsResponse(Message):
@@ -122,10 +123,10 @@ class DescribeAclsResponse(Message):
         error_message: str | None = "",
         resources: list[DescribeAclsResource] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.resources: list[DescribeAclsResource] = [] if resources is EMPTY else resources
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.resources: list[DescribeAclsResource] = [] if resources is EMPTY else resources  # by resource
 
 
 LAYOUTS = Layouts(

@@ -47,9 +47,9 @@ class ComponentData(Message):
     )
 
     def __init__(self, entity_type: str = "", match_type: int = 0, match: str | None = "") -> None:
-        self.entity_type = entity_type
-        self.match_type = match_type
-        self.match = match
+        self.entity_type = entity_type  # user, client-id or ip
+        self.match_type = match_type  # 0 this name, 1 the default, 2 any name
+        self.match = match  # the name, for match type 0
 
 
 class DescribeClientQuotasRequest(Message):
@@ -61,8 +61,9 @@ class DescribeClientQuotasRequest(Message):
     )
 
     def __init__(self, components: list[ComponentData] = EMPTY, strict: bool = False) -> None:
+        # each a condition that the entity has to meet
         self.components: list[ComponentData] = [] if components is EMPTY else components
-        self.strict = strict
+        self.strict = strict  # leave out entities with further components
 
 
 class EntityData(Message):
@@ -74,8 +75,8 @@ class EntityData(Message):
     )
 
     def __init__(self, entity_type: str = "", entity_name: str | None = "") -> None:
-        self.entity_type = entity_type
-        self.entity_name = entity_name
+        self.entity_type = entity_type  # user, client-id or ip
+        self.entity_name = entity_name  # null for the default of this type
 
 
 class ValueData(Message):
@@ -87,8 +88,8 @@ class ValueData(Message):
     )
 
     def __init__(self, key: str = "", value: float = 0.0) -> None:
-        self.key = key
-        self.value = value
+        self.key = key  # of the quota, as in producer_byte_rate
+        self.value = value  # of the config or quota
 
 
 class EntryData(Message):
@@ -100,8 +101,9 @@ class EntryData(Message):
     )
 
     def __init__(self, entity: list[EntityData] = EMPTY, values: list[ValueData] = EMPTY) -> None:
+        # whom the quota is for: a user, a client id, an address, or a combination
         self.entity: list[EntityData] = [] if entity is EMPTY else entity
-        self.values: list[ValueData] = [] if values is EMPTY else values
+        self.values: list[ValueData] = [] if values is EMPTY else values  # of the quotas, by name
 
 
 class DescribeClientQuotasResponse(Message):
@@ -121,10 +123,10 @@ class DescribeClientQuotasResponse(Message):
         error_message: str | None = "",
         entries: list[EntryData] | None = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.entries: list[EntryData] | None = [] if entries is EMPTY else entries
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.entries: list[EntryData] | None = [] if entries is EMPTY else entries  # by entity
 
 
 LAYOUTS = Layouts(

@@ -48,9 +48,10 @@ class DescribeClusterRequest(Message):
         endpoint_type: int = 1,
         include_fenced_brokers: bool = False,
     ) -> None:
+        # whether to say what the client may do with the cluster
         self.include_cluster_authorized_operations = include_cluster_authorized_operations
-        self.endpoint_type = endpoint_type
-        self.include_fenced_brokers = include_fenced_brokers
+        self.endpoint_type = endpoint_type  # 1 brokers, 2 controllers
+        self.include_fenced_brokers = include_fenced_brokers  # brokers that are registered, but do not serve
 
 
 class DescribeClusterBroker(Message):
@@ -67,11 +68,11 @@ class DescribeClusterBroker(Message):
     def __init__(
         self, broker_id: int = 0, host: str = "", port: int = 0, rack: str | None = None, is_fenced: bool = False
     ) -> None:
-        self.broker_id = broker_id
-        self.host = host
-        self.port = port
-        self.rack = rack
-        self.is_fenced = is_fenced
+        self.broker_id = broker_id  # of the broker
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
+        self.is_fenced = is_fenced  # whether it is registered, but does not serve
 
 
 class DescribeClusterResponse(Message):
@@ -99,13 +100,14 @@ class DescribeClusterResponse(Message):
         brokers: list[DescribeClusterBroker] = EMPTY,
         cluster_authorized_operations: int = -2147483648,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.endpoint_type = endpoint_type
-        self.cluster_id = cluster_id
-        self.controller_id = controller_id
-        self.brokers: list[DescribeClusterBroker] = [] if brokers is EMPTY else brokers
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.endpoint_type = endpoint_type  # 1 brokers, 2 controllers
+        self.cluster_id = cluster_id  # of the cluster, null if the broker knows none
+        self.controller_id = controller_id  # broker id of the controller, -1 for nobody
+        self.brokers: list[DescribeClusterBroker] = [] if brokers is EMPTY else brokers  # that live
+        # a bit for each ACL operation; INT32_MIN when not asked for
         self.cluster_authorized_operations = cluster_authorized_operations
 
 

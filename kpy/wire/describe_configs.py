@@ -50,8 +50,10 @@ class DescribeConfigsResource(Message):
     def __init__(
         self, resource_type: int = 0, resource_name: str = "", configuration_keys: list[str] | None = EMPTY
     ) -> None:
+        # a ConfigResource: 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
         self.resource_type = resource_type
-        self.resource_name = resource_name
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        # null for all
         self.configuration_keys: list[str] | None = [] if configuration_keys is EMPTY else configuration_keys
 
 
@@ -70,9 +72,9 @@ class DescribeConfigsRequest(Message):
         include_synonyms: bool = False,
         include_documentation: bool = False,
     ) -> None:
-        self.resources: list[DescribeConfigsResource] = [] if resources is EMPTY else resources
-        self.include_synonyms = include_synonyms
-        self.include_documentation = include_documentation
+        self.resources: list[DescribeConfigsResource] = [] if resources is EMPTY else resources  # by resource
+        self.include_synonyms = include_synonyms  # whether to list every place where the value could come from
+        self.include_documentation = include_documentation  # whether to say what each config is for
 
 
 class DescribeConfigsSynonym(Message):
@@ -85,9 +87,9 @@ class DescribeConfigsSynonym(Message):
     )
 
     def __init__(self, name: str = "", value: str | None = "", source: int = 0) -> None:
-        self.name = name
-        self.value = value
-        self.source = source
+        self.name = name  # of the config that the value may come from
+        self.value = value  # of the config or quota
+        self.source = source  # a ConfigSource
 
 
 class DescribeConfigsResourceResult(Message):
@@ -117,15 +119,16 @@ class DescribeConfigsResourceResult(Message):
         config_type: int = 0,
         documentation: str | None = "",
     ) -> None:
-        self.name = name
-        self.value = value
-        self.read_only = read_only
-        self.is_default = is_default
-        self.config_source = config_source
-        self.is_sensitive = is_sensitive
+        self.name = name  # of the config
+        self.value = value  # of the config or quota
+        self.read_only = read_only  # whether it cannot be changed while the broker runs
+        self.is_default = is_default  # whether nobody has set it
+        self.config_source = config_source  # a ConfigSource: 1 topic, 2 broker, 3 all brokers, 4 static, 5 default
+        self.is_sensitive = is_sensitive  # its value is never sent
+        # where else the value could come from, strongest first
         self.synonyms: list[DescribeConfigsSynonym] = [] if synonyms is EMPTY else synonyms
-        self.config_type = config_type
-        self.documentation = documentation
+        self.config_type = config_type  # a ConfigType, as in 1 boolean, 2 string
+        self.documentation = documentation  # what the config is for, null if that was not asked for
 
 
 class DescribeConfigsResult(Message):
@@ -147,11 +150,11 @@ class DescribeConfigsResult(Message):
         resource_name: str = "",
         configs: list[DescribeConfigsResourceResult] = EMPTY,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.resource_type = resource_type
-        self.resource_name = resource_name
-        self.configs: list[DescribeConfigsResourceResult] = [] if configs is EMPTY else configs
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.resource_type = resource_type  # 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        self.configs: list[DescribeConfigsResourceResult] = [] if configs is EMPTY else configs  # by name
 
 
 class DescribeConfigsResponse(Message):
@@ -163,8 +166,8 @@ class DescribeConfigsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, results: list[DescribeConfigsResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.results: list[DescribeConfigsResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.results: list[DescribeConfigsResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

@@ -46,8 +46,8 @@ class DescribeDelegationTokenOwner(Message):
     )
 
     def __init__(self, principal_type: str = "", principal_name: str = "") -> None:
-        self.principal_type = principal_type
-        self.principal_name = principal_name
+        self.principal_type = principal_type  # what kind of principal, such as User
+        self.principal_name = principal_name  # name of a user
 
 
 class DescribeDelegationTokenRequest(Message):
@@ -56,6 +56,7 @@ class DescribeDelegationTokenRequest(Message):
     __slots__ = ("owners",)
 
     def __init__(self, owners: list[DescribeDelegationTokenOwner] | None = EMPTY) -> None:
+        # null for all that the requester may see
         self.owners: list[DescribeDelegationTokenOwner] | None = [] if owners is EMPTY else owners
 
 
@@ -68,8 +69,8 @@ class DescribedDelegationTokenRenewer(Message):
     )
 
     def __init__(self, principal_type: str = "", principal_name: str = "") -> None:
-        self.principal_type = principal_type
-        self.principal_name = principal_name
+        self.principal_type = principal_type  # what kind of principal, such as User
+        self.principal_name = principal_name  # name of a user
 
 
 class DescribedDelegationToken(Message):
@@ -101,15 +102,18 @@ class DescribedDelegationToken(Message):
         hmac: bytes = b"",
         renewers: list[DescribedDelegationTokenRenewer] = EMPTY,
     ) -> None:
-        self.principal_type = principal_type
-        self.principal_name = principal_name
+        self.principal_type = principal_type  # what kind of principal, such as User
+        self.principal_name = principal_name  # name of a user
+        # who asked for the token, if not the owner
         self.token_requester_principal_type = token_requester_principal_type
+        # who asked for the token, if not the owner
         self.token_requester_principal_name = token_requester_principal_name
-        self.issue_timestamp = issue_timestamp
-        self.expiry_timestamp = expiry_timestamp
-        self.max_timestamp = max_timestamp
-        self.token_id = token_id
-        self.hmac = hmac
+        self.issue_timestamp = issue_timestamp  # when the token was made, ms since 1970
+        self.expiry_timestamp = expiry_timestamp  # when the token is void unless it is renewed, ms since 1970
+        self.max_timestamp = max_timestamp  # past which no renewal goes
+        self.token_id = token_id  # names the token, and is its user name in SCRAM
+        self.hmac = hmac  # the secret half of the token
+        # who may renew the token besides the owner
         self.renewers: list[DescribedDelegationTokenRenewer] = [] if renewers is EMPTY else renewers
 
 
@@ -125,9 +129,9 @@ class DescribeDelegationTokenResponse(Message):
     def __init__(
         self, error_code: int = 0, tokens: list[DescribedDelegationToken] = EMPTY, throttle_time_ms: int = 0
     ) -> None:
-        self.error_code = error_code
-        self.tokens: list[DescribedDelegationToken] = [] if tokens is EMPTY else tokens
-        self.throttle_time_ms = throttle_time_ms
+        self.error_code = error_code  # 0 for success
+        self.tokens: list[DescribedDelegationToken] = [] if tokens is EMPTY else tokens  # by token
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
 
 
 LAYOUTS = Layouts(

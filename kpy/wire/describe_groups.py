@@ -51,7 +51,8 @@ class DescribeGroupsRequest(Message):
     )
 
     def __init__(self, groups: list[str] = EMPTY, include_authorized_operations: bool = False) -> None:
-        self.groups: list[str] = [] if groups is EMPTY else groups
+        self.groups: list[str] = [] if groups is EMPTY else groups  # by group
+        # whether to say what the client may do with it
         self.include_authorized_operations = include_authorized_operations
 
 
@@ -76,12 +77,12 @@ class DescribedGroupMember(Message):
         member_metadata: bytes = b"",
         member_assignment: bytes = b"",
     ) -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.client_id = client_id
-        self.client_host = client_host
-        self.member_metadata = member_metadata
-        self.member_assignment = member_assignment
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.client_id = client_id  # which the member chose for itself
+        self.client_host = client_host  # address that the member joined from
+        self.member_metadata = member_metadata  # its subscription, for the chosen protocol
+        self.member_assignment = member_assignment  # what the member reads, opaque to the broker
 
 
 class DescribedGroup(Message):
@@ -109,14 +110,14 @@ class DescribedGroup(Message):
         members: list[DescribedGroupMember] = EMPTY,
         authorized_operations: int = -2147483648,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.group_id = group_id
-        self.group_state = group_state
-        self.protocol_type = protocol_type
-        self.protocol_data = protocol_data
-        self.members: list[DescribedGroupMember] = [] if members is EMPTY else members
-        self.authorized_operations = authorized_operations
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.group_id = group_id  # of the group
+        self.group_state = group_state  # as people read it, such as Stable
+        self.protocol_type = protocol_type  # what kind of member the group has, such as consumer
+        self.protocol_data = protocol_data  # the chosen assignor
+        self.members: list[DescribedGroupMember] = [] if members is EMPTY else members  # of the group
+        self.authorized_operations = authorized_operations  # a bit for each ACL operation; INT32_MIN when not asked for
 
 
 class DescribeGroupsResponse(Message):
@@ -128,8 +129,8 @@ class DescribeGroupsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

@@ -44,8 +44,8 @@ class DescribableLogDirTopic(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DescribeLogDirsRequest(Message):
@@ -54,7 +54,7 @@ class DescribeLogDirsRequest(Message):
     __slots__ = ("topics",)
 
     def __init__(self, topics: list[DescribableLogDirTopic] | None = EMPTY) -> None:
-        self.topics: list[DescribableLogDirTopic] | None = [] if topics is EMPTY else topics
+        self.topics: list[DescribableLogDirTopic] | None = [] if topics is EMPTY else topics  # null for all
 
 
 class DescribeLogDirsPartition(Message):
@@ -70,10 +70,10 @@ class DescribeLogDirsPartition(Message):
     def __init__(
         self, partition_index: int = 0, partition_size: int = 0, offset_lag: int = 0, is_future_key: bool = False
     ) -> None:
-        self.partition_index = partition_index
-        self.partition_size = partition_size
-        self.offset_lag = offset_lag
-        self.is_future_key = is_future_key
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.partition_size = partition_size  # in bytes
+        self.offset_lag = offset_lag  # behind the high watermark, or for a future replica behind the current one
+        self.is_future_key = is_future_key  # it is being moved here from another directory
 
 
 class DescribeLogDirsTopic(Message):
@@ -85,8 +85,8 @@ class DescribeLogDirsTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[DescribeLogDirsPartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[DescribeLogDirsPartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[DescribeLogDirsPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DescribeLogDirsResult(Message):
@@ -110,12 +110,12 @@ class DescribeLogDirsResult(Message):
         usable_bytes: int = -1,
         is_cordoned: bool = False,
     ) -> None:
-        self.error_code = error_code
-        self.log_dir = log_dir
-        self.topics: list[DescribeLogDirsTopic] = [] if topics is EMPTY else topics
-        self.total_bytes = total_bytes
-        self.usable_bytes = usable_bytes
-        self.is_cordoned = is_cordoned
+        self.error_code = error_code  # 0 for success
+        self.log_dir = log_dir  # absolute path of the directory
+        self.topics: list[DescribeLogDirsTopic] = [] if topics is EMPTY else topics  # by topic
+        self.total_bytes = total_bytes  # of the volume
+        self.usable_bytes = usable_bytes  # of the volume
+        self.is_cordoned = is_cordoned  # takes no new partitions
 
 
 class DescribeLogDirsResponse(Message):
@@ -130,9 +130,9 @@ class DescribeLogDirsResponse(Message):
     def __init__(
         self, throttle_time_ms: int = 0, error_code: int = 0, results: list[DescribeLogDirsResult] = EMPTY
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.results: list[DescribeLogDirsResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.results: list[DescribeLogDirsResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

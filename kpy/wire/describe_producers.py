@@ -44,8 +44,8 @@ class TopicRequest(Message):
     )
 
     def __init__(self, name: str = "", partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class DescribeProducersRequest(Message):
@@ -54,7 +54,7 @@ class DescribeProducersRequest(Message):
     __slots__ = ("topics",)
 
     def __init__(self, topics: list[TopicRequest] = EMPTY) -> None:
-        self.topics: list[TopicRequest] = [] if topics is EMPTY else topics
+        self.topics: list[TopicRequest] = [] if topics is EMPTY else topics  # by topic
 
 
 class ProducerState(Message):
@@ -78,12 +78,13 @@ class ProducerState(Message):
         coordinator_epoch: int = 0,
         current_txn_start_offset: int = -1,
     ) -> None:
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.last_sequence = last_sequence
-        self.last_timestamp = last_timestamp
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.last_sequence = last_sequence  # of the last record, -1 if there is none
+        self.last_timestamp = last_timestamp  # of its last write, -1 if none
+        # of the transaction coordinator, which rises with each change of leader
         self.coordinator_epoch = coordinator_epoch
-        self.current_txn_start_offset = current_txn_start_offset
+        self.current_txn_start_offset = current_txn_start_offset  # -1 if no transaction is open
 
 
 class PartitionResponse(Message):
@@ -103,9 +104,10 @@ class PartitionResponse(Message):
         error_message: str | None = None,
         active_producers: list[ProducerState] = EMPTY,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # producers with state in this partition
         self.active_producers: list[ProducerState] = [] if active_producers is EMPTY else active_producers
 
 
@@ -118,8 +120,8 @@ class TopicResponse(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[PartitionResponse] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[PartitionResponse] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[PartitionResponse] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DescribeProducersResponse(Message):
@@ -131,8 +133,8 @@ class DescribeProducersResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[TopicResponse] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[TopicResponse] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[TopicResponse] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

@@ -40,7 +40,7 @@ class RequestPartitionData(Message):
     __slots__ = ("partition_index",)
 
     def __init__(self, partition_index: int = 0) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
 
 
 class RequestTopicData(Message):
@@ -52,8 +52,8 @@ class RequestTopicData(Message):
     )
 
     def __init__(self, topic_name: str = "", partitions: list[RequestPartitionData] = EMPTY) -> None:
-        self.topic_name = topic_name
-        self.partitions: list[RequestPartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_name = topic_name  # of the topic
+        self.partitions: list[RequestPartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DescribeQuorumRequest(Message):
@@ -62,7 +62,7 @@ class DescribeQuorumRequest(Message):
     __slots__ = ("topics",)
 
     def __init__(self, topics: list[RequestTopicData] = EMPTY) -> None:
-        self.topics: list[RequestTopicData] = [] if topics is EMPTY else topics
+        self.topics: list[RequestTopicData] = [] if topics is EMPTY else topics  # by topic
 
 
 class ReplicaState(Message):
@@ -84,11 +84,11 @@ class ReplicaState(Message):
         last_fetch_timestamp: int = -1,
         last_caught_up_timestamp: int = -1,
     ) -> None:
-        self.replica_id = replica_id
-        self.replica_directory_id = replica_directory_id
-        self.log_end_offset = log_end_offset
-        self.last_fetch_timestamp = last_fetch_timestamp
-        self.last_caught_up_timestamp = last_caught_up_timestamp
+        self.replica_id = replica_id  # broker id
+        self.replica_directory_id = replica_directory_id  # of the log directory that holds the replica
+        self.log_end_offset = log_end_offset  # -1 if unknown
+        self.last_fetch_timestamp = last_fetch_timestamp  # by the leader's clock, -1 if unknown
+        self.last_caught_up_timestamp = last_caught_up_timestamp  # by the leader's clock, -1 if unknown
 
 
 class ResponsePartitionData(Message):
@@ -116,13 +116,15 @@ class ResponsePartitionData(Message):
         current_voters: list[ReplicaState] = EMPTY,
         observers: list[ReplicaState] = EMPTY,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
-        self.high_watermark = high_watermark
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.high_watermark = high_watermark  # one past the last record that every in-sync replica has
+        # replicas that elect the leader
         self.current_voters: list[ReplicaState] = [] if current_voters is EMPTY else current_voters
+        # replicas that follow and do not vote
         self.observers: list[ReplicaState] = [] if observers is EMPTY else observers
 
 
@@ -135,8 +137,8 @@ class ResponseTopicData(Message):
     )
 
     def __init__(self, topic_name: str = "", partitions: list[ResponsePartitionData] = EMPTY) -> None:
-        self.topic_name = topic_name
-        self.partitions: list[ResponsePartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_name = topic_name  # of the topic
+        self.partitions: list[ResponsePartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class Listener(Message):
@@ -149,9 +151,9 @@ class Listener(Message):
     )
 
     def __init__(self, name: str = "", host: str = "", port: int = 0) -> None:
-        self.name = name
-        self.host = host
-        self.port = port
+        self.name = name  # of the listener
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
 
 
 class Node(Message):
@@ -163,8 +165,8 @@ class Node(Message):
     )
 
     def __init__(self, node_id: int = 0, listeners: list[Listener] = EMPTY) -> None:
-        self.node_id = node_id
-        self.listeners: list[Listener] = [] if listeners is EMPTY else listeners
+        self.node_id = node_id  # broker id
+        self.listeners: list[Listener] = [] if listeners is EMPTY else listeners  # where the node is reached
 
 
 class DescribeQuorumResponse(Message):
@@ -184,10 +186,10 @@ class DescribeQuorumResponse(Message):
         topics: list[ResponseTopicData] = EMPTY,
         nodes: list[Node] = EMPTY,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics
-        self.nodes: list[Node] = [] if nodes is EMPTY else nodes
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.topics: list[ResponseTopicData] = [] if topics is EMPTY else topics  # by topic
+        self.nodes: list[Node] = [] if nodes is EMPTY else nodes  # voters and observers with their listeners
 
 
 LAYOUTS = Layouts(

@@ -45,8 +45,8 @@ class DescribeShareGroupOffsetsRequestTopic(Message):
     )
 
     def __init__(self, topic_name: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic_name = topic_name
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_name = topic_name  # of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class DescribeShareGroupOffsetsRequestGroup(Message):
@@ -58,7 +58,8 @@ class DescribeShareGroupOffsetsRequestGroup(Message):
     )
 
     def __init__(self, group_id: str = "", topics: list[DescribeShareGroupOffsetsRequestTopic] | None = EMPTY) -> None:
-        self.group_id = group_id
+        self.group_id = group_id  # of the group
+        # null for all
         self.topics: list[DescribeShareGroupOffsetsRequestTopic] | None = [] if topics is EMPTY else topics
 
 
@@ -68,7 +69,7 @@ class DescribeShareGroupOffsetsRequest(Message):
     __slots__ = ("groups",)
 
     def __init__(self, groups: list[DescribeShareGroupOffsetsRequestGroup] = EMPTY) -> None:
-        self.groups: list[DescribeShareGroupOffsetsRequestGroup] = [] if groups is EMPTY else groups
+        self.groups: list[DescribeShareGroupOffsetsRequestGroup] = [] if groups is EMPTY else groups  # by group
 
 
 class DescribeShareGroupOffsetsResponsePartition(Message):
@@ -92,12 +93,12 @@ class DescribeShareGroupOffsetsResponsePartition(Message):
         error_code: int = 0,
         error_message: str | None = None,
     ) -> None:
-        self.partition_index = partition_index
-        self.start_offset = start_offset
-        self.leader_epoch = leader_epoch
-        self.lag = lag
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.start_offset = start_offset  # -1 if there is none
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.lag = lag  # -1 if unknown
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class DescribeShareGroupOffsetsResponseTopic(Message):
@@ -115,8 +116,9 @@ class DescribeShareGroupOffsetsResponseTopic(Message):
         topic_id: bytes = ZERO_ID,
         partitions: list[DescribeShareGroupOffsetsResponsePartition] = EMPTY,
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # of this topic
         self.partitions: list[DescribeShareGroupOffsetsResponsePartition] = [] if partitions is EMPTY else partitions
 
 
@@ -137,10 +139,10 @@ class DescribeShareGroupOffsetsResponseGroup(Message):
         error_code: int = 0,
         error_message: str | None = None,
     ) -> None:
-        self.group_id = group_id
-        self.topics: list[DescribeShareGroupOffsetsResponseTopic] = [] if topics is EMPTY else topics
-        self.error_code = error_code
-        self.error_message = error_message
+        self.group_id = group_id  # of the group
+        self.topics: list[DescribeShareGroupOffsetsResponseTopic] = [] if topics is EMPTY else topics  # by topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class DescribeShareGroupOffsetsResponse(Message):
@@ -152,8 +154,8 @@ class DescribeShareGroupOffsetsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribeShareGroupOffsetsResponseGroup] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.groups: list[DescribeShareGroupOffsetsResponseGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.groups: list[DescribeShareGroupOffsetsResponseGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

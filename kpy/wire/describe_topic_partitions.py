@@ -42,7 +42,7 @@ class TopicRequest(Message):
     __slots__ = ("name",)
 
     def __init__(self, name: str = "") -> None:
-        self.name = name
+        self.name = name  # of the topic
 
 
 class Cursor(Message):
@@ -54,8 +54,8 @@ class Cursor(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_index: int = 0) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
 
 
 class DescribeTopicPartitionsRequest(Message):
@@ -70,9 +70,9 @@ class DescribeTopicPartitionsRequest(Message):
     def __init__(
         self, topics: list[TopicRequest] = EMPTY, response_partition_limit: int = 2000, cursor: Cursor | None = None
     ) -> None:
-        self.topics: list[TopicRequest] = [] if topics is EMPTY else topics
-        self.response_partition_limit = response_partition_limit
-        self.cursor = cursor
+        self.topics: list[TopicRequest] = [] if topics is EMPTY else topics  # by topic
+        self.response_partition_limit = response_partition_limit  # the rest is fetched with the cursor
+        self.cursor = cursor  # where to go on, null for the beginning
 
 
 class DescribeTopicPartitionsResponsePartition(Message):
@@ -102,14 +102,17 @@ class DescribeTopicPartitionsResponsePartition(Message):
         last_known_elr: list[int] | None = None,
         offline_replicas: list[int] = EMPTY,
     ) -> None:
-        self.error_code = error_code
-        self.partition_index = partition_index
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.error_code = error_code  # 0 for success
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        # broker ids of all replicas, the preferred leader first
         self.replica_nodes: list[int] = [] if replica_nodes is EMPTY else replica_nodes
-        self.isr_nodes: list[int] = [] if isr_nodes is EMPTY else isr_nodes
+        self.isr_nodes: list[int] = [] if isr_nodes is EMPTY else isr_nodes  # the replicas that are in sync
+        # out of the ISR, but with every committed record (KIP-966)
         self.eligible_leader_replicas = eligible_leader_replicas
-        self.last_known_elr = last_known_elr
+        self.last_known_elr = last_known_elr  # the eligible leaders before the last one was lost
+        # on brokers or directories that are down
         self.offline_replicas: list[int] = [] if offline_replicas is EMPTY else offline_replicas
 
 
@@ -134,11 +137,13 @@ class DescribeTopicPartitionsResponseTopic(Message):
         partitions: list[DescribeTopicPartitionsResponsePartition] = EMPTY,
         topic_authorized_operations: int = -2147483648,
     ) -> None:
-        self.error_code = error_code
-        self.name = name
-        self.topic_id = topic_id
-        self.is_internal = is_internal
+        self.error_code = error_code  # 0 for success
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.is_internal = is_internal  # whether the broker keeps its own state in it, as in __consumer_offsets
+        # of this topic
         self.partitions: list[DescribeTopicPartitionsResponsePartition] = [] if partitions is EMPTY else partitions
+        # a bit for each ACL operation; INT32_MIN when not asked for
         self.topic_authorized_operations = topic_authorized_operations
 
 
@@ -157,9 +162,9 @@ class DescribeTopicPartitionsResponse(Message):
         topics: list[DescribeTopicPartitionsResponseTopic] = EMPTY,
         next_cursor: Cursor | None = None,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[DescribeTopicPartitionsResponseTopic] = [] if topics is EMPTY else topics
-        self.next_cursor = next_cursor
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[DescribeTopicPartitionsResponseTopic] = [] if topics is EMPTY else topics  # by topic
+        self.next_cursor = next_cursor  # null at the end
 
 
 LAYOUTS = Layouts(

@@ -40,7 +40,7 @@ class DescribeTransactionsRequest(Message):
     __slots__ = ("transactional_ids",)
 
     def __init__(self, transactional_ids: list[str] = EMPTY) -> None:
-        self.transactional_ids: list[str] = [] if transactional_ids is EMPTY else transactional_ids
+        self.transactional_ids: list[str] = [] if transactional_ids is EMPTY else transactional_ids  # of the producers
 
 
 class TopicData(Message):
@@ -52,8 +52,8 @@ class TopicData(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class TransactionState(Message):
@@ -81,14 +81,14 @@ class TransactionState(Message):
         producer_epoch: int = 0,
         topics: list[TopicData] = EMPTY,
     ) -> None:
-        self.error_code = error_code
-        self.transactional_id = transactional_id
-        self.transaction_state = transaction_state
-        self.transaction_timeout_ms = transaction_timeout_ms
-        self.transaction_start_time_ms = transaction_start_time_ms
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.topics: list[TopicData] = [] if topics is EMPTY else topics
+        self.error_code = error_code  # 0 for success
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.transaction_state = transaction_state  # as people read it, such as Ongoing
+        self.transaction_timeout_ms = transaction_timeout_ms  # after which the coordinator aborts it
+        self.transaction_start_time_ms = transaction_start_time_ms  # -1 if it has not begun
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.topics: list[TopicData] = [] if topics is EMPTY else topics  # in the open transaction
 
 
 class DescribeTransactionsResponse(Message):
@@ -100,7 +100,8 @@ class DescribeTransactionsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, transaction_states: list[TransactionState] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # by transaction
         self.transaction_states: list[TransactionState] = [] if transaction_states is EMPTY else transaction_states
 
 

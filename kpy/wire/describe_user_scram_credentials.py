@@ -39,7 +39,7 @@ class UserName(Message):
     __slots__ = ("name",)
 
     def __init__(self, name: str = "") -> None:
-        self.name = name
+        self.name = name  # of the user
 
 
 class DescribeUserScramCredentialsRequest(Message):
@@ -48,7 +48,7 @@ class DescribeUserScramCredentialsRequest(Message):
     __slots__ = ("users",)
 
     def __init__(self, users: list[UserName] | None = EMPTY) -> None:
-        self.users: list[UserName] | None = [] if users is EMPTY else users
+        self.users: list[UserName] | None = [] if users is EMPTY else users  # null for all
 
 
 class CredentialInfo(Message):
@@ -60,8 +60,8 @@ class CredentialInfo(Message):
     )
 
     def __init__(self, mechanism: int = 0, iterations: int = 0) -> None:
-        self.mechanism = mechanism
-        self.iterations = iterations
+        self.mechanism = mechanism  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
+        self.iterations = iterations  # rounds of hashing that the credential took
 
 
 class DescribeUserScramCredentialsResult(Message):
@@ -81,9 +81,10 @@ class DescribeUserScramCredentialsResult(Message):
         error_message: str | None = "",
         credential_infos: list[CredentialInfo] = EMPTY,
     ) -> None:
-        self.user = user
-        self.error_code = error_code
-        self.error_message = error_message
+        self.user = user  # name of the user
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # by mechanism
         self.credential_infos: list[CredentialInfo] = [] if credential_infos is EMPTY else credential_infos
 
 
@@ -104,9 +105,10 @@ class DescribeUserScramCredentialsResponse(Message):
         error_message: str | None = "",
         results: list[DescribeUserScramCredentialsResult] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # by what was asked for
         self.results: list[DescribeUserScramCredentialsResult] = [] if results is EMPTY else results
 
 

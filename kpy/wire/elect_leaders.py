@@ -48,8 +48,8 @@ class TopicPartitions(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ElectLeadersRequest(Message):
@@ -64,9 +64,10 @@ class ElectLeadersRequest(Message):
     def __init__(
         self, election_type: int = 0, topic_partitions: list[TopicPartitions] | None = EMPTY, timeout_ms: int = 60000
     ) -> None:
-        self.election_type = election_type
+        self.election_type = election_type  # 0 preferred, 1 unclean
+        # null for all
         self.topic_partitions: list[TopicPartitions] | None = [] if topic_partitions is EMPTY else topic_partitions
-        self.timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms  # how long the broker may take
 
 
 class PartitionResult(Message):
@@ -79,9 +80,9 @@ class PartitionResult(Message):
     )
 
     def __init__(self, partition_id: int = 0, error_code: int = 0, error_message: str | None = "") -> None:
-        self.partition_id = partition_id
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_id = partition_id  # index of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class ReplicaElectionResult(Message):
@@ -93,7 +94,8 @@ class ReplicaElectionResult(Message):
     )
 
     def __init__(self, topic: str = "", partition_result: list[PartitionResult] = EMPTY) -> None:
-        self.topic = topic
+        self.topic = topic  # name of the topic
+        # by partition
         self.partition_result: list[PartitionResult] = [] if partition_result is EMPTY else partition_result
 
 
@@ -112,8 +114,9 @@ class ElectLeadersResponse(Message):
         error_code: int = 0,
         replica_election_results: list[ReplicaElectionResult] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        # by topic
         self.replica_election_results: list[ReplicaElectionResult] = (
             [] if replica_election_results is EMPTY else replica_election_results
         )

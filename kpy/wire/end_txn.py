@@ -42,10 +42,10 @@ class EndTxnRequest(Message):
     def __init__(
         self, transactional_id: str = "", producer_id: int = 0, producer_epoch: int = 0, committed: bool = False
     ) -> None:
-        self.transactional_id = transactional_id
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.committed = committed
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.committed = committed  # false aborts
 
 
 class EndTxnResponse(Message):
@@ -61,10 +61,10 @@ class EndTxnResponse(Message):
     def __init__(
         self, throttle_time_ms: int = 0, error_code: int = 0, producer_id: int = -1, producer_epoch: int = -1
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.producer_id = producer_id  # for the next transaction (KIP-890)
+        self.producer_epoch = producer_epoch  # for the next transaction
 
 
 LAYOUTS = Layouts(

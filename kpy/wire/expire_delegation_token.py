@@ -38,8 +38,8 @@ class ExpireDelegationTokenRequest(Message):
     )
 
     def __init__(self, hmac: bytes = b"", expiry_time_period_ms: int = 0) -> None:
-        self.hmac = hmac
-        self.expiry_time_period_ms = expiry_time_period_ms
+        self.hmac = hmac  # the secret half of the token
+        self.expiry_time_period_ms = expiry_time_period_ms  # from now; negative expires it at once
 
 
 class ExpireDelegationTokenResponse(Message):
@@ -52,9 +52,9 @@ class ExpireDelegationTokenResponse(Message):
     )
 
     def __init__(self, error_code: int = 0, expiry_timestamp_ms: int = 0, throttle_time_ms: int = 0) -> None:
-        self.error_code = error_code
-        self.expiry_timestamp_ms = expiry_timestamp_ms
-        self.throttle_time_ms = throttle_time_ms
+        self.error_code = error_code  # 0 for success
+        self.expiry_timestamp_ms = expiry_timestamp_ms  # since the epoch
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
 
 
 LAYOUTS = Layouts(

@@ -56,8 +56,8 @@ class ReplicaState(Message):
     )
 
     def __init__(self, replica_id: int = -1, replica_epoch: int = -1) -> None:
-        self.replica_id = replica_id
-        self.replica_epoch = replica_epoch
+        self.replica_id = replica_id  # -1 for a consumer, a broker's id for a follower
+        self.replica_epoch = replica_epoch  # broker epoch of the follower (KIP-903)
 
 
 class FetchPartition(Message):
@@ -85,14 +85,15 @@ class FetchPartition(Message):
         replica_directory_id: bytes = ZERO_ID,
         high_watermark: int = 9223372036854775807,
     ) -> None:
-        self.partition = partition
+        self.partition = partition  # index of the partition, within its topic
+        # what the client knows, -1 for nothing; a mismatch is refused (KIP-320)
         self.current_leader_epoch = current_leader_epoch
-        self.fetch_offset = fetch_offset
-        self.last_fetched_epoch = last_fetched_epoch
-        self.log_start_offset = log_start_offset
-        self.partition_max_bytes = partition_max_bytes
-        self.replica_directory_id = replica_directory_id
-        self.high_watermark = high_watermark
+        self.fetch_offset = fetch_offset  # of the first record wanted
+        self.last_fetched_epoch = last_fetched_epoch  # of the follower's last record, for KIP-595 truncation
+        self.log_start_offset = log_start_offset  # of the follower; -1 from a consumer
+        self.partition_max_bytes = partition_max_bytes  # at least one batch comes, even if it is larger
+        self.replica_directory_id = replica_directory_id  # of the KRaft replica (KIP-853)
+        self.high_watermark = high_watermark  # of the follower (KIP-1166)
 
 
 class FetchTopic(Message):
@@ -105,9 +106,9 @@ class FetchTopic(Message):
     )
 
     def __init__(self, topic: str = "", topic_id: bytes = ZERO_ID, partitions: list[FetchPartition] = EMPTY) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partitions: list[FetchPartition] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[FetchPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ForgottenTopic(Message):
@@ -120,9 +121,9 @@ class ForgottenTopic(Message):
     )
 
     def __init__(self, topic: str = "", topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class FetchRequest(Message):
@@ -158,20 +159,21 @@ class FetchRequest(Message):
         forgotten_topics_data: list[ForgottenTopic] = EMPTY,
         rack_id: str = "",
     ) -> None:
-        self.cluster_id = cluster_id
-        self.replica_id = replica_id
-        self.replica_state = replica_state
-        self.max_wait_ms = max_wait_ms
-        self.min_bytes = min_bytes
-        self.max_bytes = max_bytes
-        self.isolation_level = isolation_level
-        self.session_id = session_id
-        self.session_epoch = session_epoch
-        self.topics: list[FetchTopic] = [] if topics is EMPTY else topics
+        self.cluster_id = cluster_id  # between KRaft controllers
+        self.replica_id = replica_id  # -1 for a consumer, a broker's id for a follower
+        self.replica_state = replica_state  # who fetches, if it is a follower
+        self.max_wait_ms = max_wait_ms  # for min_bytes to gather
+        self.min_bytes = min_bytes  # to wait for, until the time is up
+        self.max_bytes = max_bytes  # of all partitions together
+        self.isolation_level = isolation_level  # 0 read_uncommitted, 1 read_committed
+        self.session_id = session_id  # 0 for none, or to open one (KIP-227)
+        self.session_epoch = session_epoch  # 0 opens a session, -1 is a fetch without one
+        self.topics: list[FetchTopic] = [] if topics is EMPTY else topics  # in a session, only what has changed
+        # what the session is to drop
         self.forgotten_topics_data: list[ForgottenTopic] = (
             [] if forgotten_topics_data is EMPTY else forgotten_topics_data
         )
-        self.rack_id = rack_id
+        self.rack_id = rack_id  # where the client is, to prefer replicas near it (KIP-392)
 
 
 class EpochEndOffset(Message):
@@ -183,8 +185,8 @@ class EpochEndOffset(Message):
     )
 
     def __init__(self, epoch: int = -1, end_offset: int = -1) -> None:
-        self.epoch = epoch
-        self.end_offset = end_offset
+        self.epoch = epoch  # rises with each change
+        self.end_offset = end_offset  # one past the last record
 
 
 class LeaderIdAndEpoch(Message):
@@ -196,8 +198,8 @@ class LeaderIdAndEpoch(Message):
     )
 
     def __init__(self, leader_id: int = -1, leader_epoch: int = -1) -> None:
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
 
 
 class SnapshotId(Message):
@@ -209,8 +211,8 @@ class SnapshotId(Message):
     )
 
     def __init__(self, end_offset: int = -1, epoch: int = -1) -> None:
-        self.end_offset = end_offset
-        self.epoch = epoch
+        self.end_offset = end_offset  # one past the last record
+        self.epoch = epoch  # rises with each change
 
 
 class AbortedTransaction(Message):
@@ -222,8 +224,8 @@ class AbortedTransaction(Message):
     )
 
     def __init__(self, producer_id: int = 0, first_offset: int = 0) -> None:
-        self.producer_id = producer_id
-        self.first_offset = first_offset
+        self.producer_id = producer_id  # of the producer
+        self.first_offset = first_offset  # of the transaction in this partition
 
 
 class PartitionData(Message):
@@ -257,19 +259,20 @@ class PartitionData(Message):
         preferred_read_replica: int = -1,
         records: Records = None,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.high_watermark = high_watermark
-        self.last_stable_offset = last_stable_offset
-        self.log_start_offset = log_start_offset
-        self.diverging_epoch = diverging_epoch
-        self.current_leader = current_leader
-        self.snapshot_id = snapshot_id
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.high_watermark = high_watermark  # one past the last record that every in-sync replica has
+        self.last_stable_offset = last_stable_offset  # all transactions below it are decided
+        self.log_start_offset = log_start_offset  # the first that still exists
+        self.diverging_epoch = diverging_epoch  # where the logs part, for KIP-595 truncation
+        self.current_leader = current_leader  # sent with NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH (KIP-951)
+        self.snapshot_id = snapshot_id  # to fetch instead, of the KRaft metadata log
+        # among these records; null for read_uncommitted
         self.aborted_transactions: list[AbortedTransaction] | None = (
             [] if aborted_transactions is EMPTY else aborted_transactions
         )
-        self.preferred_read_replica = preferred_read_replica
-        self.records = records
+        self.preferred_read_replica = preferred_read_replica  # fetch from there instead (KIP-392); -1 for from here
+        self.records = records  # record batches
 
 
 class FetchableTopicResponse(Message):
@@ -282,9 +285,9 @@ class FetchableTopicResponse(Message):
     )
 
     def __init__(self, topic: str = "", topic_id: bytes = ZERO_ID, partitions: list[PartitionData] = EMPTY) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class NodeEndpoint(Message):
@@ -298,10 +301,10 @@ class NodeEndpoint(Message):
     )
 
     def __init__(self, node_id: int = 0, host: str = "", port: int = 0, rack: str | None = None) -> None:
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.rack = rack
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class FetchResponse(Message):
@@ -323,10 +326,11 @@ class FetchResponse(Message):
         responses: list[FetchableTopicResponse] = EMPTY,
         node_endpoints: list[NodeEndpoint] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.session_id = session_id
-        self.responses: list[FetchableTopicResponse] = [] if responses is EMPTY else responses
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.session_id = session_id  # 0 if there is no session
+        self.responses: list[FetchableTopicResponse] = [] if responses is EMPTY else responses  # by what was asked for
+        # where the leaders named above are reached (KIP-951)
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
 
 

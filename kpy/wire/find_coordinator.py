@@ -48,8 +48,9 @@ class FindCoordinatorRequest(Message):
     )
 
     def __init__(self, key: str = "", key_type: int = 0, coordinator_keys: list[str] = EMPTY) -> None:
-        self.key = key
-        self.key_type = key_type
+        self.key = key  # a group id or transactional id
+        self.key_type = key_type  # 0 group, 1 transaction, 2 share
+        # many at once, and of one type (KIP-699)
         self.coordinator_keys: list[str] = [] if coordinator_keys is EMPTY else coordinator_keys
 
 
@@ -74,12 +75,12 @@ class Coordinator(Message):
         error_code: int = 0,
         error_message: str | None = "",
     ) -> None:
-        self.key = key
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.error_code = error_code
-        self.error_message = error_message
+        self.key = key  # group or transactional id, or group:topicId:partition
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class FindCoordinatorResponse(Message):
@@ -105,13 +106,13 @@ class FindCoordinatorResponse(Message):
         port: int = 0,
         coordinators: list[Coordinator] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.coordinators: list[Coordinator] = [] if coordinators is EMPTY else coordinators
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.coordinators: list[Coordinator] = [] if coordinators is EMPTY else coordinators  # one for each key
 
 
 LAYOUTS = Layouts(

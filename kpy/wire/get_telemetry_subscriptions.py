@@ -40,7 +40,7 @@ class GetTelemetrySubscriptionsRequest(Message):
     __slots__ = ("client_instance_id",)
 
     def __init__(self, client_instance_id: bytes = ZERO_ID) -> None:
-        self.client_instance_id = client_instance_id
+        self.client_instance_id = client_instance_id  # made up by the broker; asked for with a zero id
 
 
 class GetTelemetrySubscriptionsResponse(Message):
@@ -70,16 +70,18 @@ class GetTelemetrySubscriptionsResponse(Message):
         delta_temporality: bool = False,
         requested_metrics: list[str] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.client_instance_id = client_instance_id
-        self.subscription_id = subscription_id
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.client_instance_id = client_instance_id  # a fresh one for a zero id
+        self.subscription_id = subscription_id  # a hash of the metrics subscription; changes with it
+        # most preferred first
         self.accepted_compression_types: list[int] = (
             [] if accepted_compression_types is EMPTY else accepted_compression_types
         )
-        self.push_interval_ms = push_interval_ms
-        self.telemetry_max_bytes = telemetry_max_bytes
-        self.delta_temporality = delta_temporality
+        self.push_interval_ms = push_interval_ms  # how often the client is to send metrics
+        self.telemetry_max_bytes = telemetry_max_bytes  # the most that one push may hold
+        self.delta_temporality = delta_temporality  # send differences, not totals
+        # prefixes of names; an empty one means all
         self.requested_metrics: list[str] = [] if requested_metrics is EMPTY else requested_metrics
 
 

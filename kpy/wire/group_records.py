@@ -48,9 +48,9 @@ class OffsetCommitKey(Message):
     )
 
     def __init__(self, group: str = "", topic: str = "", partition: int = 0) -> None:
-        self.group = group
-        self.topic = topic
-        self.partition = partition
+        self.group = group  # id of the group
+        self.topic = topic  # name of the topic
+        self.partition = partition  # index of the partition, within its topic
 
 
 class OffsetCommitValue(Message):
@@ -72,11 +72,11 @@ class OffsetCommitValue(Message):
         commit_timestamp: int = 0,
         expire_timestamp: int = -1,
     ) -> None:
-        self.offset = offset
-        self.leader_epoch = leader_epoch
-        self.metadata = metadata
-        self.commit_timestamp = commit_timestamp
-        self.expire_timestamp = expire_timestamp
+        self.offset = offset  # position in the partition
+        self.leader_epoch = leader_epoch  # -1 if unknown
+        self.metadata = metadata  # free text of the client
+        self.commit_timestamp = commit_timestamp  # when it was committed, ms since 1970
+        self.expire_timestamp = expire_timestamp  # -1 for by offsets.retention.minutes
 
 
 class GroupMetadataKey(Message):
@@ -85,7 +85,7 @@ class GroupMetadataKey(Message):
     __slots__ = ("group",)
 
     def __init__(self, group: str = "") -> None:
-        self.group = group
+        self.group = group  # id of the group
 
 
 class MemberMetadata(Message):
@@ -113,14 +113,14 @@ class MemberMetadata(Message):
         subscription: bytes = b"",
         assignment: bytes = b"",
     ) -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.client_id = client_id
-        self.client_host = client_host
-        self.rebalance_timeout = rebalance_timeout
-        self.session_timeout = session_timeout
-        self.subscription = subscription
-        self.assignment = assignment
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.client_id = client_id  # which the member chose for itself
+        self.client_host = client_host  # address that the member joined from
+        self.rebalance_timeout = rebalance_timeout  # in ms
+        self.session_timeout = session_timeout  # in ms
+        self.subscription = subscription  # its metadata for the chosen protocol
+        self.assignment = assignment  # what the member is to read, opaque to the broker
 
 
 class GroupMetadataValue(Message):
@@ -144,12 +144,12 @@ class GroupMetadataValue(Message):
         current_state_timestamp: int = -1,
         members: list[MemberMetadata] = EMPTY,
     ) -> None:
-        self.protocol_type = protocol_type
-        self.generation = generation
-        self.protocol = protocol
-        self.leader = leader
-        self.current_state_timestamp = current_state_timestamp
-        self.members: list[MemberMetadata] = [] if members is EMPTY else members
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        self.generation = generation  # number of the last completed rebalance
+        self.protocol = protocol  # the chosen assignor, null before the first generation
+        self.leader = leader  # member id
+        self.current_state_timestamp = current_state_timestamp  # when the group entered its state
+        self.members: list[MemberMetadata] = [] if members is EMPTY else members  # of the group
 
 
 LAYOUTS = Layouts(

@@ -42,10 +42,10 @@ class RequestHeader(Message):
         correlation_id: int = 0,
         client_id: str | None = "",
     ) -> None:
-        self.request_api_key = request_api_key
-        self.request_api_version = request_api_version
-        self.correlation_id = correlation_id
-        self.client_id = client_id
+        self.request_api_key = request_api_key  # which API this is
+        self.request_api_version = request_api_version  # of the body that follows
+        self.correlation_id = correlation_id  # the response carries it back
+        self.client_id = client_id  # never compact, so that any broker can read it
 
 
 class ResponseHeader(Message):
@@ -54,7 +54,7 @@ class ResponseHeader(Message):
     __slots__ = ("correlation_id",)
 
     def __init__(self, correlation_id: int = 0) -> None:
-        self.correlation_id = correlation_id
+        self.correlation_id = correlation_id  # of the request
 
 
 _hhi = Struct(">hhi")

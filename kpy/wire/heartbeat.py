@@ -46,10 +46,10 @@ class HeartbeatRequest(Message):
     def __init__(
         self, group_id: str = "", generation_id: int = 0, member_id: str = "", group_instance_id: str | None = None
     ) -> None:
-        self.group_id = group_id
-        self.generation_id = generation_id
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
+        self.group_id = group_id  # of the group
+        self.generation_id = generation_id  # the member last joined
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
 
 
 class HeartbeatResponse(Message):
@@ -61,8 +61,8 @@ class HeartbeatResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
 
 
 LAYOUTS = Layouts(

@@ -47,9 +47,9 @@ class AlterableConfig(Message):
     )
 
     def __init__(self, name: str = "", config_operation: int = 0, value: str | None = "") -> None:
-        self.name = name
-        self.config_operation = config_operation
-        self.value = value
+        self.name = name  # of the config
+        self.config_operation = config_operation  # 0 set, 1 delete, 2 append, 3 subtract
+        self.value = value  # null where it has none, as for a deletion
 
 
 class AlterConfigsResource(Message):
@@ -62,9 +62,10 @@ class AlterConfigsResource(Message):
     )
 
     def __init__(self, resource_type: int = 0, resource_name: str = "", configs: list[AlterableConfig] = EMPTY) -> None:
+        # a ConfigResource: 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
         self.resource_type = resource_type
-        self.resource_name = resource_name
-        self.configs: list[AlterableConfig] = [] if configs is EMPTY else configs
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        self.configs: list[AlterableConfig] = [] if configs is EMPTY else configs  # by name
 
 
 class IncrementalAlterConfigsRequest(Message):
@@ -76,8 +77,8 @@ class IncrementalAlterConfigsRequest(Message):
     )
 
     def __init__(self, resources: list[AlterConfigsResource] = EMPTY, validate_only: bool = False) -> None:
-        self.resources: list[AlterConfigsResource] = [] if resources is EMPTY else resources
-        self.validate_only = validate_only
+        self.resources: list[AlterConfigsResource] = [] if resources is EMPTY else resources  # by resource
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class AlterConfigsResourceResponse(Message):
@@ -93,10 +94,10 @@ class AlterConfigsResourceResponse(Message):
     def __init__(
         self, error_code: int = 0, error_message: str | None = "", resource_type: int = 0, resource_name: str = ""
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.resource_type = resource_type
-        self.resource_name = resource_name
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.resource_type = resource_type  # 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
 
 
 class IncrementalAlterConfigsResponse(Message):
@@ -108,7 +109,8 @@ class IncrementalAlterConfigsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, responses: list[AlterConfigsResourceResponse] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # by what was asked for
         self.responses: list[AlterConfigsResourceResponse] = [] if responses is EMPTY else responses
 
 

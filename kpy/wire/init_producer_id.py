@@ -53,12 +53,12 @@ class InitProducerIdRequest(Message):
         enable2_pc: bool = False,
         keep_prepared_txn: bool = False,
     ) -> None:
-        self.transactional_id = transactional_id
-        self.transaction_timeout_ms = transaction_timeout_ms
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.enable2_pc = enable2_pc
-        self.keep_prepared_txn = keep_prepared_txn
+        self.transactional_id = transactional_id  # null for a producer that is only idempotent
+        self.transaction_timeout_ms = transaction_timeout_ms  # after which the coordinator aborts it
+        self.producer_id = producer_id  # to bump its epoch, -1 for a new one (KIP-360)
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.enable2_pc = enable2_pc  # two-phase commit (KIP-939)
+        self.keep_prepared_txn = keep_prepared_txn  # do not abort what is prepared (KIP-939)
 
 
 class InitProducerIdResponse(Message):
@@ -82,11 +82,12 @@ class InitProducerIdResponse(Message):
         ongoing_txn_producer_id: int = -1,
         ongoing_txn_producer_epoch: int = -1,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.ongoing_txn_producer_id = ongoing_txn_producer_id
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.ongoing_txn_producer_id = ongoing_txn_producer_id  # of the transaction that was kept, -1 for none
+        # of the transaction that is being decided, -1 for none
         self.ongoing_txn_producer_epoch = ongoing_txn_producer_epoch
 
 

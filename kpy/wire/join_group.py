@@ -54,8 +54,8 @@ class JoinGroupRequestProtocol(Message):
     )
 
     def __init__(self, name: str = "", metadata: bytes = b"") -> None:
-        self.name = name
-        self.metadata = metadata
+        self.name = name  # of the assignment strategy, such as range
+        self.metadata = metadata  # the member's subscription, in the format of the protocol type
 
 
 class JoinGroupRequest(Message):
@@ -83,14 +83,16 @@ class JoinGroupRequest(Message):
         protocols: list[JoinGroupRequestProtocol] = EMPTY,
         reason: str | None = None,
     ) -> None:
-        self.group_id = group_id
-        self.session_timeout_ms = session_timeout_ms
+        self.group_id = group_id  # of the group
+        self.session_timeout_ms = session_timeout_ms  # how long a member may be silent
+        # how long a rebalance waits for the member; before v1 the session timeout
         self.rebalance_timeout_ms = rebalance_timeout_ms
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.protocol_type = protocol_type
+        self.member_id = member_id  # empty for a first join
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        # the assignors the member can use, best first
         self.protocols: list[JoinGroupRequestProtocol] = [] if protocols is EMPTY else protocols
-        self.reason = reason
+        self.reason = reason  # why it joins again, for the broker's log (KIP-800)
 
 
 class JoinGroupResponseMember(Message):
@@ -103,9 +105,9 @@ class JoinGroupResponseMember(Message):
     )
 
     def __init__(self, member_id: str = "", group_instance_id: str | None = None, metadata: bytes = b"") -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.metadata = metadata
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.metadata = metadata  # its subscription for the chosen protocol
 
 
 class JoinGroupResponse(Message):
@@ -135,15 +137,15 @@ class JoinGroupResponse(Message):
         member_id: str = "",
         members: list[JoinGroupResponseMember] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.generation_id = generation_id
-        self.protocol_type = protocol_type
-        self.protocol_name = protocol_name
-        self.leader = leader
-        self.skip_assignment = skip_assignment
-        self.member_id = member_id
-        self.members: list[JoinGroupResponseMember] = [] if members is EMPTY else members
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.generation_id = generation_id  # -1 with an error
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        self.protocol_name = protocol_name  # the chosen assignor
+        self.leader = leader  # member id
+        self.skip_assignment = skip_assignment  # the leader is not to assign anew (KIP-814)
+        self.member_id = member_id  # of the member
+        self.members: list[JoinGroupResponseMember] = [] if members is EMPTY else members  # for the leader only
 
 
 LAYOUTS = Layouts(

@@ -6,23 +6,12 @@ protocol/native.py) the tables of readers and writers are made of it, with the P
 is not plain: then C does the work and Python the explaining.
 """
 
-import importlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from kpy.native import NATIVE
 from kpy.wire.primitives import Message, Reader, Writer
-
-
-def _accelerator() -> Any:
-    """The compiled module, or None where it has not been compiled."""
-    try:
-        return importlib.import_module("kpy.wire._native")
-    except ModuleNotFoundError:
-        return None
-
-
-NATIVE: Any = _accelerator()
 
 T = TypeVar("T", bound=Message)
 F = TypeVar("F", bound=Callable[..., Any])

@@ -69,18 +69,21 @@ class LeaderAndIsrPartitionState(Message):
         is_new: bool = False,
         leader_recovery_state: int = 0,
     ) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
-        self.controller_epoch = controller_epoch
-        self.leader = leader
-        self.leader_epoch = leader_epoch
-        self.isr: list[int] = [] if isr is EMPTY else isr
-        self.partition_epoch = partition_epoch
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.controller_epoch = controller_epoch  # of the sender; brokers ignore an older controller
+        self.leader = leader  # broker id, -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.isr: list[int] = [] if isr is EMPTY else isr  # broker ids of the in-sync replicas
+        self.partition_epoch = partition_epoch  # version of the partition's state in the metadata store
+        # broker ids of all replicas, the preferred leader first
         self.replicas: list[int] = [] if replicas is EMPTY else replicas
+        # on their way in, during a reassignment
         self.adding_replicas: list[int] = [] if adding_replicas is EMPTY else adding_replicas
+        # on their way out, during a reassignment
         self.removing_replicas: list[int] = [] if removing_replicas is EMPTY else removing_replicas
-        self.is_new = is_new
-        self.leader_recovery_state = leader_recovery_state
+        self.is_new = is_new  # created just now, so the log has to be made
+        self.leader_recovery_state = leader_recovery_state  # 0 recovered, 1 recovering from an unclean election
 
 
 class LeaderAndIsrTopicState(Message):
@@ -98,8 +101,9 @@ class LeaderAndIsrTopicState(Message):
         topic_id: bytes = ZERO_ID,
         partition_states: list[LeaderAndIsrPartitionState] = EMPTY,
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # by partition
         self.partition_states: list[LeaderAndIsrPartitionState] = [] if partition_states is EMPTY else partition_states
 
 
@@ -113,9 +117,9 @@ class LeaderAndIsrLiveLeader(Message):
     )
 
     def __init__(self, broker_id: int = 0, host_name: str = "", port: int = 0) -> None:
-        self.broker_id = broker_id
-        self.host_name = host_name
-        self.port = port
+        self.broker_id = broker_id  # of the broker
+        self.host_name = host_name  # name or address to connect to
+        self.port = port  # to connect to
 
 
 class LeaderAndIsrRequest(Message):
@@ -143,15 +147,18 @@ class LeaderAndIsrRequest(Message):
         topic_states: list[LeaderAndIsrTopicState] = EMPTY,
         live_leaders: list[LeaderAndIsrLiveLeader] = EMPTY,
     ) -> None:
-        self.controller_id = controller_id
-        self.is_kraft_controller = is_kraft_controller
-        self.controller_epoch = controller_epoch
+        self.controller_id = controller_id  # broker id of the controller, -1 for nobody
+        self.is_kraft_controller = is_kraft_controller  # whether the sender is a KRaft controller, during a migration
+        self.controller_epoch = controller_epoch  # of the sender; brokers ignore an older controller
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
-        self.type = type
+        self.type = type  # 0 unknown, 1 some partitions, 2 all partitions of the broker
+        # partitions, each with its topic
         self.ungrouped_partition_states: list[LeaderAndIsrPartitionState] = (
             [] if ungrouped_partition_states is EMPTY else ungrouped_partition_states
         )
-        self.topic_states: list[LeaderAndIsrTopicState] = [] if topic_states is EMPTY else topic_states
+        self.topic_states: list[LeaderAndIsrTopicState] = [] if topic_states is EMPTY else topic_states  # by topic
+        # the brokers that lead any of these
         self.live_leaders: list[LeaderAndIsrLiveLeader] = [] if live_leaders is EMPTY else live_leaders
 
 
@@ -165,9 +172,9 @@ class LeaderAndIsrPartitionError(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_index: int = 0, error_code: int = 0) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class LeaderAndIsrTopicError(Message):
@@ -179,7 +186,8 @@ class LeaderAndIsrTopicError(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partition_errors: list[LeaderAndIsrPartitionError] = EMPTY) -> None:
-        self.topic_id = topic_id
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # by partition
         self.partition_errors: list[LeaderAndIsrPartitionError] = [] if partition_errors is EMPTY else partition_errors
 
 
@@ -198,9 +206,10 @@ class LeaderAndIsrResponse(Message):
         partition_errors: list[LeaderAndIsrPartitionError] = EMPTY,
         topics: list[LeaderAndIsrTopicError] = EMPTY,
     ) -> None:
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
+        # by partition
         self.partition_errors: list[LeaderAndIsrPartitionError] = [] if partition_errors is EMPTY else partition_errors
-        self.topics: list[LeaderAndIsrTopicError] = [] if topics is EMPTY else topics
+        self.topics: list[LeaderAndIsrTopicError] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

@@ -47,9 +47,9 @@ class MemberIdentity(Message):
     )
 
     def __init__(self, member_id: str = "", group_instance_id: str | None = None, reason: str | None = None) -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.reason = reason
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.reason = reason  # why it leaves, for the broker's log (KIP-800)
 
 
 class LeaveGroupRequest(Message):
@@ -62,9 +62,9 @@ class LeaveGroupRequest(Message):
     )
 
     def __init__(self, group_id: str = "", member_id: str = "", members: list[MemberIdentity] = EMPTY) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.members: list[MemberIdentity] = [] if members is EMPTY else members
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # before v3 members left one by one
+        self.members: list[MemberIdentity] = [] if members is EMPTY else members  # of the group
 
 
 class MemberResponse(Message):
@@ -77,9 +77,9 @@ class MemberResponse(Message):
     )
 
     def __init__(self, member_id: str = "", group_instance_id: str | None = "", error_code: int = 0) -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.error_code = error_code
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.error_code = error_code  # 0 for success
 
 
 class LeaveGroupResponse(Message):
@@ -92,9 +92,9 @@ class LeaveGroupResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, members: list[MemberResponse] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.members: list[MemberResponse] = [] if members is EMPTY else members
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.members: list[MemberResponse] = [] if members is EMPTY else members  # of the group
 
 
 LAYOUTS = Layouts(

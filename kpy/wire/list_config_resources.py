@@ -39,7 +39,7 @@ class ListConfigResourcesRequest(Message):
     __slots__ = ("resource_types",)
 
     def __init__(self, resource_types: list[int] = EMPTY) -> None:
-        self.resource_types: list[int] = [] if resource_types is EMPTY else resource_types
+        self.resource_types: list[int] = [] if resource_types is EMPTY else resource_types  # all of them if empty
 
 
 class ConfigResource(Message):
@@ -51,7 +51,8 @@ class ConfigResource(Message):
     )
 
     def __init__(self, resource_name: str = "", resource_type: int = 16) -> None:
-        self.resource_name = resource_name
+        self.resource_name = resource_name  # of the topic, broker, group or whatever the type says
+        # a ConfigResource: 2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group
         self.resource_type = resource_type
 
 
@@ -67,8 +68,9 @@ class ListConfigResourcesResponse(Message):
     def __init__(
         self, throttle_time_ms: int = 0, error_code: int = 0, config_resources: list[ConfigResource] = EMPTY
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        # things that have configs
         self.config_resources: list[ConfigResource] = [] if config_resources is EMPTY else config_resources
 
 

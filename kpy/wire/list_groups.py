@@ -43,8 +43,8 @@ class ListGroupsRequest(Message):
     )
 
     def __init__(self, states_filter: list[str] = EMPTY, types_filter: list[str] = EMPTY) -> None:
-        self.states_filter: list[str] = [] if states_filter is EMPTY else states_filter
-        self.types_filter: list[str] = [] if types_filter is EMPTY else types_filter
+        self.states_filter: list[str] = [] if states_filter is EMPTY else states_filter  # all states if empty
+        self.types_filter: list[str] = [] if types_filter is EMPTY else types_filter  # all types if empty
 
 
 class ListedGroup(Message):
@@ -60,10 +60,10 @@ class ListedGroup(Message):
     def __init__(
         self, group_id: str = "", protocol_type: str = "", group_state: str = "", group_type: str = ""
     ) -> None:
-        self.group_id = group_id
-        self.protocol_type = protocol_type
-        self.group_state = group_state
-        self.group_type = group_type
+        self.group_id = group_id  # of the group
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        self.group_state = group_state  # as people read it, such as Stable
+        self.group_type = group_type  # classic, consumer, share or streams
 
 
 class ListGroupsResponse(Message):
@@ -76,9 +76,9 @@ class ListGroupsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, groups: list[ListedGroup] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.groups: list[ListedGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.groups: list[ListedGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

@@ -48,10 +48,12 @@ class ListOffsetsPartition(Message):
     def __init__(
         self, partition_index: int = 0, current_leader_epoch: int = -1, timestamp: int = 0, max_num_offsets: int = 1
     ) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
+        # what the client knows, -1 for nothing; a mismatch is refused (KIP-320)
         self.current_leader_epoch = current_leader_epoch
+        # -1 latest, -2 earliest, -3 max timestamp, -4 earliest local, -5 latest tiered, -6 earliest pending upload
         self.timestamp = timestamp
-        self.max_num_offsets = max_num_offsets
+        self.max_num_offsets = max_num_offsets  # how many offsets to return
 
 
 class ListOffsetsTopic(Message):
@@ -63,8 +65,8 @@ class ListOffsetsTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[ListOffsetsPartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[ListOffsetsPartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[ListOffsetsPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ListOffsetsRequest(Message):
@@ -80,10 +82,10 @@ class ListOffsetsRequest(Message):
     def __init__(
         self, replica_id: int = 0, isolation_level: int = 0, topics: list[ListOffsetsTopic] = EMPTY, timeout_ms: int = 0
     ) -> None:
-        self.replica_id = replica_id
-        self.isolation_level = isolation_level
-        self.topics: list[ListOffsetsTopic] = [] if topics is EMPTY else topics
-        self.timeout_ms = timeout_ms
+        self.replica_id = replica_id  # -1 for a consumer, a broker's id for a follower
+        self.isolation_level = isolation_level  # 0 read_uncommitted, 1 read_committed
+        self.topics: list[ListOffsetsTopic] = [] if topics is EMPTY else topics  # by topic
+        self.timeout_ms = timeout_ms  # for an answer from tiered storage
 
 
 class ListOffsetsPartitionResponse(Message):
@@ -107,12 +109,12 @@ class ListOffsetsPartitionResponse(Message):
         offset: int = -1,
         leader_epoch: int = -1,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.old_style_offsets: list[int] = [] if old_style_offsets is EMPTY else old_style_offsets
-        self.timestamp = timestamp
-        self.offset = offset
-        self.leader_epoch = leader_epoch
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.old_style_offsets: list[int] = [] if old_style_offsets is EMPTY else old_style_offsets  # latest first
+        self.timestamp = timestamp  # of the record found, -1 if none
+        self.offset = offset  # position in the partition
+        self.leader_epoch = leader_epoch  # rises with each change of leader
 
 
 class ListOffsetsTopicResponse(Message):
@@ -124,8 +126,8 @@ class ListOffsetsTopicResponse(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[ListOffsetsPartitionResponse] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[ListOffsetsPartitionResponse] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[ListOffsetsPartitionResponse] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ListOffsetsResponse(Message):
@@ -137,8 +139,8 @@ class ListOffsetsResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[ListOffsetsTopicResponse] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[ListOffsetsTopicResponse] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[ListOffsetsTopicResponse] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

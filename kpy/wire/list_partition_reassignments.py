@@ -44,8 +44,8 @@ class ListPartitionReassignmentsTopics(Message):
     )
 
     def __init__(self, name: str = "", partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class ListPartitionReassignmentsRequest(Message):
@@ -57,8 +57,8 @@ class ListPartitionReassignmentsRequest(Message):
     )
 
     def __init__(self, timeout_ms: int = 60000, topics: list[ListPartitionReassignmentsTopics] | None = None) -> None:
-        self.timeout_ms = timeout_ms
-        self.topics = topics
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        self.topics = topics  # null for all
 
 
 class OngoingPartitionReassignment(Message):
@@ -78,9 +78,11 @@ class OngoingPartitionReassignment(Message):
         adding_replicas: list[int] = EMPTY,
         removing_replicas: list[int] = EMPTY,
     ) -> None:
-        self.partition_index = partition_index
-        self.replicas: list[int] = [] if replicas is EMPTY else replicas
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.replicas: list[int] = [] if replicas is EMPTY else replicas  # all of them, the ones on their way included
+        # on their way in, during a reassignment
         self.adding_replicas: list[int] = [] if adding_replicas is EMPTY else adding_replicas
+        # on their way out, during a reassignment
         self.removing_replicas: list[int] = [] if removing_replicas is EMPTY else removing_replicas
 
 
@@ -93,8 +95,8 @@ class OngoingTopicReassignment(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[OngoingPartitionReassignment] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[OngoingPartitionReassignment] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[OngoingPartitionReassignment] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ListPartitionReassignmentsResponse(Message):
@@ -114,10 +116,10 @@ class ListPartitionReassignmentsResponse(Message):
         error_message: str | None = "",
         topics: list[OngoingTopicReassignment] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.topics: list[OngoingTopicReassignment] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.topics: list[OngoingTopicReassignment] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

@@ -53,10 +53,11 @@ class ListTransactionsRequest(Message):
         duration_filter: int = -1,
         transactional_id_pattern: str | None = None,
     ) -> None:
-        self.state_filters: list[str] = [] if state_filters is EMPTY else state_filters
+        self.state_filters: list[str] = [] if state_filters is EMPTY else state_filters  # all states if empty
+        # all producers if empty
         self.producer_id_filters: list[int] = [] if producer_id_filters is EMPTY else producer_id_filters
-        self.duration_filter = duration_filter
-        self.transactional_id_pattern = transactional_id_pattern
+        self.duration_filter = duration_filter  # open for longer than so many ms; -1 for any
+        self.transactional_id_pattern = transactional_id_pattern  # RE2 syntax; null or empty for any
 
 
 class TransactionState(Message):
@@ -69,9 +70,9 @@ class TransactionState(Message):
     )
 
     def __init__(self, transactional_id: str = "", producer_id: int = 0, transaction_state: str = "") -> None:
-        self.transactional_id = transactional_id
-        self.producer_id = producer_id
-        self.transaction_state = transaction_state
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.producer_id = producer_id  # of the producer
+        self.transaction_state = transaction_state  # as people read it, such as Ongoing
 
 
 class ListTransactionsResponse(Message):
@@ -91,9 +92,11 @@ class ListTransactionsResponse(Message):
         unknown_state_filters: list[str] = EMPTY,
         transaction_states: list[TransactionState] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        # of those asked for
         self.unknown_state_filters: list[str] = [] if unknown_state_filters is EMPTY else unknown_state_filters
+        # by transaction
         self.transaction_states: list[TransactionState] = [] if transaction_states is EMPTY else transaction_states
 
 

@@ -50,8 +50,8 @@ class MetadataRequestTopic(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, name: str | None = "") -> None:
-        self.topic_id = topic_id
-        self.name = name
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.name = name  # null where the id says which
 
 
 class MetadataRequest(Message):
@@ -71,9 +71,12 @@ class MetadataRequest(Message):
         include_cluster_authorized_operations: bool = False,
         include_topic_authorized_operations: bool = False,
     ) -> None:
+        # null for all; in v0 an empty array for all
         self.topics: list[MetadataRequestTopic] | None = [] if topics is EMPTY else topics
-        self.allow_auto_topic_creation = allow_auto_topic_creation
+        self.allow_auto_topic_creation = allow_auto_topic_creation  # whether topics that do not exist are to be created
+        # whether to say what the client may do with the cluster
         self.include_cluster_authorized_operations = include_cluster_authorized_operations
+        # whether to say what the client may do with each topic
         self.include_topic_authorized_operations = include_topic_authorized_operations
 
 
@@ -88,10 +91,10 @@ class MetadataResponseBroker(Message):
     )
 
     def __init__(self, node_id: int = 0, host: str = "", port: int = 0, rack: str | None = None) -> None:
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.rack = rack
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class MetadataResponsePartition(Message):
@@ -117,12 +120,14 @@ class MetadataResponsePartition(Message):
         isr_nodes: list[int] = EMPTY,
         offline_replicas: list[int] = EMPTY,
     ) -> None:
-        self.error_code = error_code
-        self.partition_index = partition_index
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.error_code = error_code  # 0 for success
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        # broker ids of all replicas, the preferred leader first
         self.replica_nodes: list[int] = [] if replica_nodes is EMPTY else replica_nodes
-        self.isr_nodes: list[int] = [] if isr_nodes is EMPTY else isr_nodes
+        self.isr_nodes: list[int] = [] if isr_nodes is EMPTY else isr_nodes  # the replicas that are in sync
+        # on brokers or directories that are down
         self.offline_replicas: list[int] = [] if offline_replicas is EMPTY else offline_replicas
 
 
@@ -147,11 +152,12 @@ class MetadataResponseTopic(Message):
         partitions: list[MetadataResponsePartition] = EMPTY,
         topic_authorized_operations: int = -2147483648,
     ) -> None:
-        self.error_code = error_code
-        self.name = name
-        self.topic_id = topic_id
-        self.is_internal = is_internal
-        self.partitions: list[MetadataResponsePartition] = [] if partitions is EMPTY else partitions
+        self.error_code = error_code  # 0 for success
+        self.name = name  # null where an id was asked for that is not known
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.is_internal = is_internal  # whether the broker keeps its own state in it, as in __consumer_offsets
+        self.partitions: list[MetadataResponsePartition] = [] if partitions is EMPTY else partitions  # of this topic
+        # a bit for each ACL operation; INT32_MIN when not asked for
         self.topic_authorized_operations = topic_authorized_operations
 
 
@@ -178,13 +184,14 @@ class MetadataResponse(Message):
         cluster_authorized_operations: int = -2147483648,
         error_code: int = 0,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.brokers: list[MetadataResponseBroker] = [] if brokers is EMPTY else brokers
-        self.cluster_id = cluster_id
-        self.controller_id = controller_id
-        self.topics: list[MetadataResponseTopic] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.brokers: list[MetadataResponseBroker] = [] if brokers is EMPTY else brokers  # that live
+        self.cluster_id = cluster_id  # of the cluster, null if the broker knows none
+        self.controller_id = controller_id  # -1 if unknown
+        self.topics: list[MetadataResponseTopic] = [] if topics is EMPTY else topics  # by topic
+        # a bit for each ACL operation; INT32_MIN when not asked for
         self.cluster_authorized_operations = cluster_authorized_operations
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
 
 
 LAYOUTS = Layouts(

@@ -57,11 +57,11 @@ class OffsetCommitRequestPartition(Message):
         commit_timestamp: int = -1,
         committed_metadata: str | None = "",
     ) -> None:
-        self.partition_index = partition_index
-        self.committed_offset = committed_offset
-        self.committed_leader_epoch = committed_leader_epoch
-        self.commit_timestamp = commit_timestamp
-        self.committed_metadata = committed_metadata
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.committed_offset = committed_offset  # of the next record to be read
+        self.committed_leader_epoch = committed_leader_epoch  # of the last consumed record, -1 if unknown
+        self.commit_timestamp = commit_timestamp  # -1 for now
+        self.committed_metadata = committed_metadata  # free text of the client
 
 
 class OffsetCommitRequestTopic(Message):
@@ -76,9 +76,9 @@ class OffsetCommitRequestTopic(Message):
     def __init__(
         self, name: str = "", topic_id: bytes = ZERO_ID, partitions: list[OffsetCommitRequestPartition] = EMPTY
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
-        self.partitions: list[OffsetCommitRequestPartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[OffsetCommitRequestPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class OffsetCommitRequest(Message):
@@ -102,12 +102,12 @@ class OffsetCommitRequest(Message):
         retention_time_ms: int = -1,
         topics: list[OffsetCommitRequestTopic] = EMPTY,
     ) -> None:
-        self.group_id = group_id
-        self.generation_id_or_member_epoch = generation_id_or_member_epoch
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.retention_time_ms = retention_time_ms
-        self.topics: list[OffsetCommitRequestTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.generation_id_or_member_epoch = generation_id_or_member_epoch  # -1 for a commit outside of any group
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.retention_time_ms = retention_time_ms  # -1 for the broker's offsets.retention.minutes
+        self.topics: list[OffsetCommitRequestTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class OffsetCommitResponsePartition(Message):
@@ -119,8 +119,8 @@ class OffsetCommitResponsePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class OffsetCommitResponseTopic(Message):
@@ -135,8 +135,9 @@ class OffsetCommitResponseTopic(Message):
     def __init__(
         self, name: str = "", topic_id: bytes = ZERO_ID, partitions: list[OffsetCommitResponsePartition] = EMPTY
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # of this topic
         self.partitions: list[OffsetCommitResponsePartition] = [] if partitions is EMPTY else partitions
 
 
@@ -149,8 +150,8 @@ class OffsetCommitResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[OffsetCommitResponseTopic] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[OffsetCommitResponseTopic] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[OffsetCommitResponseTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

@@ -34,7 +34,7 @@ class OffsetDeleteRequestPartition(Message):
     __slots__ = ("partition_index",)
 
     def __init__(self, partition_index: int = 0) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
 
 
 class OffsetDeleteRequestTopic(Message):
@@ -46,8 +46,8 @@ class OffsetDeleteRequestTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[OffsetDeleteRequestPartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[OffsetDeleteRequestPartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[OffsetDeleteRequestPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class OffsetDeleteRequest(Message):
@@ -59,8 +59,8 @@ class OffsetDeleteRequest(Message):
     )
 
     def __init__(self, group_id: str = "", topics: list[OffsetDeleteRequestTopic] = EMPTY) -> None:
-        self.group_id = group_id
-        self.topics: list[OffsetDeleteRequestTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.topics: list[OffsetDeleteRequestTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class OffsetDeleteResponsePartition(Message):
@@ -72,8 +72,8 @@ class OffsetDeleteResponsePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class OffsetDeleteResponseTopic(Message):
@@ -85,7 +85,8 @@ class OffsetDeleteResponseTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[OffsetDeleteResponsePartition] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # of this topic
         self.partitions: list[OffsetDeleteResponsePartition] = [] if partitions is EMPTY else partitions
 
 
@@ -101,9 +102,9 @@ class OffsetDeleteResponse(Message):
     def __init__(
         self, error_code: int = 0, throttle_time_ms: int = 0, topics: list[OffsetDeleteResponseTopic] = EMPTY
     ) -> None:
-        self.error_code = error_code
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[OffsetDeleteResponseTopic] = [] if topics is EMPTY else topics
+        self.error_code = error_code  # 0 for success
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[OffsetDeleteResponseTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

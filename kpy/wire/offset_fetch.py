@@ -50,8 +50,8 @@ class OffsetFetchRequestTopic(Message):
     )
 
     def __init__(self, name: str = "", partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class OffsetFetchRequestTopics(Message):
@@ -64,9 +64,9 @@ class OffsetFetchRequestTopics(Message):
     )
 
     def __init__(self, name: str = "", topic_id: bytes = ZERO_ID, partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.topic_id = topic_id
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class OffsetFetchRequestGroup(Message):
@@ -86,10 +86,10 @@ class OffsetFetchRequestGroup(Message):
         member_epoch: int = -1,
         topics: list[OffsetFetchRequestTopics] | None = EMPTY,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.topics: list[OffsetFetchRequestTopics] | None = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of a group with member epochs (KIP-848)
+        self.member_epoch = member_epoch  # -1 where it does not matter
+        self.topics: list[OffsetFetchRequestTopics] | None = [] if topics is EMPTY else topics  # null for all
 
 
 class OffsetFetchRequest(Message):
@@ -109,10 +109,10 @@ class OffsetFetchRequest(Message):
         groups: list[OffsetFetchRequestGroup] = EMPTY,
         require_stable: bool = False,
     ) -> None:
-        self.group_id = group_id
-        self.topics: list[OffsetFetchRequestTopic] | None = [] if topics is EMPTY else topics
-        self.groups: list[OffsetFetchRequestGroup] = [] if groups is EMPTY else groups
-        self.require_stable = require_stable
+        self.group_id = group_id  # of the group
+        self.topics: list[OffsetFetchRequestTopic] | None = [] if topics is EMPTY else topics  # null for all
+        self.groups: list[OffsetFetchRequestGroup] = [] if groups is EMPTY else groups  # by group
+        self.require_stable = require_stable  # wait out offsets of open transactions (KIP-447)
 
 
 class OffsetFetchResponsePartition(Message):
@@ -134,11 +134,11 @@ class OffsetFetchResponsePartition(Message):
         metadata: str | None = "",
         error_code: int = 0,
     ) -> None:
-        self.partition_index = partition_index
-        self.committed_offset = committed_offset
-        self.committed_leader_epoch = committed_leader_epoch
-        self.metadata = metadata
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.committed_offset = committed_offset  # -1 for none
+        self.committed_leader_epoch = committed_leader_epoch  # of the last consumed record, -1 if unknown
+        self.metadata = metadata  # free text of the client
+        self.error_code = error_code  # 0 for success
 
 
 class OffsetFetchResponseTopic(Message):
@@ -150,8 +150,8 @@ class OffsetFetchResponseTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[OffsetFetchResponsePartition] = EMPTY) -> None:
-        self.name = name
-        self.partitions: list[OffsetFetchResponsePartition] = [] if partitions is EMPTY else partitions
+        self.name = name  # of the topic
+        self.partitions: list[OffsetFetchResponsePartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class OffsetFetchResponsePartitions(Message):
@@ -173,11 +173,11 @@ class OffsetFetchResponsePartitions(Message):
         metadata: str | None = "",
         error_code: int = 0,
     ) -> None:
-        self.partition_index = partition_index
-        self.committed_offset = committed_offset
-        self.committed_leader_epoch = committed_leader_epoch
-        self.metadata = metadata
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.committed_offset = committed_offset  # -1 for none
+        self.committed_leader_epoch = committed_leader_epoch  # of the last consumed record, -1 if unknown
+        self.metadata = metadata  # free text of the client
+        self.error_code = error_code  # 0 for success
 
 
 class OffsetFetchResponseTopics(Message):
@@ -192,8 +192,9 @@ class OffsetFetchResponseTopics(Message):
     def __init__(
         self, name: str = "", topic_id: bytes = ZERO_ID, partitions: list[OffsetFetchResponsePartitions] = EMPTY
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # of this topic
         self.partitions: list[OffsetFetchResponsePartitions] = [] if partitions is EMPTY else partitions
 
 
@@ -209,9 +210,9 @@ class OffsetFetchResponseGroup(Message):
     def __init__(
         self, group_id: str = "", topics: list[OffsetFetchResponseTopics] = EMPTY, error_code: int = 0
     ) -> None:
-        self.group_id = group_id
-        self.topics: list[OffsetFetchResponseTopics] = [] if topics is EMPTY else topics
-        self.error_code = error_code
+        self.group_id = group_id  # of the group
+        self.topics: list[OffsetFetchResponseTopics] = [] if topics is EMPTY else topics  # by topic
+        self.error_code = error_code  # 0 for success
 
 
 class OffsetFetchResponse(Message):
@@ -231,10 +232,10 @@ class OffsetFetchResponse(Message):
         error_code: int = 0,
         groups: list[OffsetFetchResponseGroup] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[OffsetFetchResponseTopic] = [] if topics is EMPTY else topics
-        self.error_code = error_code
-        self.groups: list[OffsetFetchResponseGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[OffsetFetchResponseTopic] = [] if topics is EMPTY else topics  # by topic
+        self.error_code = error_code  # 0 for success
+        self.groups: list[OffsetFetchResponseGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

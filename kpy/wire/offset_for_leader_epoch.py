@@ -43,9 +43,10 @@ class OffsetForLeaderPartition(Message):
     )
 
     def __init__(self, partition: int = 0, current_leader_epoch: int = -1, leader_epoch: int = 0) -> None:
-        self.partition = partition
+        self.partition = partition  # index of the partition, within its topic
+        # what the client knows, -1 for nothing; a mismatch is refused (KIP-320)
         self.current_leader_epoch = current_leader_epoch
-        self.leader_epoch = leader_epoch
+        self.leader_epoch = leader_epoch  # to look up
 
 
 class OffsetForLeaderTopic(Message):
@@ -57,8 +58,8 @@ class OffsetForLeaderTopic(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[OffsetForLeaderPartition] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[OffsetForLeaderPartition] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[OffsetForLeaderPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class OffsetForLeaderEpochRequest(Message):
@@ -70,8 +71,8 @@ class OffsetForLeaderEpochRequest(Message):
     )
 
     def __init__(self, replica_id: int = -2, topics: list[OffsetForLeaderTopic] = EMPTY) -> None:
-        self.replica_id = replica_id
-        self.topics: list[OffsetForLeaderTopic] = [] if topics is EMPTY else topics
+        self.replica_id = replica_id  # -1 for a consumer, -2 where it is not said
+        self.topics: list[OffsetForLeaderTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class EpochEndOffset(Message):
@@ -85,10 +86,10 @@ class EpochEndOffset(Message):
     )
 
     def __init__(self, error_code: int = 0, partition: int = 0, leader_epoch: int = -1, end_offset: int = -1) -> None:
-        self.error_code = error_code
-        self.partition = partition
-        self.leader_epoch = leader_epoch
-        self.end_offset = end_offset
+        self.error_code = error_code  # 0 for success
+        self.partition = partition  # index of the partition, within its topic
+        self.leader_epoch = leader_epoch  # the largest known up to the one asked for, -1 if none
+        self.end_offset = end_offset  # where that epoch ends, -1 if none
 
 
 class OffsetForLeaderTopicResult(Message):
@@ -100,8 +101,8 @@ class OffsetForLeaderTopicResult(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[EpochEndOffset] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[EpochEndOffset] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[EpochEndOffset] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class OffsetForLeaderEpochResponse(Message):
@@ -113,8 +114,8 @@ class OffsetForLeaderEpochResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[OffsetForLeaderTopicResult] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[OffsetForLeaderTopicResult] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[OffsetForLeaderTopicResult] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

@@ -55,8 +55,8 @@ class PartitionProduceData(Message):
     )
 
     def __init__(self, index: int = 0, records: Records = None) -> None:
-        self.index = index
-        self.records = records
+        self.index = index  # of the partition, within its topic
+        self.records = records  # record batches
 
 
 class TopicProduceData(Message):
@@ -71,8 +71,9 @@ class TopicProduceData(Message):
     def __init__(
         self, name: str = "", topic_id: bytes = ZERO_ID, partition_data: list[PartitionProduceData] = EMPTY
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # by partition
         self.partition_data: list[PartitionProduceData] = [] if partition_data is EMPTY else partition_data
 
 
@@ -93,10 +94,10 @@ class ProduceRequest(Message):
         timeout_ms: int = 0,
         topic_data: list[TopicProduceData] = EMPTY,
     ) -> None:
-        self.transactional_id = transactional_id
-        self.acks = acks
-        self.timeout_ms = timeout_ms
-        self.topic_data: list[TopicProduceData] = [] if topic_data is EMPTY else topic_data
+        self.transactional_id = transactional_id  # null outside of transactions
+        self.acks = acks  # 0 no answer, 1 the leader has it, -1 all in-sync replicas have it
+        self.timeout_ms = timeout_ms  # to wait for the replicas
+        self.topic_data: list[TopicProduceData] = [] if topic_data is EMPTY else topic_data  # by topic
 
 
 class BatchIndexAndErrorMessage(Message):
@@ -108,8 +109,8 @@ class BatchIndexAndErrorMessage(Message):
     )
 
     def __init__(self, batch_index: int = 0, batch_index_error_message: str | None = None) -> None:
-        self.batch_index = batch_index
-        self.batch_index_error_message = batch_index_error_message
+        self.batch_index = batch_index  # of the record in the batch
+        self.batch_index_error_message = batch_index_error_message  # what is wrong with that record
 
 
 class LeaderIdAndEpoch(Message):
@@ -121,8 +122,8 @@ class LeaderIdAndEpoch(Message):
     )
 
     def __init__(self, leader_id: int = -1, leader_epoch: int = -1) -> None:
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
 
 
 class PartitionProduceResponse(Message):
@@ -150,14 +151,15 @@ class PartitionProduceResponse(Message):
         error_message: str | None = None,
         current_leader: LeaderIdAndEpoch | None = None,
     ) -> None:
-        self.index = index
-        self.error_code = error_code
-        self.base_offset = base_offset
-        self.log_append_time_ms = log_append_time_ms
-        self.log_start_offset = log_start_offset
+        self.index = index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.base_offset = base_offset  # of the first record
+        self.log_append_time_ms = log_append_time_ms  # -1 where the topic keeps the producer's timestamps
+        self.log_start_offset = log_start_offset  # the first that still exists
+        # the records that caused the batch to be refused (KIP-467)
         self.record_errors: list[BatchIndexAndErrorMessage] = [] if record_errors is EMPTY else record_errors
-        self.error_message = error_message
-        self.current_leader = current_leader
+        self.error_message = error_message  # common to the whole batch
+        self.current_leader = current_leader  # sent with NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH (KIP-951)
 
 
 class TopicProduceResponse(Message):
@@ -172,8 +174,9 @@ class TopicProduceResponse(Message):
     def __init__(
         self, name: str = "", topic_id: bytes = ZERO_ID, partition_responses: list[PartitionProduceResponse] = EMPTY
     ) -> None:
-        self.name = name
-        self.topic_id = topic_id
+        self.name = name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # by partition
         self.partition_responses: list[PartitionProduceResponse] = (
             [] if partition_responses is EMPTY else partition_responses
         )
@@ -190,10 +193,10 @@ class NodeEndpoint(Message):
     )
 
     def __init__(self, node_id: int = 0, host: str = "", port: int = 0, rack: str | None = None) -> None:
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.rack = rack
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class ProduceResponse(Message):
@@ -211,8 +214,9 @@ class ProduceResponse(Message):
         throttle_time_ms: int = 0,
         node_endpoints: list[NodeEndpoint] = EMPTY,
     ) -> None:
-        self.responses: list[TopicProduceResponse] = [] if responses is EMPTY else responses
-        self.throttle_time_ms = throttle_time_ms
+        self.responses: list[TopicProduceResponse] = [] if responses is EMPTY else responses  # by what was asked for
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        # where the leaders named above are reached (KIP-951)
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
 
 

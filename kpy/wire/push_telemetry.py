@@ -47,11 +47,11 @@ class PushTelemetryRequest(Message):
         compression_type: int = 0,
         metrics: bytes = b"",
     ) -> None:
-        self.client_instance_id = client_instance_id
-        self.subscription_id = subscription_id
-        self.terminating = terminating
-        self.compression_type = compression_type
-        self.metrics = metrics
+        self.client_instance_id = client_instance_id  # of the client process, given by the broker
+        self.subscription_id = subscription_id  # as it was received
+        self.terminating = terminating  # this is the client's last
+        self.compression_type = compression_type  # codec of the metrics: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd
+        self.metrics = metrics  # OpenTelemetry's MetricsData, compressed as said
 
 
 class PushTelemetryResponse(Message):
@@ -63,8 +63,8 @@ class PushTelemetryResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
 
 
 LAYOUTS = Layouts(

@@ -38,8 +38,9 @@ class RemoveRaftVoterRequest(Message):
     )
 
     def __init__(self, cluster_id: str | None = "", voter_id: int = 0, voter_directory_id: bytes = ZERO_ID) -> None:
-        self.cluster_id = cluster_id
-        self.voter_id = voter_id
+        self.cluster_id = cluster_id  # refused if it is not this cluster's
+        self.voter_id = voter_id  # node id of the controller
+        # of the metadata log's directory; tells a wiped disk from the old one
         self.voter_directory_id = voter_directory_id
 
 
@@ -53,9 +54,9 @@ class RemoveRaftVoterResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, error_message: str | None = "") -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 LAYOUTS = Layouts(

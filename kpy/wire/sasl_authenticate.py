@@ -39,7 +39,7 @@ class SaslAuthenticateRequest(Message):
     __slots__ = ("auth_bytes",)
 
     def __init__(self, auth_bytes: bytes = b"") -> None:
-        self.auth_bytes = auth_bytes
+        self.auth_bytes = auth_bytes  # what the mechanism says next
 
 
 class SaslAuthenticateResponse(Message):
@@ -55,10 +55,10 @@ class SaslAuthenticateResponse(Message):
     def __init__(
         self, error_code: int = 0, error_message: str | None = "", auth_bytes: bytes = b"", session_lifetime_ms: int = 0
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.auth_bytes = auth_bytes
-        self.session_lifetime_ms = session_lifetime_ms
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.auth_bytes = auth_bytes  # what the mechanism says next
+        self.session_lifetime_ms = session_lifetime_ms  # authenticate again before; 0 for never (KIP-368)
 
 
 LAYOUTS = Layouts(

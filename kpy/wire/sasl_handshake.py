@@ -37,7 +37,7 @@ class SaslHandshakeRequest(Message):
     __slots__ = ("mechanism",)
 
     def __init__(self, mechanism: str = "") -> None:
-        self.mechanism = mechanism
+        self.mechanism = mechanism  # name of the SASL mechanism, such as PLAIN
 
 
 class SaslHandshakeResponse(Message):
@@ -49,8 +49,8 @@ class SaslHandshakeResponse(Message):
     )
 
     def __init__(self, error_code: int = 0, mechanisms: list[str] = EMPTY) -> None:
-        self.error_code = error_code
-        self.mechanisms: list[str] = [] if mechanisms is EMPTY else mechanisms
+        self.error_code = error_code  # 0 for success
+        self.mechanisms: list[str] = [] if mechanisms is EMPTY else mechanisms  # what the listener offers
 
 
 LAYOUTS = Layouts(

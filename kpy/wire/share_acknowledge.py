@@ -49,8 +49,9 @@ class AcknowledgementBatch(Message):
     )
 
     def __init__(self, first_offset: int = 0, last_offset: int = 0, acknowledge_types: list[int] = EMPTY) -> None:
-        self.first_offset = first_offset
-        self.last_offset = last_offset
+        self.first_offset = first_offset  # of the first record, inclusive
+        self.last_offset = last_offset  # inclusive
+        # one for each offset, or a single one for all: 0 gap, 1 accept, 2 release, 3 reject, 4 renew
         self.acknowledge_types: list[int] = [] if acknowledge_types is EMPTY else acknowledge_types
 
 
@@ -63,7 +64,8 @@ class AcknowledgePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, acknowledgement_batches: list[AcknowledgementBatch] = EMPTY) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
+        # ranges of offsets and what became of them
         self.acknowledgement_batches: list[AcknowledgementBatch] = (
             [] if acknowledgement_batches is EMPTY else acknowledgement_batches
         )
@@ -78,8 +80,8 @@ class AcknowledgeTopic(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[AcknowledgePartition] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[AcknowledgePartition] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[AcknowledgePartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ShareAcknowledgeRequest(Message):
@@ -101,11 +103,11 @@ class ShareAcknowledgeRequest(Message):
         is_renew_ack: bool = False,
         topics: list[AcknowledgeTopic] = EMPTY,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.share_session_epoch = share_session_epoch
-        self.is_renew_ack = is_renew_ack
-        self.topics: list[AcknowledgeTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
+        self.share_session_epoch = share_session_epoch  # -1 closes the session
+        self.is_renew_ack = is_renew_ack  # whether any acknowledgement is of type renew
+        self.topics: list[AcknowledgeTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class LeaderIdAndEpoch(Message):
@@ -117,8 +119,8 @@ class LeaderIdAndEpoch(Message):
     )
 
     def __init__(self, leader_id: int = 0, leader_epoch: int = 0) -> None:
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
 
 
 class PartitionData(Message):
@@ -138,9 +140,10 @@ class PartitionData(Message):
         error_message: str | None = None,
         current_leader: LeaderIdAndEpoch = EMPTY,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        # -1, -1 unless the leader is another (KIP-951)
         self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
 
 
@@ -153,8 +156,8 @@ class ShareAcknowledgeTopicResponse(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[PartitionData] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class NodeEndpoint(Message):
@@ -168,10 +171,10 @@ class NodeEndpoint(Message):
     )
 
     def __init__(self, node_id: int = 0, host: str = "", port: int = 0, rack: str | None = None) -> None:
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.rack = rack
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class ShareAcknowledgeResponse(Message):
@@ -195,11 +198,13 @@ class ShareAcknowledgeResponse(Message):
         responses: list[ShareAcknowledgeTopicResponse] = EMPTY,
         node_endpoints: list[NodeEndpoint] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms  # how long acquired records stay locked
+        # by what was asked for
         self.responses: list[ShareAcknowledgeTopicResponse] = [] if responses is EMPTY else responses
+        # where the leaders named above are reached (KIP-951)
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
 
 

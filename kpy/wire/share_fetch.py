@@ -52,8 +52,9 @@ class AcknowledgementBatch(Message):
     )
 
     def __init__(self, first_offset: int = 0, last_offset: int = 0, acknowledge_types: list[int] = EMPTY) -> None:
-        self.first_offset = first_offset
-        self.last_offset = last_offset
+        self.first_offset = first_offset  # of the first record, inclusive
+        self.last_offset = last_offset  # inclusive
+        # one for each offset, or a single one for all: 0 gap, 1 accept, 2 release, 3 reject, 4 renew
         self.acknowledge_types: list[int] = [] if acknowledge_types is EMPTY else acknowledge_types
 
 
@@ -66,7 +67,8 @@ class FetchPartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, acknowledgement_batches: list[AcknowledgementBatch] = EMPTY) -> None:
-        self.partition_index = partition_index
+        self.partition_index = partition_index  # of the partition, within its topic
+        # ranges of offsets and what became of them
         self.acknowledgement_batches: list[AcknowledgementBatch] = (
             [] if acknowledgement_batches is EMPTY else acknowledgement_batches
         )
@@ -81,8 +83,8 @@ class FetchTopic(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[FetchPartition] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[FetchPartition] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[FetchPartition] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ForgottenTopic(Message):
@@ -94,8 +96,8 @@ class ForgottenTopic(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class ShareFetchRequest(Message):
@@ -131,17 +133,18 @@ class ShareFetchRequest(Message):
         topics: list[FetchTopic] = EMPTY,
         forgotten_topics_data: list[ForgottenTopic] = EMPTY,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.share_session_epoch = share_session_epoch
-        self.max_wait_ms = max_wait_ms
-        self.min_bytes = min_bytes
-        self.max_bytes = max_bytes
-        self.max_records = max_records
-        self.batch_size = batch_size
-        self.share_acquire_mode = share_acquire_mode
-        self.is_renew_ack = is_renew_ack
-        self.topics: list[FetchTopic] = [] if topics is EMPTY else topics
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
+        self.share_session_epoch = share_session_epoch  # 0 opens a session, -1 closes it
+        self.max_wait_ms = max_wait_ms  # for min_bytes to gather
+        self.min_bytes = min_bytes  # to wait for, until the time is up
+        self.max_bytes = max_bytes  # of records, all partitions together
+        self.max_records = max_records  # to acquire at most; batch boundaries may exceed it
+        self.batch_size = batch_size  # records in a batch of acquired ones, ideally
+        self.share_acquire_mode = share_acquire_mode  # 0 whole batches, 1 max_records exactly
+        self.is_renew_ack = is_renew_ack  # whether any acknowledgement is of type renew
+        self.topics: list[FetchTopic] = [] if topics is EMPTY else topics  # by topic
+        # what the session is to drop
         self.forgotten_topics_data: list[ForgottenTopic] = (
             [] if forgotten_topics_data is EMPTY else forgotten_topics_data
         )
@@ -156,8 +159,8 @@ class LeaderIdAndEpoch(Message):
     )
 
     def __init__(self, leader_id: int = 0, leader_epoch: int = 0) -> None:
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.leader_id = leader_id  # -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
 
 
 class AcquiredRecords(Message):
@@ -170,9 +173,9 @@ class AcquiredRecords(Message):
     )
 
     def __init__(self, first_offset: int = 0, last_offset: int = 0, delivery_count: int = 0) -> None:
-        self.first_offset = first_offset
-        self.last_offset = last_offset
-        self.delivery_count = delivery_count
+        self.first_offset = first_offset  # of the first record, inclusive
+        self.last_offset = last_offset  # inclusive
+        self.delivery_count = delivery_count  # how often they were handed out
 
 
 class PartitionData(Message):
@@ -200,13 +203,15 @@ class PartitionData(Message):
         records: Records = None,
         acquired_records: list[AcquiredRecords] = EMPTY,
     ) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
-        self.error_message = error_message
-        self.acknowledge_error_code = acknowledge_error_code
-        self.acknowledge_error_message = acknowledge_error_message
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.acknowledge_error_code = acknowledge_error_code  # 0 if what came with the fetch was acknowledged
+        self.acknowledge_error_message = acknowledge_error_message  # the same for people, null if there is none
+        # -1, -1 unless the leader is another (KIP-951)
         self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
-        self.records = records
+        self.records = records  # record batches
+        # ranges of offsets that are this member's for a while
         self.acquired_records: list[AcquiredRecords] = [] if acquired_records is EMPTY else acquired_records
 
 
@@ -219,8 +224,8 @@ class ShareFetchableTopicResponse(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[PartitionData] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[PartitionData] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class NodeEndpoint(Message):
@@ -234,10 +239,10 @@ class NodeEndpoint(Message):
     )
 
     def __init__(self, node_id: int = 0, host: str = "", port: int = 0, rack: str | None = None) -> None:
-        self.node_id = node_id
-        self.host = host
-        self.port = port
-        self.rack = rack
+        self.node_id = node_id  # broker id
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class ShareFetchResponse(Message):
@@ -261,11 +266,13 @@ class ShareFetchResponse(Message):
         responses: list[ShareFetchableTopicResponse] = EMPTY,
         node_endpoints: list[NodeEndpoint] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.acquisition_lock_timeout_ms = acquisition_lock_timeout_ms  # how long acquired records stay locked
+        # by what was asked for
         self.responses: list[ShareFetchableTopicResponse] = [] if responses is EMPTY else responses
+        # where the leaders named above are reached (KIP-951)
         self.node_endpoints: list[NodeEndpoint] = [] if node_endpoints is EMPTY else node_endpoints
 
 

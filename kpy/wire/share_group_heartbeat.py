@@ -59,11 +59,11 @@ class ShareGroupHeartbeatRequest(Message):
         rack_id: str | None = None,
         subscribed_topic_names: list[str] | None = None,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.rack_id = rack_id
-        self.subscribed_topic_names = subscribed_topic_names
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # 0 joins, -1 leaves; else the last one received
+        self.rack_id = rack_id  # null if unchanged
+        self.subscribed_topic_names = subscribed_topic_names  # null if unchanged
 
 
 class TopicPartitions(Message):
@@ -75,8 +75,8 @@ class TopicPartitions(Message):
     )
 
     def __init__(self, topic_id: bytes = ZERO_ID, partitions: list[int] = EMPTY) -> None:
-        self.topic_id = topic_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class Assignment(Message):
@@ -85,6 +85,7 @@ class Assignment(Message):
     __slots__ = ("topic_partitions",)
 
     def __init__(self, topic_partitions: list[TopicPartitions] = EMPTY) -> None:
+        # partitions, by topic
         self.topic_partitions: list[TopicPartitions] = [] if topic_partitions is EMPTY else topic_partitions
 
 
@@ -111,13 +112,13 @@ class ShareGroupHeartbeatResponse(Message):
         heartbeat_interval_ms: int = 0,
         assignment: Assignment | None = None,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.heartbeat_interval_ms = heartbeat_interval_ms
-        self.assignment = assignment
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.heartbeat_interval_ms = heartbeat_interval_ms  # how often the member shall send the next ones
+        self.assignment = assignment  # null if unchanged
 
 
 LAYOUTS = Layouts(

@@ -44,8 +44,8 @@ class StopReplicaPartitionV0(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_index: int = 0) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
 
 
 class StopReplicaTopicV1(Message):
@@ -57,8 +57,8 @@ class StopReplicaTopicV1(Message):
     )
 
     def __init__(self, name: str = "", partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class StopReplicaPartitionState(Message):
@@ -71,9 +71,9 @@ class StopReplicaPartitionState(Message):
     )
 
     def __init__(self, partition_index: int = 0, leader_epoch: int = -1, delete_partition: bool = False) -> None:
-        self.partition_index = partition_index
-        self.leader_epoch = leader_epoch
-        self.delete_partition = delete_partition
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.delete_partition = delete_partition  # the log too
 
 
 class StopReplicaTopicState(Message):
@@ -85,7 +85,8 @@ class StopReplicaTopicState(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_states: list[StopReplicaPartitionState] = EMPTY) -> None:
-        self.topic_name = topic_name
+        self.topic_name = topic_name  # of the topic
+        # by partition
         self.partition_states: list[StopReplicaPartitionState] = [] if partition_states is EMPTY else partition_states
 
 
@@ -114,16 +115,18 @@ class StopReplicaRequest(Message):
         topics: list[StopReplicaTopicV1] = EMPTY,
         topic_states: list[StopReplicaTopicState] = EMPTY,
     ) -> None:
-        self.controller_id = controller_id
-        self.is_kraft_controller = is_kraft_controller
-        self.controller_epoch = controller_epoch
+        self.controller_id = controller_id  # broker id of the controller, -1 for nobody
+        self.is_kraft_controller = is_kraft_controller  # whether the sender is a KRaft controller, during a migration
+        self.controller_epoch = controller_epoch  # of the sender; brokers ignore an older controller
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
-        self.delete_partitions = delete_partitions
+        self.delete_partitions = delete_partitions  # the logs too
+        # partitions, each with its topic
         self.ungrouped_partitions: list[StopReplicaPartitionV0] = (
             [] if ungrouped_partitions is EMPTY else ungrouped_partitions
         )
-        self.topics: list[StopReplicaTopicV1] = [] if topics is EMPTY else topics
-        self.topic_states: list[StopReplicaTopicState] = [] if topic_states is EMPTY else topic_states
+        self.topics: list[StopReplicaTopicV1] = [] if topics is EMPTY else topics  # by topic
+        self.topic_states: list[StopReplicaTopicState] = [] if topic_states is EMPTY else topic_states  # by topic
 
 
 class StopReplicaPartitionError(Message):
@@ -136,9 +139,9 @@ class StopReplicaPartitionError(Message):
     )
 
     def __init__(self, topic_name: str = "", partition_index: int = 0, error_code: int = 0) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class StopReplicaResponse(Message):
@@ -150,7 +153,8 @@ class StopReplicaResponse(Message):
     )
 
     def __init__(self, error_code: int = 0, partition_errors: list[StopReplicaPartitionError] = EMPTY) -> None:
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
+        # by partition
         self.partition_errors: list[StopReplicaPartitionError] = [] if partition_errors is EMPTY else partition_errors
 
 

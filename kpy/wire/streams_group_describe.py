@@ -45,7 +45,8 @@ class StreamsGroupDescribeRequest(Message):
     )
 
     def __init__(self, group_ids: list[str] = EMPTY, include_authorized_operations: bool = False) -> None:
-        self.group_ids: list[str] = [] if group_ids is EMPTY else group_ids
+        self.group_ids: list[str] = [] if group_ids is EMPTY else group_ids  # of the groups
+        # whether to say what the client may do with it
         self.include_authorized_operations = include_authorized_operations
 
 
@@ -58,8 +59,8 @@ class KeyValue(Message):
     )
 
     def __init__(self, key: str = "", value: str = "") -> None:
-        self.key = key
-        self.value = value
+        self.key = key  # name that the value goes by
+        self.value = value  # of the config or quota
 
 
 class TopicInfo(Message):
@@ -75,9 +76,10 @@ class TopicInfo(Message):
     def __init__(
         self, name: str = "", partitions: int = 0, replication_factor: int = 0, topic_configs: list[KeyValue] = EMPTY
     ) -> None:
-        self.name = name
-        self.partitions = partitions
-        self.replication_factor = replication_factor
+        self.name = name  # of the topic
+        self.partitions = partitions  # of this topic
+        self.replication_factor = replication_factor  # -1 for the broker's default, or where assignments are given
+        # that the topic is to have
         self.topic_configs: list[KeyValue] = [] if topic_configs is EMPTY else topic_configs
 
 
@@ -100,10 +102,13 @@ class Subtopology(Message):
         state_changelog_topics: list[TopicInfo] = EMPTY,
         repartition_source_topics: list[TopicInfo] = EMPTY,
     ) -> None:
-        self.subtopology_id = subtopology_id
-        self.source_topics: list[str] = [] if source_topics is EMPTY else source_topics
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.source_topics: list[str] = [] if source_topics is EMPTY else source_topics  # that the subtopology reads
+        # that the subtopology writes for others to read
         self.repartition_sink_topics: list[str] = [] if repartition_sink_topics is EMPTY else repartition_sink_topics
+        # that back the subtopology's state stores
         self.state_changelog_topics: list[TopicInfo] = [] if state_changelog_topics is EMPTY else state_changelog_topics
+        # that the subtopology reads and others write
         self.repartition_source_topics: list[TopicInfo] = (
             [] if repartition_source_topics is EMPTY else repartition_source_topics
         )
@@ -118,8 +123,8 @@ class Topology(Message):
     )
 
     def __init__(self, epoch: int = 0, subtopologies: list[Subtopology] | None = None) -> None:
-        self.epoch = epoch
-        self.subtopologies = subtopologies
+        self.epoch = epoch  # rises with each change
+        self.subtopologies = subtopologies  # parts that can be processed apart from each other
 
 
 class Endpoint(Message):
@@ -131,8 +136,8 @@ class Endpoint(Message):
     )
 
     def __init__(self, host: str = "", port: int = 0) -> None:
-        self.host = host
-        self.port = port
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
 
 
 class TaskOffset(Message):
@@ -145,9 +150,9 @@ class TaskOffset(Message):
     )
 
     def __init__(self, subtopology_id: str = "", partition: int = 0, offset: int = 0) -> None:
-        self.subtopology_id = subtopology_id
-        self.partition = partition
-        self.offset = offset
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.partition = partition  # index of the partition, within its topic
+        self.offset = offset  # position in the partition
 
 
 class TaskIds(Message):
@@ -159,8 +164,8 @@ class TaskIds(Message):
     )
 
     def __init__(self, subtopology_id: str = "", partitions: list[int] = EMPTY) -> None:
-        self.subtopology_id = subtopology_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class Assignment(Message):
@@ -178,8 +183,10 @@ class Assignment(Message):
         standby_tasks: list[TaskIds] = EMPTY,
         warmup_tasks: list[TaskIds] = EMPTY,
     ) -> None:
-        self.active_tasks: list[TaskIds] = [] if active_tasks is EMPTY else active_tasks
+        self.active_tasks: list[TaskIds] = [] if active_tasks is EMPTY else active_tasks  # that the member processes
+        # that the member keeps ready
         self.standby_tasks: list[TaskIds] = [] if standby_tasks is EMPTY else standby_tasks
+        # active tasks to be, catching up
         self.warmup_tasks: list[TaskIds] = [] if warmup_tasks is EMPTY else warmup_tasks
 
 
@@ -222,21 +229,25 @@ class Member(Message):
         target_assignment: Assignment = EMPTY,
         is_classic: bool = False,
     ) -> None:
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.instance_id = instance_id
-        self.rack_id = rack_id
-        self.client_id = client_id
-        self.client_host = client_host
-        self.topology_epoch = topology_epoch
-        self.process_id = process_id
-        self.user_endpoint = user_endpoint
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.instance_id = instance_id  # set for static members
+        self.rack_id = rack_id  # where the member is, null if that is not configured
+        self.client_id = client_id  # which the member chose for itself
+        self.client_host = client_host  # address that the member joined from
+        self.topology_epoch = topology_epoch  # of the topology that the member runs
+        self.process_id = process_id  # of the Streams instance; members of one process share local state
+        self.user_endpoint = user_endpoint  # where interactive queries reach the process
+        # for rack-aware placement of standby tasks
         self.client_tags: list[KeyValue] = [] if client_tags is EMPTY else client_tags
+        # how far each warm-up and standby task has caught up
         self.task_offsets: list[TaskOffset] = [] if task_offsets is EMPTY else task_offsets
+        # where the changelogs of these tasks end
         self.task_end_offsets: list[TaskOffset] = [] if task_end_offsets is EMPTY else task_end_offsets
-        self.assignment: Assignment = Assignment() if assignment is EMPTY else assignment
+        self.assignment: Assignment = Assignment() if assignment is EMPTY else assignment  # what it owns now
+        # what it is to own
         self.target_assignment: Assignment = Assignment() if target_assignment is EMPTY else target_assignment
-        self.is_classic = is_classic
+        self.is_classic = is_classic  # joined with the classic protocol
 
 
 class DescribedGroup(Message):
@@ -266,15 +277,15 @@ class DescribedGroup(Message):
         members: list[Member] = EMPTY,
         authorized_operations: int = -2147483648,
     ) -> None:
-        self.error_code = error_code
-        self.error_message = error_message
-        self.group_id = group_id
-        self.group_state = group_state
-        self.group_epoch = group_epoch
-        self.assignment_epoch = assignment_epoch
-        self.topology = topology
-        self.members: list[Member] = [] if members is EMPTY else members
-        self.authorized_operations = authorized_operations
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.group_id = group_id  # of the group
+        self.group_state = group_state  # as people read it, such as Stable
+        self.group_epoch = group_epoch  # changes whenever members or their subscriptions do
+        self.assignment_epoch = assignment_epoch  # of the target assignment
+        self.topology = topology  # what the application computes, null if the member did not say
+        self.members: list[Member] = [] if members is EMPTY else members  # of the group
+        self.authorized_operations = authorized_operations  # a bit for each ACL operation; INT32_MIN when not asked for
 
 
 class StreamsGroupDescribeResponse(Message):
@@ -286,8 +297,8 @@ class StreamsGroupDescribeResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, groups: list[DescribedGroup] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.groups: list[DescribedGroup] = [] if groups is EMPTY else groups  # by group
 
 
 LAYOUTS = Layouts(

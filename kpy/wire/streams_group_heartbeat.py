@@ -45,8 +45,8 @@ class KeyValue(Message):
     )
 
     def __init__(self, key: str = "", value: str = "") -> None:
-        self.key = key
-        self.value = value
+        self.key = key  # name that the value goes by
+        self.value = value  # of the config or quota
 
 
 class TopicInfo(Message):
@@ -62,9 +62,10 @@ class TopicInfo(Message):
     def __init__(
         self, name: str = "", partitions: int = 0, replication_factor: int = 0, topic_configs: list[KeyValue] = EMPTY
     ) -> None:
-        self.name = name
-        self.partitions = partitions
-        self.replication_factor = replication_factor
+        self.name = name  # of the topic
+        self.partitions = partitions  # 0 to take the number of the source topics
+        self.replication_factor = replication_factor  # -1 for the broker's default, or where assignments are given
+        # that the topic is to have
         self.topic_configs: list[KeyValue] = [] if topic_configs is EMPTY else topic_configs
 
 
@@ -83,8 +84,11 @@ class CopartitionGroup(Message):
         source_topic_regex: list[int] = EMPTY,
         repartition_source_topics: list[int] = EMPTY,
     ) -> None:
+        # indexes into the subtopology's list
         self.source_topics: list[int] = [] if source_topics is EMPTY else source_topics
+        # indexes into the subtopology's list
         self.source_topic_regex: list[int] = [] if source_topic_regex is EMPTY else source_topic_regex
+        # indexes into the subtopology's list
         self.repartition_source_topics: list[int] = (
             [] if repartition_source_topics is EMPTY else repartition_source_topics
         )
@@ -113,14 +117,18 @@ class Subtopology(Message):
         repartition_source_topics: list[TopicInfo] = EMPTY,
         copartition_groups: list[CopartitionGroup] = EMPTY,
     ) -> None:
-        self.subtopology_id = subtopology_id
-        self.source_topics: list[str] = [] if source_topics is EMPTY else source_topics
-        self.source_topic_regex: list[str] = [] if source_topic_regex is EMPTY else source_topic_regex
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.source_topics: list[str] = [] if source_topics is EMPTY else source_topics  # that the subtopology reads
+        self.source_topic_regex: list[str] = [] if source_topic_regex is EMPTY else source_topic_regex  # RE2 syntax
+        # that back the subtopology's state stores
         self.state_changelog_topics: list[TopicInfo] = [] if state_changelog_topics is EMPTY else state_changelog_topics
+        # that the subtopology writes for others to read
         self.repartition_sink_topics: list[str] = [] if repartition_sink_topics is EMPTY else repartition_sink_topics
+        # that the subtopology reads and others write
         self.repartition_source_topics: list[TopicInfo] = (
             [] if repartition_source_topics is EMPTY else repartition_source_topics
         )
+        # source topics that need equal numbers of partitions
         self.copartition_groups: list[CopartitionGroup] = [] if copartition_groups is EMPTY else copartition_groups
 
 
@@ -133,7 +141,8 @@ class Topology(Message):
     )
 
     def __init__(self, epoch: int = 0, subtopologies: list[Subtopology] = EMPTY) -> None:
-        self.epoch = epoch
+        self.epoch = epoch  # rises with each change
+        # parts that can be processed apart from each other
         self.subtopologies: list[Subtopology] = [] if subtopologies is EMPTY else subtopologies
 
 
@@ -146,8 +155,8 @@ class TaskIds(Message):
     )
 
     def __init__(self, subtopology_id: str = "", partitions: list[int] = EMPTY) -> None:
-        self.subtopology_id = subtopology_id
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class Endpoint(Message):
@@ -159,8 +168,8 @@ class Endpoint(Message):
     )
 
     def __init__(self, host: str = "", port: int = 0) -> None:
-        self.host = host
-        self.port = port
+        self.host = host  # name or address to connect to
+        self.port = port  # to connect to
 
 
 class TaskOffset(Message):
@@ -173,9 +182,9 @@ class TaskOffset(Message):
     )
 
     def __init__(self, subtopology_id: str = "", partition: int = 0, offset: int = 0) -> None:
-        self.subtopology_id = subtopology_id
-        self.partition = partition
-        self.offset = offset
+        self.subtopology_id = subtopology_id  # of the part of the topology
+        self.partition = partition  # index of the partition, within its topic
+        self.offset = offset  # position in the partition
 
 
 class StreamsGroupHeartbeatRequest(Message):
@@ -221,23 +230,23 @@ class StreamsGroupHeartbeatRequest(Message):
         task_end_offsets: list[TaskOffset] | None = None,
         shutdown_application: bool = False,
     ) -> None:
-        self.group_id = group_id
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.endpoint_information_epoch = endpoint_information_epoch
-        self.instance_id = instance_id
-        self.rack_id = rack_id
-        self.rebalance_timeout_ms = rebalance_timeout_ms
-        self.topology = topology
-        self.active_tasks = active_tasks
-        self.standby_tasks = standby_tasks
-        self.warmup_tasks = warmup_tasks
-        self.process_id = process_id
-        self.user_endpoint = user_endpoint
-        self.client_tags = client_tags
-        self.task_offsets = task_offsets
-        self.task_end_offsets = task_end_offsets
-        self.shutdown_application = shutdown_application
+        self.group_id = group_id  # of the group
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # 0 joins, -1 leaves, -2 leaves as a static member; else the last one received
+        self.endpoint_information_epoch = endpoint_information_epoch  # of the member's view of the others' endpoints
+        self.instance_id = instance_id  # null if unchanged or not static
+        self.rack_id = rack_id  # null if unchanged
+        self.rebalance_timeout_ms = rebalance_timeout_ms  # -1 if unchanged
+        self.topology = topology  # null unless it is the first one or has changed
+        self.active_tasks = active_tasks  # null if unchanged
+        self.standby_tasks = standby_tasks  # null if unchanged
+        self.warmup_tasks = warmup_tasks  # null if unchanged
+        self.process_id = process_id  # null if unchanged
+        self.user_endpoint = user_endpoint  # null if unchanged
+        self.client_tags = client_tags  # null if unchanged
+        self.task_offsets = task_offsets  # null if unchanged
+        self.task_end_offsets = task_end_offsets  # null if unchanged
+        self.shutdown_application = shutdown_application  # asks all members to stop
 
 
 class Status(Message):
@@ -249,8 +258,8 @@ class Status(Message):
     )
 
     def __init__(self, status_code: int = 0, status_detail: str = "") -> None:
-        self.status_code = status_code
-        self.status_detail = status_detail
+        self.status_code = status_code  # which of the known conditions it is
+        self.status_detail = status_detail  # the condition for people
 
 
 class TopicPartition(Message):
@@ -262,8 +271,8 @@ class TopicPartition(Message):
     )
 
     def __init__(self, topic: str = "", partitions: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partitions: list[int] = [] if partitions is EMPTY else partitions
+        self.topic = topic  # name of the topic
+        self.partitions: list[int] = [] if partitions is EMPTY else partitions  # of this topic
 
 
 class EndpointToPartitions(Message):
@@ -281,8 +290,11 @@ class EndpointToPartitions(Message):
         active_partitions: list[TopicPartition] = EMPTY,
         standby_partitions: list[TopicPartition] = EMPTY,
     ) -> None:
+        # where interactive queries reach the process
         self.user_endpoint: Endpoint = Endpoint() if user_endpoint is EMPTY else user_endpoint
+        # that are processed there
         self.active_partitions: list[TopicPartition] = [] if active_partitions is EMPTY else active_partitions
+        # that are kept ready there
         self.standby_partitions: list[TopicPartition] = [] if standby_partitions is EMPTY else standby_partitions
 
 
@@ -323,20 +335,20 @@ class StreamsGroupHeartbeatResponse(Message):
         endpoint_information_epoch: int = 0,
         partitions_by_user_endpoint: list[EndpointToPartitions] | None = None,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.member_id = member_id
-        self.member_epoch = member_epoch
-        self.heartbeat_interval_ms = heartbeat_interval_ms
-        self.acceptable_recovery_lag = acceptable_recovery_lag
-        self.task_offset_interval_ms = task_offset_interval_ms
-        self.status: list[Status] | None = [] if status is EMPTY else status
-        self.active_tasks = active_tasks
-        self.standby_tasks = standby_tasks
-        self.warmup_tasks = warmup_tasks
-        self.endpoint_information_epoch = endpoint_information_epoch
-        self.partitions_by_user_endpoint = partitions_by_user_endpoint
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.member_id = member_id  # of the member
+        self.member_epoch = member_epoch  # what the member last acknowledged
+        self.heartbeat_interval_ms = heartbeat_interval_ms  # how often the member shall send the next ones
+        self.acceptable_recovery_lag = acceptable_recovery_lag  # up to which a warm-up task counts as caught up
+        self.task_offset_interval_ms = task_offset_interval_ms  # how often the client is to report its tasks' offsets
+        self.status: list[Status] | None = [] if status is EMPTY else status  # null if there is nothing to say
+        self.active_tasks = active_tasks  # null if unchanged
+        self.standby_tasks = standby_tasks  # null if unchanged
+        self.warmup_tasks = warmup_tasks  # null if unchanged
+        self.endpoint_information_epoch = endpoint_information_epoch  # of the member's view of the others' endpoints
+        self.partitions_by_user_endpoint = partitions_by_user_endpoint  # which member's endpoint has which partitions
 
 
 LAYOUTS = Layouts(

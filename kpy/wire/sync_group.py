@@ -50,8 +50,8 @@ class SyncGroupRequestAssignment(Message):
     )
 
     def __init__(self, member_id: str = "", assignment: bytes = b"") -> None:
-        self.member_id = member_id
-        self.assignment = assignment
+        self.member_id = member_id  # of the member
+        self.assignment = assignment  # what the member is to read, opaque to the broker
 
 
 class SyncGroupRequest(Message):
@@ -77,12 +77,13 @@ class SyncGroupRequest(Message):
         protocol_name: str | None = None,
         assignments: list[SyncGroupRequestAssignment] = EMPTY,
     ) -> None:
-        self.group_id = group_id
-        self.generation_id = generation_id
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.protocol_type = protocol_type
-        self.protocol_name = protocol_name
+        self.group_id = group_id  # of the group
+        self.generation_id = generation_id  # of the rebalance that is being completed
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        self.protocol_name = protocol_name  # the chosen assignor
+        # from the leader only
         self.assignments: list[SyncGroupRequestAssignment] = [] if assignments is EMPTY else assignments
 
 
@@ -105,11 +106,11 @@ class SyncGroupResponse(Message):
         protocol_name: str | None = None,
         assignment: bytes = b"",
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.protocol_type = protocol_type
-        self.protocol_name = protocol_name
-        self.assignment = assignment
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.protocol_type = protocol_type  # "consumer" for consumers
+        self.protocol_name = protocol_name  # the chosen assignor
+        self.assignment = assignment  # of this member
 
 
 LAYOUTS = Layouts(

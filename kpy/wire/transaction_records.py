@@ -41,7 +41,7 @@ class TransactionLogKey(Message):
     __slots__ = ("transactional_id",)
 
     def __init__(self, transactional_id: str = "") -> None:
-        self.transactional_id = transactional_id
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
 
 
 class PartitionsSchema(Message):
@@ -53,8 +53,8 @@ class PartitionsSchema(Message):
     )
 
     def __init__(self, topic: str = "", partition_ids: list[int] = EMPTY) -> None:
-        self.topic = topic
-        self.partition_ids: list[int] = [] if partition_ids is EMPTY else partition_ids
+        self.topic = topic  # name of the topic
+        self.partition_ids: list[int] = [] if partition_ids is EMPTY else partition_ids  # indexes within the topic
 
 
 class TransactionLogValue(Message):
@@ -86,17 +86,22 @@ class TransactionLogValue(Message):
         next_producer_id: int = -1,
         client_transaction_version: int = 0,
     ) -> None:
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.transaction_timeout_ms = transaction_timeout_ms
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.transaction_timeout_ms = transaction_timeout_ms  # after which the coordinator aborts it
+        # a TransactionState: 0 empty, 1 ongoing, 2 and 3 prepared, 4 and 5 complete, 6 dead
         self.transaction_status = transaction_status
+        # null in state empty
         self.transaction_partitions: list[PartitionsSchema] | None = (
             [] if transaction_partitions is EMPTY else transaction_partitions
         )
-        self.transaction_last_update_timestamp_ms = transaction_last_update_timestamp_ms
-        self.transaction_start_timestamp_ms = transaction_start_timestamp_ms
+        self.transaction_last_update_timestamp_ms = transaction_last_update_timestamp_ms  # of this state, ms since 1970
+        self.transaction_start_timestamp_ms = transaction_start_timestamp_ms  # -1 if it has not begun
+        # of the transactional id before its epochs were used up, -1 for none (KIP-890)
         self.previous_producer_id = previous_producer_id
+        # given to the producer, and its own once the markers are written; -1 for none (KIP-890)
         self.next_producer_id = next_producer_id
+        # the feature level its client works with (KIP-890)
         self.client_transaction_version = client_transaction_version
 
 

@@ -54,10 +54,10 @@ class TxnOffsetCommitRequestPartition(Message):
         committed_leader_epoch: int = -1,
         committed_metadata: str | None = "",
     ) -> None:
-        self.partition_index = partition_index
-        self.committed_offset = committed_offset
-        self.committed_leader_epoch = committed_leader_epoch
-        self.committed_metadata = committed_metadata
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.committed_offset = committed_offset  # of the next record to be read
+        self.committed_leader_epoch = committed_leader_epoch  # of the last consumed record, -1 if unknown
+        self.committed_metadata = committed_metadata  # free text of the client
 
 
 class TxnOffsetCommitRequestTopic(Message):
@@ -69,7 +69,8 @@ class TxnOffsetCommitRequestTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[TxnOffsetCommitRequestPartition] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # of this topic
         self.partitions: list[TxnOffsetCommitRequestPartition] = [] if partitions is EMPTY else partitions
 
 
@@ -98,14 +99,14 @@ class TxnOffsetCommitRequest(Message):
         group_instance_id: str | None = None,
         topics: list[TxnOffsetCommitRequestTopic] = EMPTY,
     ) -> None:
-        self.transactional_id = transactional_id
-        self.group_id = group_id
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.generation_id = generation_id
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.topics: list[TxnOffsetCommitRequestTopic] = [] if topics is EMPTY else topics
+        self.transactional_id = transactional_id  # of the producer, whatever process it is
+        self.group_id = group_id  # of the group
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.generation_id = generation_id  # -1 where it is not checked (KIP-447)
+        self.member_id = member_id  # of the member
+        self.group_instance_id = group_instance_id  # set for static members (KIP-345)
+        self.topics: list[TxnOffsetCommitRequestTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 class TxnOffsetCommitResponsePartition(Message):
@@ -117,8 +118,8 @@ class TxnOffsetCommitResponsePartition(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class TxnOffsetCommitResponseTopic(Message):
@@ -130,7 +131,8 @@ class TxnOffsetCommitResponseTopic(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[TxnOffsetCommitResponsePartition] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # of this topic
         self.partitions: list[TxnOffsetCommitResponsePartition] = [] if partitions is EMPTY else partitions
 
 
@@ -143,8 +145,8 @@ class TxnOffsetCommitResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, topics: list[TxnOffsetCommitResponseTopic] = EMPTY) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.topics: list[TxnOffsetCommitResponseTopic] = [] if topics is EMPTY else topics
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.topics: list[TxnOffsetCommitResponseTopic] = [] if topics is EMPTY else topics  # by topic
 
 
 LAYOUTS = Layouts(

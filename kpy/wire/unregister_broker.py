@@ -33,7 +33,7 @@ class UnregisterBrokerRequest(Message):
     __slots__ = ("broker_id",)
 
     def __init__(self, broker_id: int = 0) -> None:
-        self.broker_id = broker_id
+        self.broker_id = broker_id  # of the broker
 
 
 class UnregisterBrokerResponse(Message):
@@ -46,9 +46,9 @@ class UnregisterBrokerResponse(Message):
     )
 
     def __init__(self, throttle_time_ms: int = 0, error_code: int = 0, error_message: str | None = "") -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 LAYOUTS = Layouts(

@@ -46,10 +46,10 @@ class FeatureUpdateKey(Message):
     def __init__(
         self, feature: str = "", max_version_level: int = 0, allow_downgrade: bool = False, upgrade_type: int = 1
     ) -> None:
-        self.feature = feature
-        self.max_version_level = max_version_level
-        self.allow_downgrade = allow_downgrade
-        self.upgrade_type = upgrade_type
+        self.feature = feature  # name of the feature
+        self.max_version_level = max_version_level  # 0 removes the feature
+        self.allow_downgrade = allow_downgrade  # whether the level may become lower
+        self.upgrade_type = upgrade_type  # 1 upgrade, 2 safe downgrade, 3 downgrade that may lose data
 
 
 class UpdateFeaturesRequest(Message):
@@ -64,9 +64,9 @@ class UpdateFeaturesRequest(Message):
     def __init__(
         self, timeout_ms: int = 60000, feature_updates: list[FeatureUpdateKey] = EMPTY, validate_only: bool = False
     ) -> None:
-        self.timeout_ms = timeout_ms
-        self.feature_updates: list[FeatureUpdateKey] = [] if feature_updates is EMPTY else feature_updates
-        self.validate_only = validate_only
+        self.timeout_ms = timeout_ms  # how long the broker may take
+        self.feature_updates: list[FeatureUpdateKey] = [] if feature_updates is EMPTY else feature_updates  # by feature
+        self.validate_only = validate_only  # check everything, change nothing
 
 
 class UpdatableFeatureResult(Message):
@@ -79,9 +79,9 @@ class UpdatableFeatureResult(Message):
     )
 
     def __init__(self, feature: str = "", error_code: int = 0, error_message: str | None = "") -> None:
-        self.feature = feature
-        self.error_code = error_code
-        self.error_message = error_message
+        self.feature = feature  # name of the feature
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
 
 
 class UpdateFeaturesResponse(Message):
@@ -101,10 +101,10 @@ class UpdateFeaturesResponse(Message):
         error_message: str | None = "",
         results: list[UpdatableFeatureResult] = EMPTY,
     ) -> None:
-        self.throttle_time_ms = throttle_time_ms
-        self.error_code = error_code
-        self.error_message = error_message
-        self.results: list[UpdatableFeatureResult] = [] if results is EMPTY else results
+        self.throttle_time_ms = throttle_time_ms  # how long the client is to be silent, because of a quota
+        self.error_code = error_code  # 0 for success
+        self.error_message = error_message  # the error for people, null if there is none
+        self.results: list[UpdatableFeatureResult] = [] if results is EMPTY else results  # by what was asked for
 
 
 LAYOUTS = Layouts(

@@ -70,14 +70,16 @@ class UpdateMetadataPartitionState(Message):
         replicas: list[int] = EMPTY,
         offline_replicas: list[int] = EMPTY,
     ) -> None:
-        self.topic_name = topic_name
-        self.partition_index = partition_index
-        self.controller_epoch = controller_epoch
-        self.leader = leader
-        self.leader_epoch = leader_epoch
-        self.isr: list[int] = [] if isr is EMPTY else isr
-        self.zk_version = zk_version
+        self.topic_name = topic_name  # of the topic
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.controller_epoch = controller_epoch  # of the sender; brokers ignore an older controller
+        self.leader = leader  # broker id, -1 for nobody
+        self.leader_epoch = leader_epoch  # rises with each change of leader
+        self.isr: list[int] = [] if isr is EMPTY else isr  # broker ids of the in-sync replicas
+        self.zk_version = zk_version  # of the partition's znode
+        # broker ids of all replicas, the preferred leader first
         self.replicas: list[int] = [] if replicas is EMPTY else replicas
+        # on brokers or directories that are down
         self.offline_replicas: list[int] = [] if offline_replicas is EMPTY else offline_replicas
 
 
@@ -96,8 +98,9 @@ class UpdateMetadataTopicState(Message):
         topic_id: bytes = ZERO_ID,
         partition_states: list[UpdateMetadataPartitionState] = EMPTY,
     ) -> None:
-        self.topic_name = topic_name
-        self.topic_id = topic_id
+        self.topic_name = topic_name  # of the topic
+        self.topic_id = topic_id  # stays the same for the life of the topic, and is never used again
+        # by partition
         self.partition_states: list[UpdateMetadataPartitionState] = (
             [] if partition_states is EMPTY else partition_states
         )
@@ -114,10 +117,10 @@ class UpdateMetadataEndpoint(Message):
     )
 
     def __init__(self, port: int = 0, host: str = "", listener: str = "", security_protocol: int = 0) -> None:
-        self.port = port
-        self.host = host
-        self.listener = listener
-        self.security_protocol = security_protocol
+        self.port = port  # to connect to
+        self.host = host  # name or address to connect to
+        self.listener = listener  # its name
+        self.security_protocol = security_protocol  # 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL
 
 
 class UpdateMetadataBroker(Message):
@@ -139,11 +142,12 @@ class UpdateMetadataBroker(Message):
         endpoints: list[UpdateMetadataEndpoint] = EMPTY,
         rack: str | None = "",
     ) -> None:
-        self.id = id
-        self.v0_host = v0_host
-        self.v0_port = v0_port
+        self.id = id  # of the broker
+        self.v0_host = v0_host  # name or address to connect to
+        self.v0_port = v0_port  # to connect to
+        # where the broker is reached, by listener
         self.endpoints: list[UpdateMetadataEndpoint] = [] if endpoints is EMPTY else endpoints
-        self.rack = rack
+        self.rack = rack  # where the broker is, null if that is not configured
 
 
 class UpdateMetadataRequest(Message):
@@ -171,15 +175,18 @@ class UpdateMetadataRequest(Message):
         topic_states: list[UpdateMetadataTopicState] = EMPTY,
         live_brokers: list[UpdateMetadataBroker] = EMPTY,
     ) -> None:
-        self.controller_id = controller_id
-        self.is_kraft_controller = is_kraft_controller
-        self.type = type
-        self.controller_epoch = controller_epoch
+        self.controller_id = controller_id  # broker id of the controller, -1 for nobody
+        self.is_kraft_controller = is_kraft_controller  # whether the sender is a KRaft controller, during a migration
+        self.type = type  # 0 unknown, 1 some partitions, 2 all partitions
+        self.controller_epoch = controller_epoch  # of the sender; brokers ignore an older controller
+        # changes at each registration of the broker; tells an old incarnation from a new one
         self.broker_epoch = broker_epoch
+        # partitions, each with its topic
         self.ungrouped_partition_states: list[UpdateMetadataPartitionState] = (
             [] if ungrouped_partition_states is EMPTY else ungrouped_partition_states
         )
-        self.topic_states: list[UpdateMetadataTopicState] = [] if topic_states is EMPTY else topic_states
+        self.topic_states: list[UpdateMetadataTopicState] = [] if topic_states is EMPTY else topic_states  # by topic
+        # all that are registered
         self.live_brokers: list[UpdateMetadataBroker] = [] if live_brokers is EMPTY else live_brokers
 
 
@@ -189,7 +196,7 @@ class UpdateMetadataResponse(Message):
     __slots__ = ("error_code",)
 
     def __init__(self, error_code: int = 0) -> None:
-        self.error_code = error_code
+        self.error_code = error_code  # 0 for success
 
 
 LAYOUTS = Layouts(

@@ -44,8 +44,8 @@ class WritableTxnMarkerTopic(Message):
     )
 
     def __init__(self, name: str = "", partition_indexes: list[int] = EMPTY) -> None:
-        self.name = name
-        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes
+        self.name = name  # of the topic
+        self.partition_indexes: list[int] = [] if partition_indexes is EMPTY else partition_indexes  # within the topic
 
 
 class WritableTxnMarker(Message):
@@ -69,12 +69,13 @@ class WritableTxnMarker(Message):
         coordinator_epoch: int = 0,
         transaction_version: int = 0,
     ) -> None:
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.transaction_result = transaction_result
-        self.topics: list[WritableTxnMarkerTopic] = [] if topics is EMPTY else topics
+        self.producer_id = producer_id  # of the producer
+        self.producer_epoch = producer_epoch  # rises when a producer takes over its id from an older one
+        self.transaction_result = transaction_result  # true commits, false aborts
+        self.topics: list[WritableTxnMarkerTopic] = [] if topics is EMPTY else topics  # by topic
+        # of the transaction coordinator, which rises with each change of leader
         self.coordinator_epoch = coordinator_epoch
-        self.transaction_version = transaction_version
+        self.transaction_version = transaction_version  # 2 checks the epoch strictly (KIP-1228)
 
 
 class WriteTxnMarkersRequest(Message):
@@ -83,7 +84,7 @@ class WriteTxnMarkersRequest(Message):
     __slots__ = ("markers",)
 
     def __init__(self, markers: list[WritableTxnMarker] = EMPTY) -> None:
-        self.markers: list[WritableTxnMarker] = [] if markers is EMPTY else markers
+        self.markers: list[WritableTxnMarker] = [] if markers is EMPTY else markers  # by transaction
 
 
 class WritableTxnMarkerPartitionResult(Message):
@@ -95,8 +96,8 @@ class WritableTxnMarkerPartitionResult(Message):
     )
 
     def __init__(self, partition_index: int = 0, error_code: int = 0) -> None:
-        self.partition_index = partition_index
-        self.error_code = error_code
+        self.partition_index = partition_index  # of the partition, within its topic
+        self.error_code = error_code  # 0 for success
 
 
 class WritableTxnMarkerTopicResult(Message):
@@ -108,7 +109,8 @@ class WritableTxnMarkerTopicResult(Message):
     )
 
     def __init__(self, name: str = "", partitions: list[WritableTxnMarkerPartitionResult] = EMPTY) -> None:
-        self.name = name
+        self.name = name  # of the topic
+        # of this topic
         self.partitions: list[WritableTxnMarkerPartitionResult] = [] if partitions is EMPTY else partitions
 
 
@@ -121,8 +123,8 @@ class WritableTxnMarkerResult(Message):
     )
 
     def __init__(self, producer_id: int = 0, topics: list[WritableTxnMarkerTopicResult] = EMPTY) -> None:
-        self.producer_id = producer_id
-        self.topics: list[WritableTxnMarkerTopicResult] = [] if topics is EMPTY else topics
+        self.producer_id = producer_id  # of the producer
+        self.topics: list[WritableTxnMarkerTopicResult] = [] if topics is EMPTY else topics  # by topic
 
 
 class WriteTxnMarkersResponse(Message):
@@ -131,7 +133,7 @@ class WriteTxnMarkersResponse(Message):
     __slots__ = ("markers",)
 
     def __init__(self, markers: list[WritableTxnMarkerResult] = EMPTY) -> None:
-        self.markers: list[WritableTxnMarkerResult] = [] if markers is EMPTY else markers
+        self.markers: list[WritableTxnMarkerResult] = [] if markers is EMPTY else markers  # by transaction
 
 
 LAYOUTS = Layouts(

@@ -19,7 +19,7 @@ from protocol.grammar import (
 
 Listener = struct(
     "Listener",
-    "name" / String,
+    "name" / String,  # of the listener
     "host" / String,
     "port" / UInt16,
 )

@@ -4,7 +4,7 @@ from protocol.grammar import Bool, ErrorCode, Int8, Int32, String, array, nullab
 
 AlterableConfig = struct(
     "AlterableConfig",
-    "name" / String,
+    "name" / String,  # of the config
     "value" / nullable(String),  # null where it has none, as for a deletion
 )
 

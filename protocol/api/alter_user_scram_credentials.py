@@ -4,13 +4,13 @@ from protocol.grammar import Bytes, ErrorCode, Int8, Int32, String, array, nulla
 
 ScramCredentialDeletion = struct(
     "ScramCredentialDeletion",
-    "name" / String,
+    "name" / String,  # of the user
     "mechanism" / Int8,  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
 )
 
 ScramCredentialUpsertion = struct(
     "ScramCredentialUpsertion",
-    "name" / String,
+    "name" / String,  # of the user
     "mechanism" / Int8,  # 1 SCRAM-SHA-256, 2 SCRAM-SHA-512
     "iterations" / Int32,
     "salt" / Bytes,

@@ -24,7 +24,7 @@ from protocol.grammar import (
 ApiVersionsRequest = request(
     18,
     versions("0-4", flexible="3+"),
-    since(3, "client_software_name" / String),  # KIP-511
+    since(3, "client_software_name" / String),  # of the client library (KIP-511)
     since(3, "client_software_version" / String),
 )
 
@@ -37,14 +37,14 @@ ApiVersion = struct(
 
 SupportedFeatureKey = struct(
     "SupportedFeatureKey",
-    "name" / String,
+    "name" / String,  # of the feature
     "min_version" / Int16,
     "max_version" / Int16,
 )
 
 FinalizedFeatureKey = struct(
     "FinalizedFeatureKey",
-    "name" / String,
+    "name" / String,  # of the feature
     "max_version_level" / Int16,
     "min_version_level" / Int16,
 )

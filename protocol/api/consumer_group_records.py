@@ -57,7 +57,7 @@ ConsumerGroupMemberMetadataKey = record(
 
 ClassicProtocol = struct(
     "ClassicProtocol",
-    "name" / String,
+    "name" / String,  # of the assignment strategy, such as range
     "metadata" / Bytes,
 )
 

@@ -29,7 +29,7 @@ CreatableReplicaAssignment = struct(
 
 CreatableTopicConfig = struct(
     "CreatableTopicConfig",
-    "name" / String,
+    "name" / String,  # of the config
     "value" / nullable(String),
 )
 
@@ -52,7 +52,7 @@ CreateTopicsRequest = request(
 
 CreatableTopicConfigs = struct(
     "CreatableTopicConfigs",
-    "name" / String,
+    "name" / String,  # of the config
     "value" / nullable(String),
     "read_only" / Bool,
     default(-1, "config_source" / Int8),  # a ConfigSource: 1 topic, 2 broker, 3 all brokers, 4 static, 5 default

@@ -34,14 +34,14 @@ DescribeConfigsRequest = request(
 
 DescribeConfigsSynonym = struct(
     "DescribeConfigsSynonym",
-    "name" / String,
+    "name" / String,  # of the config that the value may come from
     "value" / nullable(String),
     "source" / Int8,  # a ConfigSource
 )
 
 DescribeConfigsResourceResult = struct(
     "DescribeConfigsResourceResult",
-    "name" / String,
+    "name" / String,  # of the config
     "value" / nullable(String),
     "read_only" / Bool,
     until(0, "is_default" / Bool),

@@ -65,7 +65,7 @@ ResponseTopicData = struct(
 
 Listener = struct(
     "Listener",
-    "name" / String,
+    "name" / String,  # of the listener
     "host" / String,
     "port" / UInt16,
 )

@@ -4,7 +4,7 @@ from protocol.grammar import ErrorCode, Int8, Int32, String, array, nullable, re
 
 UserName = struct(
     "UserName",
-    "name" / String,
+    "name" / String,  # of the user
 )
 
 DescribeUserScramCredentialsRequest = request(

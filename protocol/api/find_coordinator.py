@@ -26,7 +26,7 @@ FindCoordinatorRequest = request(
 
 Coordinator = struct(
     "Coordinator",
-    "key" / String,
+    "key" / String,  # group or transactional id, or group:topicId:partition
     "node_id" / BrokerId,
     "host" / String,
     "port" / Int32,

@@ -22,7 +22,7 @@ from protocol.grammar import (
 
 JoinGroupRequestProtocol = struct(
     "JoinGroupRequestProtocol",
-    "name" / String,
+    "name" / String,  # of the assignment strategy, such as range
     "metadata" / Bytes,  # the member's subscription, in the format of the protocol type
 )
 

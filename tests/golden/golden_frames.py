@@ -26,6 +26,7 @@ _TRANSACTION = "org.apache.kafka.coordinator.transaction.generated"
 CLASSES = (
     *(f"{_COMMON}.{name}Data" for name in ("RequestHeader", "ResponseHeader")),
     *(f"{_COMMON}.ConsumerProtocol{name}" for name in ("Subscription", "Assignment")),
+    f"{_COMMON}.LeaderChangeMessage",
 )
 """Messages that are neither requests nor responses."""
 

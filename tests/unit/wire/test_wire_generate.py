@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from protocol import generate
+from protocol import generate, meanings
 from protocol.grammar import (
     Int8,
     Int16,
@@ -105,3 +105,53 @@ def test_a_field_may_have_the_name_of_a_variable_of_the_generated_code() -> None
     value = made(7, [1, 2])
     assert encode(value, 0) == b"\0\0" + b"\7" + b"\0\0\0\2\1\2"
     assert decode(encode(value, 0)) == value
+
+
+# What fields mean
+
+
+def declared_fields() -> list[tuple[ModuleType, str, str]]:
+    """Module, struct or message, and name of every field."""
+    found: list[tuple[ModuleType, str, str]] = []
+    for each in generate.declaration_modules():
+        for name, message in generate.messages_in(each).items():
+            structs = [(inner.name, inner.fields) for inner in generate.structs_in(message.fields)]
+            for owner, fields in [*structs, (name, message.fields)]:
+                found += [(each, owner, field.name) for field in fields]
+    return found
+
+
+def test_every_field_has_a_meaning() -> None:
+    without = {
+        f"{module.__name__}: {owner}.{field}"
+        for module, owner, field in declared_fields()
+        if not meanings.meaning(module, owner, field)
+    }
+    assert not without
+
+
+def test_every_meaning_by_name_is_that_of_a_field_without_a_comment() -> None:
+    used = {field for module, owner, field in declared_fields() if (owner, field) not in meanings.comments_in(module)}
+    assert set(meanings.BY_NAME) <= used
+
+
+def test_every_comment_of_a_declaration_belongs_to_a_field() -> None:
+    fields = {(module.__name__, owner, field) for module, owner, field in declared_fields()}
+    for module in generate.declaration_modules():
+        assert {(module.__name__, *each) for each in meanings.comments_in(module)} <= fields
+
+
+def test_comments_are_found_beside_and_above_a_field(tmp_path: Path) -> None:
+    source = tmp_path / "made_up.py"
+    source.write_text(
+        'Inner = struct(\n    "InnerName",\n    "a" / Int8,  # beside\n    # above,\n    # in two lines\n'
+        '    since(\n        3,\n        default(-1, "b" / Int32),  # and beside\n    ),\n    "c" / Int8,\n)\n'
+        'MadeUpRequest = request(\n    1,\n    versions("0"),\n    "d" / array(Inner),  # of the message\n)\n'
+    )
+    made = ModuleType("made_up")
+    made.__file__ = str(source)
+    assert meanings.comments_in(made) == {
+        ("InnerName", "a"): "beside",
+        ("InnerName", "b"): "above, in two lines and beside",
+        ("MadeUpRequest", "d"): "of the message",
+    }

@@ -1,7 +1,7 @@
 """The accelerator, compiled for these tests: it reads and writes what Python does, and leaves the rest to Python."""
 
 import gc
-import importlib.util
+import importlib
 import struct
 import tracemalloc
 from collections.abc import Iterator
@@ -9,27 +9,13 @@ from typing import Any
 
 import pytest
 
-from compat.harness import require_tool
 from kpy.errors import ErrorCode, WireError
 from kpy.wire import api_versions, fetch, heartbeat, layouts, metadata, produce
 from kpy.wire.layouts import Layouts
 from kpy.wire.primitives import Message
-from protocol import generate, native
+from protocol import generate
 from protocol.grammar import Kind
 from tests.golden.golden_frames import Frame, frames
-
-
-@pytest.fixture(scope="module")
-def accelerator(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    require_tool("cc")
-    path = tmp_path_factory.mktemp("native") / "_native.so"
-    native.compile_to(path)
-    spec = importlib.util.spec_from_file_location("_native", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def python(function: Any) -> Any:

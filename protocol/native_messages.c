@@ -16,10 +16,8 @@
  * What it has to be careful about: every read is preceded by a comparison with the end; the buffer stays exported while
  * it is read; a list or item is owned while a `len()` written in Python could run. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "native.h"
 #include <stddef.h>
-#include <stdint.h>
 #include <structmember.h>
 
 #define MAX_STRING_BYTES 32767
@@ -724,7 +722,7 @@ static void Layout_dealloc(Layout *self)
 
 static PyTypeObject Layout_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kpy.wire._native.Layout",
+    .tp_name = "kpy._native.Layout",
     .tp_doc = "One version of one struct.",
     .tp_basicsize = sizeof(Layout),
     .tp_flags = Py_TPFLAGS_DEFAULT,
@@ -740,17 +738,6 @@ typedef struct {
     Layout *layout;
     PyObject *python;
 } Codec;
-
-/* Whether what stopped C is to be told by the Python function. Running out of memory is not. */
-static int is_left_to_python(void)
-{
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError))
-            return 0;
-        PyErr_Clear();
-    }
-    return 1;
-}
 
 static PyObject *Reader_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
@@ -847,7 +834,7 @@ static PyMemberDef Codec_members[] = {
 
 static PyTypeObject Reader_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kpy.wire._native.Reader",
+    .tp_name = "kpy._native.Reader",
     .tp_doc = "(buf, pos, end) -> (message, position behind it)",
     .tp_basicsize = sizeof(Codec),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
@@ -860,7 +847,7 @@ static PyTypeObject Reader_Type = {
 
 static PyTypeObject Writer_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kpy.wire._native.Writer",
+    .tp_name = "kpy._native.Writer",
     .tp_doc = "(message, chunks) -> None",
     .tp_basicsize = sizeof(Codec),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
@@ -873,8 +860,8 @@ static PyTypeObject Writer_Type = {
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "kpy.wire._native",
-    .m_doc = "The generated codecs' layouts, read and written in C.",
+    .m_name = "kpy._native",
+    .m_doc = "The generated codecs' layouts, and the records of batches, in C.",
     .m_size = -1,
 };
 
@@ -882,7 +869,7 @@ PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *self = PyModule_Create(&module);
     if (self == NULL || PyModule_AddType(self, &Layout_Type) < 0 || PyModule_AddType(self, &Reader_Type) < 0 ||
-        PyModule_AddType(self, &Writer_Type) < 0) {
+        PyModule_AddType(self, &Writer_Type) < 0 || PyModule_AddType(self, &Records_Type) < 0) {
         Py_XDECREF(self);
         return NULL;
     }
