@@ -65,9 +65,9 @@ class Link:
             raise WorkFailedError("the broker closed the connection of a request")
         return answer
 
-    def create_topic(self, name: str) -> None:
-        """One partition and one replica. Returns when it can be written to: Apache Kafka answers a little before."""
-        topic = create_topics.CreatableTopic(name, 1, 1)
+    def create_topic(self, name: str, partitions: int = 1) -> None:
+        """With one replica. Returns when it can be written to: Apache Kafka answers a little before."""
+        topic = create_topics.CreatableTopic(name, partitions, 1)
         request = create_topics.CreateTopicsRequest([topic], int(TIMEOUT_S * 1000))
         (result,) = self.call(create_topics, request, CREATE_TOPICS_VERSION).topics
         if result.error_code:

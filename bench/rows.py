@@ -28,6 +28,7 @@ PRODUCE_VERSION = 9
 FETCH_VERSION = 12
 METADATA_VERSION = 12
 TOPICS = 10
+PARTITIONS_A_TOPIC = 100
 IDLE_S = 3.0
 LATENCY_RECORDS_PER_S = 500
 MB = 1_000_000
@@ -118,6 +119,26 @@ def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     broker.kill()
     after_kill_s = broker.start()
     return first_s, later_s, after_kill_s
+
+
+def start_with_partitions(partitions: int, _bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """With a record in each partition: after a clean stop, with the memory then, and after a SIGKILL."""
+    broker.start()
+    batch = build_batch([NewRecord(time.time_ns() // 1_000_000, None, bytes(100))])
+    data = [produce.PartitionProduceData(index, batch) for index in range(PARTITIONS_A_TOPIC)]
+    with Link(broker.port) as link:
+        for number in range(partitions // PARTITIONS_A_TOPIC):
+            name = f"standing-{number}"
+            link.create_topic(name, PARTITIONS_A_TOPIC)
+            request = produce.ProduceRequest(None, 1, 60_000, [produce.TopicProduceData(name, partition_data=data)])
+            answers = link.call(produce, request, PRODUCE_VERSION).responses[0].partition_responses
+            if wrong := [answer.error_code for answer in answers if answer.error_code]:
+                raise WorkFailedError(f"records for {name} are answered with error {wrong[0]}")
+    broker.stop()
+    clean_s = broker.start()
+    rss_mb = broker.memory().rss_mb
+    broker.kill()
+    return clean_s, broker.start(), rss_mb
 
 
 def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -313,6 +334,16 @@ def load_name(request: str, connections: int, in_flight: int) -> str:
     return f"{request}, {connections} {'connection' if connections == 1 else 'connections'}, {in_flight} in flight"
 
 
+def _partitions_work(partitions: int) -> Work:
+    what = f"{partitions:,} partitions"
+    rows = (
+        Row(f"start, {what}, after a clean stop", "s", "lower"),
+        Row(f"start, {what}, after SIGKILL", "s", "lower"),
+        Row(f"RSS, idle, {what}", "MB", "lower"),
+    )
+    return Work(rows, partial(start_with_partitions, partitions), on_new_broker=True, in_quick=False)
+
+
 def _request_work(name: str, new_request: NewRequest, connections: int, in_flight: int, quick: bool) -> Work:
     what = load_name(name, connections, in_flight)
     rows = (Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower"))
@@ -363,6 +394,8 @@ WORKS: tuple[Work, ...] = (
         idle_and_loaded,
         on_new_broker=True,
     ),
+    _partitions_work(1000),
+    _partitions_work(4000),
     _request_work("Produce", produce_request, 1, 1, quick=True),
     _request_work("Produce", produce_request, 1, 5, quick=True),
     _request_work("Produce", produce_request, 10, 1, quick=True),

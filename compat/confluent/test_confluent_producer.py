@@ -41,6 +41,20 @@ def test_delivery_reports_come_in_order_with_the_offsets(clients: Clients, acks:
     assert offsets_and_values(messages) == list(enumerate(values))
 
 
+@pytest.mark.parametrize("settings", [{"acks": "1", "linger.ms": 0}, {"enable.idempotence": True, "linger.ms": 0}])
+def test_a_topic_that_is_on_disk_before_it_acknowledges_takes_every_record_once(
+    clients: Clients, settings: dict[str, Any]
+) -> None:
+    topic = clients.topic("flushed", configs={"flush.messages": "1"})
+    values = numbered(500)
+
+    reports = send_all(clients.producer(settings), topic, values)
+
+    assert offsets_and_values(reports) == list(enumerate(values))
+    messages = read_to_end(clients.reader(TopicPartition(topic, 0)))
+    assert offsets_and_values(messages) == list(enumerate(values))
+
+
 def test_records_without_acknowledgement_arrive_in_order(clients: Clients) -> None:
     topic = clients.topic("acks0")
     values = numbered(500)

@@ -2,7 +2,8 @@
 
 Reads whole record batches from each wanted partition, in the order asked, until `max_bytes`; the first partition with
 data yields a batch even if that is larger (since version 3). With less than `min_bytes` and no error the request
-waits, `max_wait_ms` at most. Records are answered as regions of segment files and reach the socket by sendfile.
+waits, `max_wait_ms` at most. Records are answered as regions of segment files and reach the socket by sendfile; those
+that are not in the page cache are read in by a thread first, while others are served (storage/cold_read.py).
 
 Version 4 adds isolation levels, 7 incremental sessions (KIP-227, api/fetch_sessions.py), 9 leader epochs (KIP-320),
 12 the diverging epoch (KIP-595), 13 topic ids (KIP-516). Versions 0-3 get records in the older formats, converted.
@@ -20,6 +21,9 @@ from kpy.records.compression import Codec
 from kpy.records.legacy import down_convert
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
+from kpy.storage.cold_read import ColdRead, cold_read, cold_region
+from kpy.storage.fs import FileRegion
+from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.wire.fetch import (
     AbortedTransaction,
@@ -50,18 +54,46 @@ def fetch(request: FetchRequest, client: Client, broker: Broker) -> FetchRespons
     else:
         wanted = list(session.wanted.values())
     reader = _Read(request, client.version, broker, session, wanted, is_incremental=request.session_epoch > 0)
-    size_bytes = reader.read()
-    if reader.must_answer_now or size_bytes >= request.min_bytes or request.max_wait_ms <= 0 or not wanted:
+    missing_bytes = request.min_bytes - reader.read()
+    if not reader.cold and (reader.must_answer_now or missing_bytes <= 0 or request.max_wait_ms <= 0 or not wanted):
         return reader.response()
-    return _park(reader, request, request.min_bytes - size_bytes, broker)
+    pending: Pending[FetchResponse] = Pending()
+    if reader.cold:
+        _read_in_first(reader, request, broker, pending)
+    else:
+        _park(reader, request, missing_bytes, broker, pending)
+    return pending
 
 
-def _park(reader: "_Read", request: FetchRequest, missing_bytes: int, broker: Broker) -> Pending[FetchResponse]:
+def _read_in_first(reader: "_Read", request: FetchRequest, broker: Broker, pending: Pending[FetchResponse]) -> None:
+    """What comes from the disk: a thread reads it, then this one reads it again, from the page cache."""
+
+    def read_again() -> None:
+        if pending.done:
+            return
+        missing_bytes = request.min_bytes - reader.read()
+        if reader.cold:
+            _read_in_first(reader, request, broker, pending)
+        elif reader.must_answer_now or missing_bytes <= 0 or request.max_wait_ms <= 0:
+            pending.complete(reader.response())
+        else:
+            _park(reader, request, missing_bytes, broker, pending)
+
+    broker.replicas.cold_reads.read_in(reader.cold, read_again)
+
+
+def _park(
+    reader: "_Read", request: FetchRequest, missing_bytes: int, broker: Broker, pending: Pending[FetchResponse]
+) -> None:
     purgatory = broker.replicas.purgatory
-    pending: Pending[FetchResponse] = Pending(lambda: purgatory.forget(parked))
 
     def read_again_and_answer() -> None:
+        reader.has_waited = True
         reader.read()
+        # An offset that nobody has read at before is looked up, which may touch older pages than the newest.
+        if reader.cold and not pending.done:
+            _read_in_first(reader, request, broker, pending)
+            return
         pending.complete(reader.response())
 
     parked = ParkedFetch(
@@ -70,8 +102,8 @@ def _park(reader: "_Read", request: FetchRequest, missing_bytes: int, broker: Br
         read_again_and_answer,
         committed_only=request.isolation_level == READ_COMMITTED,
     )
+    pending.on_abandon = lambda: purgatory.forget(parked)
     purgatory.park(parked, request.max_wait_ms)
-    return pending
 
 
 class _Read:
@@ -80,6 +112,9 @@ class _Read:
     __slots__ = (
         "answers",
         "broker",
+        "cold",
+        "cold_bytes",
+        "has_waited",
         "is_incremental",
         "must_answer_now",
         "partitions",
@@ -87,6 +122,7 @@ class _Read:
         "session",
         "version",
         "wanted",
+        "was_read_in",
     )
 
     def __init__(
@@ -107,21 +143,47 @@ class _Read:
         self.is_incremental = is_incremental
         self.answers: list[PartitionData] = []
         self.partitions: list[Partition] = []
+        self.cold: list[ColdRead] = []
+        self.was_read_in: set[Log] = set()
+        self.cold_bytes = 0
+        self.has_waited = False
         self.must_answer_now = False
 
     def read(self) -> int:
-        """Fills `answers`, one for each wanted partition. Returns the size of all records in bytes."""
+        """Fills `answers`, one for each wanted partition. Returns the size of all records in bytes.
+
+        No disk is waited for: what must be read in first is in `cold` and not in the answers.
+        """
         self.answers = []
         self.partitions = []
+        self.cold = []
+        self.cold_bytes = 0
         budget = min(self.request.max_bytes, self.broker.config.fetch_max_bytes)
         total = 0
         whole_first_batch = self.version >= FIRST_VERSION_WITH_FIRST_BATCH_WHOLE
         for wanted in self.wanted:
-            answer = self._read_one(wanted, budget - total, min_one_batch=whole_first_batch and total == 0)
+            left = budget - total - self.cold_bytes
+            answer = self._read_one(wanted, left, min_one_batch=whole_first_batch and total == 0)
             self.answers.append(answer)
             if answer.records is not None:
                 total += len(answer.records)
         return total
+
+    def _region(self, log: Log, offset: int, limit: int, end: int, min_one_batch: bool) -> FileRegion | None:
+        if limit == 0 and not min_one_batch:
+            end = offset  # Nothing fits: the offset is checked, and nothing is looked up.
+        if log in self.was_read_in:
+            return log.read(offset, limit, end, min_one_batch)
+        cold = cold_read(log, offset, limit, end, was_just_appended=self.has_waited)
+        if cold is None:
+            region = log.read(offset, limit, end, min_one_batch)
+            cold = cold_region(log, region) if region is not None and region.size > limit else None
+            if cold is None:
+                return region
+        self.cold.append(cold)
+        self.cold_bytes += cold.size_bytes
+        self.was_read_in.add(log)
+        return None
 
     def _read_one(self, wanted: Wanted, budget: int, *, min_one_batch: bool) -> PartitionData:
         position = wanted.position
@@ -151,7 +213,7 @@ class _Read:
             committed_only = self.request.isolation_level == READ_COMMITTED
             end = last_stable_offset if committed_only else high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
-            region = log.read(position.fetch_offset, limit, end, min_one_batch)
+            region = self._region(log, position.fetch_offset, limit, end, min_one_batch)
             aborted = None
             if committed_only:
                 aborted = [] if region is None else _aborted_transactions(partition, position.fetch_offset, end)

@@ -1,9 +1,10 @@
 """Produce (0), versions 0-13.
 
 Appends one batch a partition and answers when it is in the log: at once for acks=1, and for acks=all too while a
-partition has a single replica. acks=0 gets no answer; an error then closes the connection, which is how its client
-learns of it. Versions 0-2 carry message sets of the old formats, which are converted (records/validate.py). Version
-13 names topics by id.
+partition has a single replica. Where flush.messages demands it, both wait until it is on disk, in all partitions of
+the request (replica/group_commit.py); a disk that fails then is told as KAFKA_STORAGE_ERROR. acks=0 gets no answer; an
+error then closes the connection, which is how its client learns of it. Versions 0-2 carry message sets of the old
+formats, which are converted (records/validate.py). Version 13 names topics by id.
 
 The request's records lie in the connection's receive buffer: they are in the log when this returns, and nothing keeps
 them. Records of a transaction may have to wait until its coordinator knows of their partitions
@@ -14,6 +15,8 @@ records need acks=all, which every client sends; others are INVALID_REQUIRED_ACK
 KIP-467 (record errors), KIP-516 (topic ids), KIP-890 (version 12 adds partitions to the transaction).
 """
 
+from functools import partial
+
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.api.transactional_writes import Refused, when_admitted
@@ -21,7 +24,7 @@ from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.pending import Pending
 from kpy.records.validate import InvalidRecords, validate_produced
-from kpy.replica.partition import ACKS_ALL
+from kpy.replica.partition import ACKS_ALL, Partition
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -37,9 +40,11 @@ TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 
 
-def produce(
-    request: ProduceRequest, client: Client, broker: Broker
-) -> ProduceResponse | Pending[ProduceResponse | None] | None:
+Unflushed = list[tuple[Partition, PartitionProduceResponse]]
+Answer = ProduceResponse | Pending[ProduceResponse] | None
+
+
+def produce(request: ProduceRequest, client: Client, broker: Broker) -> Answer | Pending[Answer]:
     acks = request.acks
     if request.transactional_id is None:
         return _produce(request, client, broker, None if acks in (-1, 0, 1) else ErrorCode.INVALID_REQUIRED_ACKS)
@@ -59,13 +64,14 @@ def _produce(
     broker: Broker,
     refused: ErrorCode | None,
     refused_partitions: Refused = NOTHING_REFUSED,
-) -> ProduceResponse | None:
+) -> Answer:
     """The whole request is `refused`, or some of its partitions are, or none."""
     acks = request.acks
     in_transaction = request.transactional_id is not None
     now_ms = broker.now_ms()
     failed: ErrorCode | None = None
     answers: list[TopicProduceResponse] = []
+    unflushed: Unflushed = []
     for topic in request.topic_data:
         name = topic.name
         error = refused
@@ -80,7 +86,7 @@ def _produce(
                 why = refused_partitions[name, data.index]
                 answer = PartitionProduceResponse(data.index, why.code, -1, -1, -1, [], why.message)
             elif error is None:
-                answer = _append(name, data, acks, client.version, broker, now_ms, in_transaction=in_transaction)
+                answer = _append(name, data, acks, client.version, broker, now_ms, unflushed, in_transaction)
             else:
                 answer = PartitionProduceResponse(data.index, error, -1)
             if answer.error_code:
@@ -91,7 +97,26 @@ def _produce(
         if failed is not None:
             raise WireError(f"produce with acks=0 of {client.client_id!r} failed: {failed.name}")
         return None
-    return ProduceResponse(answers)
+    response = ProduceResponse(answers)
+    return _answer_when_flushed(response, unflushed) if unflushed else response
+
+
+def _answer_when_flushed(response: ProduceResponse, unflushed: Unflushed) -> Pending[ProduceResponse]:
+    """The answer, when every partition in `unflushed` is on disk or has failed."""
+    pending: Pending[ProduceResponse] = Pending()
+    left = len(unflushed)
+
+    def told(answer: PartitionProduceResponse, error: ErrorCode) -> None:
+        nonlocal left
+        left -= 1
+        if error:
+            answer.error_code, answer.base_offset, answer.log_append_time_ms = error, -1, -1
+        if left == 0:
+            pending.complete(response)
+
+    for partition, answer in unflushed:
+        partition.when_flushed(partial(told, answer))
+    return pending
 
 
 def _append(
@@ -101,10 +126,13 @@ def _append(
     version: int,
     broker: Broker,
     now_ms: int,
-    *,
+    unflushed: Unflushed,
     in_transaction: bool,
 ) -> PartitionProduceResponse:
-    """Validates and appends one partition's records. Errors found in them name the real log start offset, others -1."""
+    """Validates and appends one partition's records; its answer, which waits if it is added to `unflushed`.
+
+    Errors found in the records name the real log start offset, others -1.
+    """
     records = data.records
     log_start_offset = -1
     try:
@@ -121,6 +149,9 @@ def _append(
         return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, wrong, error.message)
     except ApiError as error:
         return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, [], error.message)
-    return PartitionProduceResponse(
+    answer = PartitionProduceResponse(
         data.index, ErrorCode.NONE, info.base_offset, info.log_append_time_ms, info.log_start_offset
     )
+    if partition.unflushed:
+        unflushed.append((partition, answer))
+    return answer

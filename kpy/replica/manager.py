@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
 from kpy.metadata.image import MetadataImage, TopicImage
+from kpy.replica.cold_reads import ColdReads
+from kpy.replica.group_commit import GroupCommit, RunInThread
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import Purgatory
 from kpy.storage.log import Log
@@ -24,6 +26,7 @@ class ReplicaManager:
         broker_id: int,
         topic_config: Callable[[Mapping[str, str]], LogConfig],
         now_ms: Callable[[], int],
+        run_in_thread: RunInThread,
     ) -> None:
         self._log_dirs = log_dirs
         self._broker_id = broker_id
@@ -32,7 +35,11 @@ class ReplicaManager:
         self._topics: dict[str, dict[int, Partition | None]] = {}
         """None stands for a partition whose disk failed before it had a log."""
         self._applied: Mapping[str, TopicImage] = {}
+        self._group_commit = GroupCommit(run_in_thread)
+        self.cold_reads = ColdReads(run_in_thread)
         self.purgatory = Purgatory()
+        self.on_commit: Callable[[Partition], None] = _nobody_waits
+        """Told when the high watermark of a partition has moved later than with the append."""
 
     def __iter__(self) -> Iterator[Partition]:
         for partitions in self._topics.values():
@@ -91,7 +98,15 @@ class ReplicaManager:
                         partition.lead_or_follow(image)
                 elif self._broker_id in image.replicas:
                     held = self._log_of(topic, image.partition, config)
-                    partitions[image.partition] = Partition(topic.name, image, held, self._broker_id, self.purgatory)
+                    partitions[image.partition] = Partition(
+                        topic.name,
+                        image,
+                        held,
+                        self._broker_id,
+                        self.purgatory,
+                        self._group_commit,
+                        self._tell_of_commit,
+                    )
             except ApiError as error:
                 log.error("%s-%d cannot be served: %s", topic.name, image.partition, error)
                 partitions[image.partition] = None
@@ -115,7 +130,12 @@ class ReplicaManager:
         for partition in self._topics.pop(topic, {}).values():
             if partition is None:
                 continue
-            partition.is_leader = False
-            for fetch in tuple(partition.waiting):
-                self.purgatory.release(fetch)
+            partition.resign()
             self._log_dirs.delete_log(topic, partition.partition, self._now_ms())
+
+    def _tell_of_commit(self, partition: Partition) -> None:
+        self.on_commit(partition)
+
+
+def _nobody_waits(partition: Partition) -> None:
+    """What is to be told of a commit before anybody has asked for it."""

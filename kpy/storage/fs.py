@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
+from kpy.storage import page_cache
+
 Buffer = bytes | bytearray | memoryview
 
 MODE = 0o644
@@ -26,6 +28,10 @@ class Fs(Protocol):
 
     def close(self, fd: int, /) -> None: ...
     def pread(self, fd: int, size: int, position: int, /) -> bytes: ...
+    def is_cached(self, fd: int, position: int, size: int) -> bool:
+        """Whether a read of this range, which lies in the file, need not wait for the disk."""
+        ...
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int, /) -> int: ...
     def ftruncate(self, fd: int, size: int, /) -> None: ...
     def fsync(self, fd: int, /) -> None: ...
@@ -52,6 +58,7 @@ class Fs(Protocol):
 class OsFs:
     """The real disk."""
 
+    is_cached = staticmethod(page_cache.holds)
     close = staticmethod(os.close)
     pread = staticmethod(os.pread)
     pwritev = staticmethod(os.pwritev)
@@ -130,6 +137,9 @@ class File:
             parts.append(data)
             missing -= len(data)
         return b"".join(parts)
+
+    def is_cached(self, position: int, size: int) -> bool:
+        return self._fs.is_cached(self._fd, position, size)
 
     def write(self, data: Buffer, position: int) -> None:
         """Write all of `data`, however many calls it takes."""

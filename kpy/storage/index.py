@@ -68,6 +68,12 @@ class _Entries:
     def in_memory(self) -> bool:
         return self._memory is not None
 
+    def is_cached(self) -> bool:
+        """Whether lookups need not wait for the disk."""
+        if self._memory is not None or not self.count:
+            return True
+        return File(self._fs, self.path).is_cached(0, self.count * self._layout.size)
+
     def append(self, first: int, second: int) -> None:
         memory = self._memory
         assert memory is not None, "only the index of an active segment grows"

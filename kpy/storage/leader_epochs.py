@@ -2,10 +2,12 @@
 
 Entries rise in both columns. The epoch of an entry ends where the next entry starts, or at the log end for the last one
 (KIP-101, KIP-279, Kafka class LeaderEpochFileCache). The file leader-epoch-checkpoint follows every change at once, but
-is only made durable by `sync`, which a flush calls before the recovery point may pass the entries' offsets: what a
-power cut takes away can then be read again from the batches above the recovery point.
+for an epoch without records, which waits for its first one: thousands of partitions get a leader at a start. It is only
+made durable by `sync`, which a flush calls before the recovery point may pass the entries' offsets: what a power cut
+takes away can then be read again from the batches above the recovery point.
 """
 
+import os
 from bisect import bisect_right
 
 from kpy.storage.checkpoints import read_epochs, write_epochs
@@ -18,7 +20,7 @@ UNDEFINED_OFFSET = -1
 class LeaderEpochs:
     """The epochs of one log, backed by its leader-epoch-checkpoint file."""
 
-    __slots__ = ("_entries", "_fs", "_path", "_unsynced", "latest_epoch")
+    __slots__ = ("_entries", "_fs", "_path", "_unsynced", "latest_epoch", "saved_epoch")
 
     def __init__(self, fs: Fs, path: str) -> None:
         self._fs = fs
@@ -26,22 +28,27 @@ class LeaderEpochs:
         self._entries: list[tuple[int, int]] = []
         self._unsynced = False
         self.latest_epoch = UNDEFINED_EPOCH
+        self.saved_epoch = UNDEFINED_EPOCH
+        """The latest epoch in the file."""
 
     def load(self) -> None:
         """Read the file. Raises StorageError when it is malformed."""
         for epoch, start_offset in read_epochs(self._fs, self._path):
             self._insert(epoch, start_offset)
         self._unsynced = False
+        self.saved_epoch = self.latest_epoch
 
     def save(self) -> None:
         write_epochs(self._fs, self._path, self._entries)
         self._unsynced = True
+        self.saved_epoch = self.latest_epoch
 
     def sync(self) -> None:
         """Make the file durable if it has changed since the last time. May run in a worker thread."""
         if self._unsynced:
             self._unsynced = False
             File(self._fs, self._path).sync()
+            self._fs.sync_dir(os.path.dirname(self._path))
 
     def moved_to(self, path: str) -> None:
         self._path = path
@@ -51,9 +58,13 @@ class LeaderEpochs:
         return list(self._entries)
 
     def assign(self, epoch: int, start_offset: int) -> None:
-        """Say that `epoch` begins at `start_offset`; entries that contradict it go."""
-        if self._insert(epoch, start_offset):
+        """Say that `epoch` begins with the record at `start_offset`; entries that contradict it go."""
+        if self._insert(epoch, start_offset) or epoch > self.saved_epoch:
             self.save()
+
+    def begin(self, epoch: int, log_end_offset: int) -> None:
+        """Say that `epoch` begins at the log end, before it has a record; the file learns of it with the first one."""
+        self._insert(epoch, log_end_offset)
 
     def note(self, epoch: int, start_offset: int) -> None:
         """`assign` for recovery, which meets every batch: only a higher epoch counts, and `save` comes at the end."""
@@ -99,11 +110,12 @@ class LeaderEpochs:
             self.save()
 
     def forget_from(self, end_offset: int) -> None:
-        """`truncate_from_end` for recovery, which writes the file at the end."""
+        """`truncate_from_end` without the file: entries that no record bears out do no harm there."""
         entries = self._entries
         while entries and entries[-1][1] >= end_offset:
             entries.pop()
         self.latest_epoch = entries[-1][0] if entries else UNDEFINED_EPOCH
+        self.saved_epoch = min(self.saved_epoch, self.latest_epoch)
 
     def truncate_from_start(self, start_offset: int) -> None:
         """Forget what lies below the new log start; the epoch that holds it begins there now."""

@@ -9,6 +9,7 @@ state of a disk that has failed once is unknown, and nothing more is acknowledge
 A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction may run in another one.
 """
 
+import os
 import random
 from bisect import bisect_right
 from collections import deque
@@ -23,7 +24,7 @@ from kpy.records.batch import BatchHeader, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
 from kpy.storage.disk_guard import DiskError, DiskGuard
-from kpy.storage.flush import FlushJob
+from kpy.storage.flush import FlushJob, Unsynced
 from kpy.storage.fs import Buffer, FileRegion, Fs
 from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
 from kpy.storage.log_config import LONG_MAX, LogConfig
@@ -68,14 +69,14 @@ class Log:
     ) -> None:
         self._fs = fs
         self._directory = directory
+        self.data_dir = os.path.dirname(directory)
         self.topic, self.partition = topic_partition
         self.topic_id = topic_id
         self.config = config
         self.is_offline = False
         self.leader_epochs = loaded.leader_epochs
         self.producer_state = loaded.producer_state
-        self.log_start_offset = loaded.log_start_offset
-        self.log_end_offset = loaded.log_end_offset
+        self.log_start_offset, self.log_end_offset = loaded.log_start_offset, loaded.log_end_offset
         self.recovery_point = loaded.recovery_point
         self.flushed_ms = 0
         self.truncated_to = LONG_MAX
@@ -88,14 +89,20 @@ class Log:
         self._rng = rng
         self._on_disk_error = on_disk_error
         self._disk = DiskGuard(self._fail)
-        self._unsynced_directories = [directory, str(Path(directory).parent)]
-        self._unsynced_files = [f"{directory}/{PARTITION_METADATA}"] if topic_id != ZERO_ID else []
+        self._unsynced = Unsynced(fs, [directory, self.data_dir])
+        if topic_id != ZERO_ID:
+            self._unsynced.note_file(f"{directory}/{PARTITION_METADATA}")
         self._deleted: deque[tuple[int, list[str]]] = deque()
         self._roll_jitter_ms = self._new_jitter()
 
     @property
     def dir(self) -> Path:
         return Path(self._directory)
+
+    @property
+    def must_flush(self) -> bool:
+        """Whether flush.messages records wait to be made durable: then nothing more is acknowledged before they are."""
+        return self.log_end_offset - self.recovery_point >= self.config.flush_messages
 
     @property
     def size_bytes(self) -> int:
@@ -125,12 +132,12 @@ class Log:
         with self._disk:
             write_topic_id(self._fs, path, topic_id)
         self.topic_id = topic_id
-        self._unsynced_files.append(path)
+        self._unsynced.note_file(path)
 
     def start_leader_epoch(self, epoch: int) -> None:
         """Note that a new leader begins at the log end, even if it never appends. ApiError KAFKA_STORAGE_ERROR."""
         with self._disk:
-            self.leader_epochs.assign(epoch, self.log_end_offset)
+            self.leader_epochs.begin(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
         return list(self._segments)
@@ -230,12 +237,10 @@ class Log:
                 or segment.is_index_full(config.segment_index_bytes)
             ):
                 segment = self._roll(base_offset)
-            if leader_epoch > self.leader_epochs.latest_epoch:
+            if leader_epoch > self.leader_epochs.saved_epoch:
                 self.leader_epochs.assign(leader_epoch, base_offset)
             segment.append(buffers, size, last_offset, max_timestamp)
             self.log_end_offset = last_offset + 1
-            if last_offset + 1 - self.recovery_point >= config.flush_messages:
-                self._flush()
         except (OSError, CorruptBatchError) as error:
             self._fail(error)
 
@@ -277,7 +282,7 @@ class Log:
             active = self._active
             if offset >= active.base_offset:
                 return active.read(offset, max_bytes, max_offset, end_offset, min_one_batch)
-            for segment, segment_end in self._from(offset):
+            for segment, segment_end in self.segments_from(offset):
                 region = segment.read(offset, max_bytes, max_offset, segment_end, min_one_batch)
                 if region is not None or segment_end >= max_offset or segment.position_of(offset) is not None:
                     return region
@@ -285,14 +290,14 @@ class Log:
             self._fail(error)
         return None
 
-    def _from(self, offset: int) -> Iterator[tuple[Segment, int]]:
+    def segments_from(self, offset: int) -> Iterator[tuple[Segment, int]]:
         """The segments from the one that holds `offset` on, each with the offset where it ends."""
         slot = max(0, bisect_right(self._bases, offset) - 1)
         return zip(self._segments[slot:], [*self._bases[slot + 1 :], self.log_end_offset], strict=True)
 
     def read_batches(self, start_offset: int, end_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each batch that has records in [start_offset, end_offset), for replay."""
-        for segment, segment_end in self._from(start_offset):
+        for segment, segment_end in self.segments_from(start_offset):
             if segment.base_offset >= end_offset or segment_end <= start_offset:
                 continue
             position = segment.position_of(start_offset)
@@ -307,7 +312,7 @@ class Log:
         """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""
         found: list[AbortedTxn] = []
         with self._disk:
-            for segment, _ in self._from(start_offset):
+            for segment, _ in self.segments_from(start_offset):
                 for txn in segment.txn_index.read():
                     if txn.last_offset >= start_offset and txn.first_offset < end_offset:
                         found.append(txn)
@@ -329,8 +334,8 @@ class Log:
 
     def roll(self) -> None:
         """Begin a new segment at the log end, unless the active one is empty."""
-        if self._active.size:
-            with self._disk:
+        with self._disk:
+            if self._active.size:
                 self._roll(self.log_end_offset)
 
     def _roll(self, base_offset: int) -> Segment:
@@ -342,7 +347,7 @@ class Log:
         self._bases.append(base_offset)
         self._active = segment
         self._roll_jitter_ms = self._new_jitter()
-        self._note_new_names()
+        self._unsynced.note_names_in(self._directory)
         return segment
 
     def _new_jitter(self) -> int:
@@ -364,7 +369,7 @@ class Log:
             del self._segments[:count], self._bases[:count]
             self._snapshots.keep_only(self._bases)
             self._move_log_start(max(self.log_start_offset, self._bases[0]))
-            self._note_new_names()
+            self._unsynced.note_names_in(self._directory)
             return paths
 
     def replace_segments(self, cleaned: Segment, original_bases: list[int], now_ms: int) -> None:
@@ -439,40 +444,34 @@ class Log:
             self.high_watermark = offset
             self.leader_epochs.clear()
             self.producer_state.clear(offset)
-            self._note_new_names()
+            self._unsynced.note_names_in(self._directory)
 
     # Durability and the end.
-
-    def _note_new_names(self) -> None:
-        if self._directory not in self._unsynced_directories:
-            self._unsynced_directories.append(self._directory)
 
     def flush_job(self, include_active: bool) -> FlushJob | None:
         """What must be synced to make the log durable, with or without its active segment; None if nothing must."""
         end_offset = self.log_end_offset if include_active else self._active.base_offset
         if end_offset <= self.recovery_point:
             return None
-        segments = [segment for segment, _ in self._from(self.recovery_point) if segment.base_offset < end_offset]
-        files, directories = list(self._unsynced_files), list(self._unsynced_directories)
-        return FlushJob(
-            self._fs, segments, self.leader_epochs, files, directories, end_offset, is_gone=lambda: self.is_offline
-        )
+        # From the record before the recovery point: the segment that ends there was given its indexes when it rolled.
+        segments = [each for each, _ in self.segments_from(self.recovery_point - 1) if each.base_offset < end_offset]
+        return self._unsynced.job(segments, self.leader_epochs, end_offset, lambda: self.is_offline)
 
     def flushed(self, job: FlushJob) -> None:
         """The job has run: recovery need not look below its end."""
         self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
-        self._unsynced_files = [each for each in self._unsynced_files if each not in job.files]
-        self._unsynced_directories = [each for each in self._unsynced_directories if each not in job.directories]
+        self._unsynced.synced(job)
+
+    def disk_failed(self, error: OSError) -> None:
+        """A job in another thread has failed: nobody knows what is on the disk, and the log directory goes offline."""
+        self._on_disk_error(error)
 
     def flush(self) -> None:
         """Make every record durable, in this thread."""
         with self._disk:
-            self._flush()
-
-    def _flush(self) -> None:
-        if job := self.flush_job(include_active=True):
-            job.run()
-            self.flushed(job)
+            if job := self.flush_job(include_active=True):
+                job.run()
+                self.flushed(job)
 
     def drop_idle_files(self) -> None:
         """Close the descriptors of the segments that nobody has used since the last call."""
@@ -481,8 +480,8 @@ class Log:
 
     def close(self) -> None:
         """Flush, complete the indexes and leave a producer snapshot, so that the next start need not scan."""
+        self.flush()
         with self._disk:
-            self._flush()
             self._active.close()
             self._snapshots.take(self.log_end_offset, self.producer_state)
             self._snapshots.keep_only(self._bases)

@@ -10,10 +10,13 @@ be called in the thread that owns the logs. `carry_out` does both at once.
 """
 
 import logging
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -111,8 +114,9 @@ class _Directory:
 class LogDirs:
     """The broker's logs by (topic, partition), wherever they lie."""
 
-    def __init__(self, fs: Fs, rng: random.Random, producer_expiration_ms: int) -> None:
+    def __init__(self, fs: Fs, rng: random.Random, producer_expiration_ms: int, closing_threads: int) -> None:
         self._fs = fs
+        self._closing_threads = closing_threads
         self._rng = rng
         self._producer_expiration_ms = producer_expiration_ms
         self._directories: list[_Directory] = []
@@ -136,12 +140,14 @@ class LogDirs:
         rng: random.Random,
         fs: Fs | None = None,
         producer_expiration_ms: int = DAY_MS,
+        closing_threads: int = 1,
     ) -> "LogDirs":
         """Lock the directories, check that they belong to this broker, and load every log, recovering where needed.
 
-        Without `cluster_id` the one in meta.properties counts, or a new one is made. Raises StorageError.
+        Without `cluster_id` the one in meta.properties counts, or a new one is made. `closing_threads` close the logs
+        in the end. Raises StorageError.
         """
-        dirs = cls(fs or OsFs(), rng, producer_expiration_ms)
+        dirs = cls(fs or OsFs(), rng, producer_expiration_ms, closing_threads)
         try:
             dirs._open_directories([str(path) for path in paths], broker_id, cluster_id)
             for directory in dirs._directories:
@@ -178,6 +184,8 @@ class LogDirs:
         self.cluster_id = cluster_id or ids.to_text(ids.new_id(self._rng))
         for path, meta in found.items():
             if meta is None:
+                with suppress(PermissionError):  # Whoever may not open the parent has not just made its entry.
+                    self._fs.sync_dir(os.path.dirname(path) or ".")
                 write_offsets(self._fs, f"{path}/{RECOVERY_POINTS}", {})
                 text = f"version=0\nbroker.id={broker_id}\ncluster.id={self.cluster_id}\n"
                 replace_file(self._fs, f"{path}/{META_PROPERTIES}", text.encode())
@@ -215,6 +223,10 @@ class LogDirs:
                 now_ms=now_ms,
             )
             log = self._add(directory, key, _topic_id_in(fs, request.directory), request)
+            if log.must_flush and (job := log.flush_job(include_active=True)):
+                # What a crash of the process left in the page cache is going to be read.
+                job.run()
+                log.flushed(job)
             log.high_watermark = high_watermarks.get(key, 0)
 
     def _add(self, directory: _Directory, key: TopicPartition, topic_id: bytes, request: LoadRequest) -> Log:
@@ -410,8 +422,7 @@ class LogDirs:
         """Close every log. A clean close makes everything durable and says so; otherwise the next start recovers."""
         for directory in self._online() if clean else []:
             try:
-                for log in directory.logs.values():
-                    log.close()
+                self._close_logs(list(directory.logs.values()))
                 directory.write_checkpoints(directory.changed_checkpoints())
                 replace_file(self._fs, f"{directory.path}/{CLEAN_SHUTDOWN}", CLEAN_SHUTDOWN_CONTENT)
             except OSError as error:
@@ -420,6 +431,16 @@ class LogDirs:
                 _log.warning("%s was not closed cleanly", directory.path)
         self.logs.clear()
         self._unlock()
+
+    def _close_logs(self, logs: list[Log]) -> None:
+        """In several threads, because a journal commits the syncs of many files as fast as that of one."""
+        if self._closing_threads == 1 or len(logs) <= 1:
+            for log in logs:
+                log.close()
+            return
+        with ThreadPoolExecutor(self._closing_threads) as threads:
+            for _ in threads.map(Log.close, logs):
+                pass  # Each result is asked for, so that the first failure is raised.
 
     def _unlock(self) -> None:
         for directory in self._directories:

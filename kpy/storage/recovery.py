@@ -100,7 +100,7 @@ def load_log(request: LoadRequest) -> LoadedLog:
     loaded.recovery_point = min(request.recovery_point or 0, loaded.log_end_offset)
     if request.is_clean and first_unchecked == len(loaded.segments):
         loaded.recovery_point = loaded.log_end_offset
-    loaded.leader_epochs.truncate_from_end(loaded.log_end_offset)
+    loaded.leader_epochs.forget_from(loaded.log_end_offset)
     loaded.leader_epochs.truncate_from_start(loaded.log_start_offset)
     loaded.producer_state.expire(request.now_ms)
     loaded.snapshots.keep_only(segment.base_offset for segment in loaded.segments)
@@ -223,11 +223,10 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     segments[-1].become_active()
     segments[-1].save_indexes()
     loaded.log_end_offset = end_offset
-    if loaded.leader_epochs.entries() != known_epochs:
+    if loaded.leader_epochs.entries() != [(epoch, start) for epoch, start in known_epochs if start < end_offset]:
         loaded.leader_epochs.save()
     loaded.producer_state.map_end_offset = end_offset
-    loaded.snapshots.remove_from(end_offset)
-    loaded.snapshots.take(end_offset, loaded.producer_state)
+    loaded.snapshots.remove_from(end_offset + 1)
 
 
 def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool:

@@ -47,20 +47,20 @@ class Segment:
 
     __slots__ = (
         "_bytes_since_index_entry",
-        "_directory",
-        "_file",
         "_first_append_ms",
         "_first_timestamp",
-        "_fs",
-        "_index_sound",
         "_max_timestamp",
         "_offset_of_max_timestamp",
-        "_positions",
         "_pwritev",
         "_suffix",
         "base_offset",
+        "directory",
+        "fs",
         "index_interval_bytes",
+        "index_is_sound",
         "offset_index",
+        "open_file",
+        "positions",
         "size",
         "time_index",
         "txn_index",
@@ -68,11 +68,11 @@ class Segment:
     )
 
     def __init__(self, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> None:
-        self._fs = fs
+        self.fs = fs
         self._pwritev = fs.pwritev
-        self._directory = directory
+        self.directory = directory
         self._suffix = suffix
-        self._file: File | None = None
+        self.open_file: File | None = None
         self.base_offset = base_offset
         self.index_interval_bytes = index_interval_bytes
         self.size = 0
@@ -81,19 +81,19 @@ class Segment:
         self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
         self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
         self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX), base_offset)
-        self._index_sound = False
+        self.index_is_sound = False
         self._bytes_since_index_entry = 0
         self._first_timestamp: int | None = None
         self._max_timestamp: int | None = None
         self._offset_of_max_timestamp = base_offset
-        self._positions: dict[int, int] = {}
+        self.positions: dict[int, int] = {}
 
     @classmethod
     def create(cls, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> "Segment":
         """A new empty segment with its files; leftovers under its names are emptied."""
         segment = cls(fs, directory, base_offset, index_interval_bytes, suffix)
-        segment._file = File(fs, segment.path(), create=True)
-        segment._file.truncate(0)
+        segment.open_file = File(fs, segment.path(), create=True)
+        segment.open_file.truncate(0)
         segment.reset_indexes()
         return segment
 
@@ -105,13 +105,13 @@ class Segment:
         return segment
 
     def path(self, kind: str = LOG_SUFFIX) -> str:
-        return f"{self._directory}/{self.base_offset:020d}{kind}{self._suffix}"
+        return f"{self.directory}/{self.base_offset:020d}{kind}{self._suffix}"
 
     @property
     def file(self) -> File:
-        file = self._file
+        file = self.open_file
         if file is None:
-            file = self._file = File(self._fs, self.path())
+            file = self.open_file = File(self.fs, self.path())
         return file
 
     # Writing.
@@ -120,7 +120,7 @@ class Segment:
         """Write one append of `size` bytes at the end. When it raises OSError, the segment is as it was before."""
         self.was_used = True
         position = self.size
-        file = self._file or self.file
+        file = self.open_file or self.file
         try:
             written = self._pwritev(file.fileno(), buffers, position)
             if written != size:
@@ -197,19 +197,19 @@ class Segment:
         self._close_time_index()
         self.offset_index.entries.save(sync=True)
         self.time_index.entries.save(sync=True)
-        self._file = None
+        self.open_file = None
 
     def drop_idle_file(self) -> None:
         """Let go of the descriptor if the segment has not been used since the last call."""
         if not self.was_used:
-            self._file = None
+            self.open_file = None
         self.was_used = False
 
     # Files.
 
     def moved_to(self, directory: str, suffix: str) -> None:
         """The files have been renamed; open descriptors stay good."""
-        self._directory = directory
+        self.directory = directory
         self._suffix = suffix
         self.offset_index.entries.path = self.path(OFFSET_INDEX_SUFFIX)
         self.time_index.entries.path = self.path(TIME_INDEX_SUFFIX)
@@ -218,11 +218,11 @@ class Segment:
     def rename(self, suffix: str) -> list[str]:
         """Rename all files to end in `suffix`; returns the new paths."""
         old_paths = [self.path(kind) for kind in SUFFIXES]
-        self.moved_to(self._directory, suffix)
+        self.moved_to(self.directory, suffix)
         renamed: list[str] = []
         for old_path, kind in zip(old_paths, SUFFIXES, strict=True):
             try:
-                self._fs.rename(old_path, self.path(kind))
+                self.fs.rename(old_path, self.path(kind))
             except FileNotFoundError:
                 continue
             renamed.append(self.path(kind))
@@ -230,8 +230,8 @@ class Segment:
 
     def remove(self) -> None:
         for kind in SUFFIXES:
-            remove_if_exists(self._fs, self.path(kind))
-        self._file = None
+            remove_if_exists(self.fs, self.path(kind))
+        self.open_file = None
 
     # Time.
 
@@ -262,7 +262,7 @@ class Segment:
 
     def largest_timestamp(self) -> int:
         """For retention: the largest record timestamp, or when the file was last written if records have none."""
-        return self.max_timestamp if self.max_timestamp >= 0 else self._fs.modified_ms(self.path())
+        return self.max_timestamp if self.max_timestamp >= 0 else self.fs.modified_ms(self.path())
 
     # Finding and reading.
 
@@ -292,7 +292,7 @@ class Segment:
 
     def find(self, offset: int) -> Found | None:
         """The first batch whose last offset is >= `offset`; None when every batch lies below."""
-        position = self._positions.get(offset)
+        position = self.positions.get(offset)
         if position is None:
             position = self._trusted_position_for(offset)
         for found in self.headers(position):
@@ -302,14 +302,12 @@ class Segment:
 
     def position_of(self, offset: int) -> int | None:
         """Where the batch begins that `find` would find."""
-        position = self._positions.get(offset)
+        position = self.positions.get(offset)
         if position is not None:
             return position if position < self.size else None
         found = self.find(offset)
-        if found is None:
-            return None
-        self._remember(offset, found.position)
-        return found.position
+        self._remember(offset, self.size if found is None else found.position)
+        return None if found is None else found.position
 
     def read(
         self, offset: int, max_bytes: int, max_offset: int, end_offset: int, min_one_batch: bool
@@ -333,7 +331,7 @@ class Segment:
         if end <= start:
             return None
         self._remember(end_offset, end)
-        return FileRegion(self._file or self.file, start, end - start)
+        return FileRegion(self.open_file or self.file, start, end - start)
 
     def _last_boundary(self, start: int, end: int, max_bytes: int, min_one_batch: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
@@ -353,14 +351,14 @@ class Segment:
         return boundary, offset
 
     def _remember(self, offset: int, position: int) -> None:
-        positions = self._positions
+        positions = self.positions
         if len(positions) >= MAX_REMEMBERED_POSITIONS and offset not in positions:
             del positions[next(iter(positions))]
         positions[offset] = position
 
     def _trusted_position_for(self, offset: int) -> int:
         """The index's answer, checked against the log: what it points to must look like a batch up to `offset`."""
-        if not self._index_sound:
+        if not self.index_is_sound:
             self._check_or_rebuild_indexes()
         position = self.offset_index.position_for(offset)
         if position and not self._holds_batch_at(position, offset):
@@ -396,12 +394,12 @@ class Segment:
         """Start both indexes anew, in memory."""
         self.offset_index.entries.create()
         self.time_index.entries.create()
-        self._index_sound = True
+        self.index_is_sound = True
         self._bytes_since_index_entry = 0
         self._first_timestamp = None
         self._max_timestamp = NO_TIMESTAMP
         self._offset_of_max_timestamp = self.base_offset
-        self._positions.clear()
+        self.positions.clear()
 
     def index_batch(self, position: int, header: BatchHeader) -> None:
         """Account for a batch that is in the log already, as `append` does for one it writes."""
@@ -434,13 +432,13 @@ class Segment:
 
     def _check_or_rebuild_indexes(self, load: bool = False) -> None:
         try:
-            if not self._index_sound:
+            if not self.index_is_sound:
                 self.offset_index.entries.attach()
                 self.time_index.entries.attach()
             if load:
                 self.offset_index.entries.load()
                 self.time_index.entries.load()
-            if not self._index_sound:
+            if not self.index_is_sound:
                 self._check_last_entries()
         except CorruptIndexError:
             self.rebuild_indexes(keep_in_memory=load)
@@ -450,10 +448,10 @@ class Segment:
         last_offset, position = self.offset_index.last()
         if self.offset_index.entries.count and not self._holds_batch_at(position, last_offset):
             raise CorruptIndexError(f"{self.offset_index.entries.path} does not fit its log")
-        self._index_sound = True
+        self.index_is_sound = True
         timestamp, offset = self.time_index.last()
         if self.size and not self._has_max_timestamp(offset, timestamp):
-            self._index_sound = False
+            self.index_is_sound = False
             raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
 
     def truncate_file(self, size: int) -> None:
@@ -469,7 +467,7 @@ class Segment:
         self.offset_index.truncate_to(offset)
         self.time_index.truncate_to(offset)
         self.txn_index.truncate_to(offset)
-        self._positions.clear()
+        self.positions.clear()
         if found is not None:
             self.truncate_file(found.position)
         self._max_timestamp, self._offset_of_max_timestamp = self.time_index.last()

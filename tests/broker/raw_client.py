@@ -12,6 +12,7 @@ from kpy.config import BrokerConfig
 from kpy.errors import ErrorCode
 from kpy.records.batch import NewRecord, build_batch
 from kpy.server import now_ms, serve
+from kpy.storage.fs import Fs
 from kpy.wire.apis import APIS
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from kpy.wire.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -128,7 +129,10 @@ Connect = Callable[[], Awaitable[RawClient]]
 
 
 def run_with_broker(
-    data_dir: Path, test: Callable[[Connect], Awaitable[None]], settings: Mapping[str, str] | None = None
+    data_dir: Path,
+    test: Callable[[Connect], Awaitable[None]],
+    settings: Mapping[str, str] | None = None,
+    fs: Fs | None = None,
 ) -> None:
     """Runs `test` against a broker of its own; `test` is given what opens a connection."""
 
@@ -148,7 +152,7 @@ def run_with_broker(
 
         with trio.fail_after(TEST_SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: serve(config, started=started))
+                nursery.start_soon(lambda: serve(config, started=started, fs=fs))
                 await ready.wait()
                 await test(connect)
                 nursery.cancel_scope.cancel()

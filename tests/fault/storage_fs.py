@@ -152,6 +152,9 @@ class MemoryFs:
     def pread(self, fd: int, size: int, position: int) -> bytes:
         return bytes(self.descriptors[fd].data[position : position + size])
 
+    def is_cached(self, fd: int, position: int, size: int) -> bool:
+        return True
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         data, written = self.descriptors[fd].data, b"".join(buffers)
         data.extend(bytes(max(0, position - len(data))))

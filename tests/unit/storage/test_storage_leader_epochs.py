@@ -109,3 +109,22 @@ def test_truncating_the_start_moves_the_epoch_that_holds_it(
 def test_negative_epoch_or_offset_is_a_mistake(epochs: LeaderEpochs, entry: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="cannot start"):
         epochs.assign(*entry)
+
+
+def test_an_epoch_without_records_reaches_the_file_with_its_first_one(epochs: LeaderEpochs, tmp_path: Path) -> None:
+    epochs.begin(9, 80)
+    assert epochs.entries()[-1] == (9, 80)
+    assert reloaded(tmp_path)[-1] == (7, 60)
+    assert epochs.saved_epoch == 7
+    epochs.assign(9, 80)
+    assert reloaded(tmp_path)[-1] == (9, 80)
+
+
+def test_an_epoch_that_recovery_forgot_is_written_anew_when_it_comes_again(
+    epochs: LeaderEpochs, tmp_path: Path
+) -> None:
+    epochs.forget_from(50)
+    epochs.begin(7, 50)
+    assert epochs.saved_epoch < 7
+    epochs.assign(7, 50)
+    assert reloaded(tmp_path) == [(2, 0), (4, 30), (7, 50)]

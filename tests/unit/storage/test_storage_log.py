@@ -280,7 +280,7 @@ def test_remembered_positions_are_bounded(log: Log) -> None:
         append(log, 1)
     for offset in range(200):
         assert read(log, offset, max_bytes=1) == [offset]
-    assert len(log.segments()[0]._positions) <= segment_module.MAX_REMEMBERED_POSITIONS
+    assert len(log.segments()[0].positions) <= segment_module.MAX_REMEMBERED_POSITIONS
 
 
 def test_region_stays_readable_after_its_segment_is_deleted(log: Log) -> None:
@@ -503,11 +503,15 @@ def test_flush_of_a_log_deleted_meanwhile_is_no_disk_error(dirs: LogDirs, log: L
 
 
 @pytest.mark.parametrize("flush_messages", [1, 3])
-def test_flush_messages_bounds_what_is_not_durable(dirs: LogDirs, flush_messages: int) -> None:
+def test_a_log_must_be_flushed_when_flush_messages_records_are_not_durable(dirs: LogDirs, flush_messages: int) -> None:
     log = dirs.create_log("t", 0, TOPIC_ID, replace(CONFIG, flush_messages=flush_messages))
-    for _ in range(7):
-        append(log, 1)
-        assert log.log_end_offset - log.recovery_point < flush_messages
+    for _ in range(2):
+        for _ in range(flush_messages):
+            assert not log.must_flush
+            append(log, 1)
+        assert log.must_flush
+        log.flush()
+    assert not log.must_flush
 
 
 def test_idle_descriptors_are_closed(log: Log) -> None:

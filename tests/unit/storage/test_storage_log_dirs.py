@@ -31,6 +31,26 @@ def open_dirs(*paths: Path, broker_id: int = 1, cluster_id: str | None = None, c
     )
 
 
+def test_logs_closed_in_several_threads_are_clean(tmp_path: Path) -> None:
+    dirs = LogDirs.open(
+        [tmp_path],
+        broker_id=1,
+        cluster_id=None,
+        now_ms=0,
+        config_for=lambda topic: CONFIG,
+        rng=random.Random(1),
+        closing_threads=4,
+    )
+    for partition in range(20):
+        append(dirs.create_log("t", partition, TOPIC_ID, CONFIG))
+    dirs.close()
+    dirs = open_dirs(tmp_path)
+    assert dirs.was_clean
+    assert {log.log_end_offset for log in dirs.logs.values()} == {1}
+    assert all(log.recovery_point == 1 for log in dirs.logs.values())
+    dirs.close()
+
+
 def append(log: Log, timestamp: int = 1) -> None:
     data = build_batch([NewRecord(timestamp, None, b"value")])
     log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), 0, 0)
