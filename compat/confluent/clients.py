@@ -40,6 +40,10 @@ class Clients:
         self._stack.callback(producer.flush, 5)
         return producer
 
+    def transactional_producer(self, settings: Mapping[str, Any]) -> Producer:
+        """Ends with what it has left open, as one that is fenced or dies does: nothing is flushed."""
+        return Producer(self._settings(settings))
+
     def consumer(self, settings: Mapping[str, Any] | None = None) -> Consumer:
         defaults = {
             "group.id": unique("group"),

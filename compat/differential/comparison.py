@@ -24,6 +24,8 @@ MAX_RECORDS_BYTES = 1 << 24
 # Neither value nor presence of these is compared. Throttling, cluster ids and disks are each cluster's own.
 NOT_COMPARED = frozenset({"throttle_time_ms", "cluster_id", "log_dir", "total_bytes", "usable_bytes"})
 
+ITSELF = ""
+
 # Lists whose order no client may rely on: Apache Kafka fills them from hash maps. The key sorts them.
 UNORDERED: Mapping[str, str] = {
     "MetadataResponse.topics": "name",
@@ -46,6 +48,15 @@ UNORDERED: Mapping[str, str] = {
     "OffsetFetchResponseTopic.partitions": "partition_index",
     "OffsetFetchResponseGroup.topics": "name",
     "OffsetFetchResponseTopics.partitions": "partition_index",
+    "TransactionState.topics": "topic",
+    "TopicData.partitions": ITSELF,
+    "AddPartitionsToTxnResponse.results_by_topic_v3_and_below": "name",
+    "AddPartitionsToTxnResult.topic_results": "name",
+    "AddPartitionsToTxnTopicResult.results_by_partition": "partition_index",
+    "TxnOffsetCommitResponse.topics": "name",
+    "TxnOffsetCommitResponseTopic.partitions": "partition_index",
+    "WritableTxnMarkerResult.topics": "name",
+    "WritableTxnMarkerTopicResult.partitions": "partition_index",
     "OffsetCommitResponse.topics": "name",
     "OffsetCommitResponseTopic.partitions": "partition_index",
     "OffsetDeleteResponseTopic.partitions": "partition_index",
@@ -80,7 +91,7 @@ def _field(owner: str, name: str, value: Any, symbols: Mapping[Any, str]) -> Any
     shown = plain(value, symbols, name)
     sort_key = UNORDERED.get(f"{owner}.{name}")
     if sort_key is not None and shown is not None:
-        shown = sorted(shown, key=lambda item: str(item[sort_key]))
+        shown = sorted(shown, key=lambda item: str(item[sort_key] if sort_key else item))
     return shown
 
 

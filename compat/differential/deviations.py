@@ -201,11 +201,24 @@ GROUPS = (
     Deviation("offset fetch", "*.partitions", Of(list), Of(list), "kpy answers twice what is named twice."),
 )
 
+TRANSACTIONS = (
+    Deviation(
+        "transactions: fenced by init",
+        "*producer_epoch",
+        3,
+        2,
+        "Transaction version 2, as Apache Kafka 4: an abort by the coordinator raises the epoch by two (KIP-890).",
+    ),
+)
+
 CONNECTIONS = (
     Deviation("api versions", "api_keys", Of(list), Of(list), "kpy serves versions of 4.x, and fewer APIs."),
-    Deviation("api versions", "finalized_features_epoch", -1, 0, "kpy has no features to finalize."),
+    *(
+        Deviation("api versions", path, Of(list), [], "kpy works with transaction.version 2, as Apache Kafka 4.")
+        for path in ("supported_features", "finalized_features")
+    ),
     Deviation("connection: array of -5", "", TEXT, Of(bytes), "Only -1 is null; other negative lengths are damage."),
     Deviation("connection: client id not in utf-8", "", TEXT, Of(bytes), "A client id that is no text is damage."),
 )
 
-DEVIATIONS = (*WORDS, *PRODUCE, *FETCH, *TOPICS, *CONFIGS, *GROUPS, *CONNECTIONS)
+DEVIATIONS = (*WORDS, *PRODUCE, *FETCH, *TOPICS, *CONFIGS, *GROUPS, *TRANSACTIONS, *CONNECTIONS)

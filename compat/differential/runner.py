@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from compat.differential.comparison import differences, plain
 from compat.differential.connection import API_VERSIONS, Connection, Silence, decode, encode, frame
-from compat.differential.scenario import Ask, Saved, Scenario, Send, Step, Taken
+from compat.differential.scenario import Ask, Built, Saved, Scenario, Send, Step, Taken
 from kpy.wire.api_versions import ApiVersionsRequest
 from kpy.wire.apis import APIS
 from kpy.wire.find_coordinator import FindCoordinatorRequest
@@ -101,6 +101,8 @@ class Side:
         """A copy of a request in which names and placeholders are what they stand for."""
         if isinstance(value, Saved):
             return self.saved[value.name]
+        if isinstance(value, Built):
+            return value.build(self.saved)
         if isinstance(value, str) and "{" in value:
             return value.format_map(_Names(self.saved, self._run))
         if isinstance(value, Message):
@@ -145,6 +147,7 @@ class Pair:
         asked: list[tuple[Any, Callable[[Any], bool]]] = [
             (MetadataRequest(None), lambda answer: answer.controller_id == 1 and len(answer.brokers) == 1),
             (FindCoordinatorRequest(coordinator_keys=["g"]), lambda answer: answer.coordinators[0].error_code == 0),
+            (FindCoordinatorRequest("", 1, ["id"]), lambda answer: answer.coordinators[0].error_code == 0),
             (InitProducerIdRequest(None, 60_000), lambda answer: answer.error_code == 0),
         ]
         for port in self._ports:

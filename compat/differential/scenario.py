@@ -19,6 +19,12 @@ class Saved(NamedTuple):
     name: str
 
 
+class Built(NamedTuple):
+    """Stands in a request for what is made of what `save` has kept: records of a producer, say."""
+
+    build: Callable[[Mapping[str, Any]], Any]
+
+
 class Taken(Enum):
     """When the answer to a request is read."""
 

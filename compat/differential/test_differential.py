@@ -13,6 +13,7 @@ from compat.differential import (
     scenarios_offsets,
     scenarios_produce,
     scenarios_topics,
+    scenarios_transactions,
 )
 from compat.differential.deviations import DEVIATIONS
 from compat.differential.runner import Pair, report
@@ -29,6 +30,7 @@ SCENARIOS: list[Scenario] = [
     *scenarios_log_dirs.SCENARIOS,
     *scenarios_groups.SCENARIOS,
     *scenarios_offsets.SCENARIOS,
+    *scenarios_transactions.SCENARIOS,
 ]
 
 

@@ -16,9 +16,12 @@ import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
+import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.admin.TransactionDescription;
+import org.apache.kafka.clients.consumer.ConsumerGroupMetadata;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.CooperativeStickyAssignor;
@@ -27,8 +30,12 @@ import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.IsolationLevel;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
@@ -51,6 +58,7 @@ public class ClientTour {
     private final String logTopic;
     private final String groupTopic;
     private final String group;
+    private final String transactionTopic;
     private final Admin admin;
 
     private ClientTour(String bootstrap, String prefix) {
@@ -58,6 +66,7 @@ public class ClientTour {
         this.logTopic = prefix + "-log";
         this.groupTopic = prefix + "-group";
         this.group = prefix + "-readers";
+        this.transactionTopic = prefix + "-transactions";
         this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
     }
 
@@ -72,6 +81,7 @@ public class ClientTour {
         tour.show("configs", tour.configs());
         tour.show("group", tour.groupOfTwo());
         tour.show("emptyGroup", tour.emptyGroup());
+        tour.show("transactions", tour.transactions());
         tour.show("deletedTopics", tour.deletedTopics());
         tour.admin.close();
     }
@@ -337,6 +347,90 @@ public class ClientTour {
                 .get()
                 .forEach((partition, offset) -> offsets.put(partition.partition(), offset.offset()));
         return offsets;
+    }
+
+    /** Commits, aborts, moves offsets with records, looks at it all with the admin client, and is fenced. */
+    private Map<String, Object> transactions() throws Exception {
+        Map<String, Object> seen = new TreeMap<>();
+        String id = transactionTopic + "-id";
+        String readers = transactionTopic + "-readers";
+        TopicPartition partition = new TopicPartition(transactionTopic, 0);
+        admin.createTopics(List.of(new NewTopic(transactionTopic, 1, (short) 1))).all().get();
+        KafkaProducer<String, String> first = producer(Map.of("transactional.id", id));
+        first.initTransactions();
+        for (String value : List.of("kept", "dropped", "kept too")) {
+            first.beginTransaction();
+            first.send(new ProducerRecord<>(transactionTopic, "key", value));
+            if (value.equals("dropped")) {
+                first.flush();
+                first.abortTransaction();
+            } else {
+                Map<TopicPartition, OffsetAndMetadata> offsets = Map.of(partition, new OffsetAndMetadata(value.length()));
+                first.sendOffsetsToTransaction(offsets, new ConsumerGroupMetadata(readers));
+                first.commitTransaction();
+            }
+        }
+        seen.put("committed", transactionValues("read_committed"));
+        seen.put("uncommitted", transactionValues("read_uncommitted"));
+        var offsets = admin.listConsumerGroupOffsets(readers).partitionsToOffsetAndMetadata().get();
+        seen.put("offset", offsets.get(partition).offset());
+        seen.put("stateAfter", String.valueOf(describedTransaction(id).state()));
+
+        first.beginTransaction();
+        first.send(new ProducerRecord<>(transactionTopic, "key", "zombie")).get();
+        var open = describedTransaction(id);
+        seen.put("open", List.of(String.valueOf(open.state()), open.topicPartitions().contains(partition)));
+        // Three ends of a transaction: with transaction version 2 each has raised the epoch.
+        seen.put("epoch", open.producerEpoch());
+        seen.put("listed", admin.listTransactions().all().get().stream().anyMatch(each -> each.transactionalId().equals(id)));
+        var producers = admin.describeProducers(List.of(partition)).partitionResult(partition).get().activeProducers();
+        seen.put("startOffset", producers.get(0).currentTransactionStartOffset().getAsLong());
+        var latest = Map.of(partition, OffsetSpec.latest());
+        var committedOnly = new ListOffsetsOptions(IsolationLevel.READ_COMMITTED);
+        seen.put("stableEnd", admin.listOffsets(latest, committedOnly).partitionResult(partition).get().offset());
+
+        KafkaProducer<String, String> second = producer(Map.of("transactional.id", id));
+        second.initTransactions();
+        try {
+            first.commitTransaction();
+            seen.put("fenced", "none");
+        } catch (ProducerFencedException | InvalidProducerEpochException fenced) {
+            seen.put("fenced", "fenced");
+        }
+        first.close(Duration.ZERO);
+        second.beginTransaction();
+        second.send(new ProducerRecord<>(transactionTopic, "key", "heir"));
+        second.commitTransaction();
+        second.close();
+        seen.put("inTheEnd", transactionValues("read_committed"));
+        KafkaProducer<String, String> slow = producer(Map.of("transactional.id", id, "transaction.timeout.ms", 900_001));
+        try {
+            slow.initTransactions();
+            seen.put("tooSlow", "none");
+        } catch (KafkaException refused) {
+            Throwable cause = refused.getCause() == null ? refused : refused.getCause();
+            seen.put("tooSlow", cause.getClass().getSimpleName());
+        }
+        slow.close(Duration.ZERO);
+        admin.deleteTopics(List.of(transactionTopic)).all().get();
+        return seen;
+    }
+
+    private TransactionDescription describedTransaction(String id) throws Exception {
+        return admin.describeTransactions(List.of(id)).description(id).get();
+    }
+
+    private List<String> transactionValues(String isolationLevel) {
+        List<String> seen = new ArrayList<>();
+        try (KafkaConsumer<String, String> consumer = consumer(Map.of("isolation.level", isolationLevel))) {
+            TopicPartition partition = new TopicPartition(transactionTopic, 0);
+            consumer.assign(List.of(partition));
+            consumer.seekToBeginning(List.of(partition));
+            long end = consumer.endOffsets(List.of(partition)).get(partition);
+            pollUntil(() -> consumer.position(partition) >= end, () ->
+                    consumer.poll(POLL).forEach(record -> seen.add(record.value())));
+        }
+        return seen;
     }
 
     private Map<String, Object> deletedTopics() throws Exception {

@@ -56,6 +56,7 @@ TOOLS_3_9: Mapping[str, Tool] = {
     "consumer-perf-test": Tool("org.apache.kafka.tools.ConsumerPerformance"),
     "log-dirs": Tool("org.apache.kafka.tools.LogDirsCommand"),
     "delete-records": Tool("org.apache.kafka.tools.DeleteRecordsCommand"),
+    "transactions": Tool("org.apache.kafka.tools.TransactionsCommand", None),
 }
 TOOLS_4_3: Mapping[str, Tool] = {
     **TOOLS_3_9,

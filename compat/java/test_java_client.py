@@ -21,7 +21,7 @@ def tour(request: pytest.FixtureRequest, broker: BrokerProcess) -> dict[str, Any
     result = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     scenes = [json.loads(line) for line in result.stdout.splitlines()]
-    return {scene["scene"]: scene["result"] for scene in scenes}
+    return {"version": request.param, **{scene["scene"]: scene["result"] for scene in scenes}}
 
 
 def test_cluster_is_described(tour: dict[str, Any], broker: BrokerProcess) -> None:
@@ -117,4 +117,23 @@ def test_empty_group_keeps_its_offsets_until_it_is_deleted(tour: dict[str, Any])
         "altered": {"0": 20, "1": 20, "2": 5, "3": 20},
         "committedAfterDeletion": {},
         "deletedTwice": "GroupIdNotFoundException",
+    }
+
+
+def test_transactions_are_committed_aborted_described_and_fenced(tour: dict[str, Any]) -> None:
+    seen = dict(tour["transactions"])
+    # The client of 4.x works with transaction version 2 (KIP-890), which raises the epoch at the end of each.
+    assert seen.pop("epoch") == {"3.9.1": 0, "4.3.1": 3}[tour["version"]]
+    assert seen == {
+        "committed": ["kept", "kept too"],
+        "uncommitted": ["kept", "dropped", "kept too"],
+        "offset": len("kept too"),
+        "stateAfter": "CompleteCommit",
+        "open": ["Ongoing", True],
+        "listed": True,
+        "startOffset": 6,
+        "stableEnd": 6,
+        "fenced": "fenced",
+        "inTheEnd": ["kept", "kept too", "heir"],
+        "tooSlow": "KafkaException",
     }

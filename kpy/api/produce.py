@@ -7,21 +7,24 @@ error then closes the connection, which is how its client learns of it. Versions
 formats, which are converted (records/validate.py). Version 13 names topics by id.
 
 The request's records lie in the connection's receive buffer: they are in the log when this returns, and nothing keeps
-them.
+them. Records of a transaction may have to wait until its coordinator knows of their partitions
+(api/transactional_writes.py): these are copied.
 
-Deviations: records that are null are refused with INVALID_RECORD, where Apache Kafka never answers. Transactions are
-not served yet: a transactional batch is refused. KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids).
+Deviations: records that are null are refused with INVALID_RECORD, where Apache Kafka never answers. A transaction's
+records need acks=all, which every client sends; others are INVALID_REQUIRED_ACKS. KIP-98 (idempotence, transactions),
+KIP-467 (record errors), KIP-516 (topic ids), KIP-890 (version 12 adds partitions to the transaction).
 """
 
 from functools import partial
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
+from kpy.api.transactional_writes import Refused, when_admitted
 from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.pending import Pending
 from kpy.records.validate import InvalidRecords, validate_produced
-from kpy.replica.partition import Partition
+from kpy.replica.partition import ACKS_ALL, Partition
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -32,22 +35,39 @@ from kpy.wire.produce import (
 )
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
+NOTHING_REFUSED: Refused = {}
 TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 
 
 Unflushed = list[tuple[Partition, PartitionProduceResponse]]
+Answer = ProduceResponse | Pending[ProduceResponse] | None
 
 
-def produce(
-    request: ProduceRequest, client: Client, broker: Broker
-) -> ProduceResponse | Pending[ProduceResponse] | None:
+def produce(request: ProduceRequest, client: Client, broker: Broker) -> Answer | Pending[Answer]:
     acks = request.acks
-    refused = None
-    if acks not in (-1, 0, 1):
-        refused = ErrorCode.INVALID_REQUIRED_ACKS
-    elif request.transactional_id is not None:
-        refused = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    if request.transactional_id is None:
+        return _produce(request, client, broker, None if acks in (-1, 0, 1) else ErrorCode.INVALID_REQUIRED_ACKS)
+    if acks != ACKS_ALL:
+        return _produce(request, client, broker, ErrorCode.INVALID_REQUIRED_ACKS)
+    try:
+        return when_admitted(
+            request, client.version, broker, lambda refused: _produce(request, client, broker, None, refused)
+        )
+    except ApiError as error:
+        return _produce(request, client, broker, error.code)
+
+
+def _produce(
+    request: ProduceRequest,
+    client: Client,
+    broker: Broker,
+    refused: ErrorCode | None,
+    refused_partitions: Refused = NOTHING_REFUSED,
+) -> Answer:
+    """The whole request is `refused`, or some of its partitions are, or none."""
+    acks = request.acks
+    in_transaction = request.transactional_id is not None
     now_ms = broker.now_ms()
     failed: ErrorCode | None = None
     answers: list[TopicProduceResponse] = []
@@ -62,8 +82,11 @@ def produce(
             error = error or ErrorCode.INVALID_TOPIC_EXCEPTION
         partitions: list[PartitionProduceResponse] = []
         for data in topic.partition_data:
-            if error is None:
-                answer = _append(name, data, acks, client.version, broker, now_ms, unflushed)
+            if error is None and refused_partitions and (name, data.index) in refused_partitions:
+                why = refused_partitions[name, data.index]
+                answer = PartitionProduceResponse(data.index, why.code, -1, -1, -1, [], why.message)
+            elif error is None:
+                answer = _append(name, data, acks, client.version, broker, now_ms, unflushed, in_transaction)
             else:
                 answer = PartitionProduceResponse(data.index, error, -1)
             if answer.error_code:
@@ -104,6 +127,7 @@ def _append(
     broker: Broker,
     now_ms: int,
     unflushed: Unflushed,
+    in_transaction: bool,
 ) -> PartitionProduceResponse:
     """Validates and appends one partition's records; its answer, which waits if it is added to `unflushed`.
 
@@ -117,10 +141,8 @@ def _append(
             raise ApiError(ErrorCode.INVALID_RECORD, "Records are null.")
         log_start_offset = partition.log.log_start_offset
         batch = validate_produced(records, partition.log.config.produce_rules, version, now_ms)
-        if batch.header.is_transactional:
-            raise ApiError(
-                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "Transactions are not served by this broker."
-            )
+        if batch.header.is_transactional and not in_transaction:
+            raise ApiError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         info = partition.append(batch, acks, now_ms)
     except InvalidRecords as error:
         wrong = [BatchIndexAndErrorMessage(index, text) for index, text in error.record_errors]

@@ -43,6 +43,11 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (21, "delete_records", 0, 2),
     (22, "init_producer_id", 0, 5),
     (23, "offset_for_leader_epoch", 0, 4),
+    (24, "add_partitions_to_txn", 0, 5),
+    (25, "add_offsets_to_txn", 0, 4),
+    (26, "end_txn", 0, 5),
+    (27, "write_txn_markers", 0, 2),
+    (28, "txn_offset_commit", 0, 5),
     (32, "describe_configs", 0, 4),
     (33, "alter_configs", 0, 2),
     (34, "alter_replica_log_dirs", 0, 2),
@@ -52,6 +57,9 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (44, "incremental_alter_configs", 0, 1),
     (47, "offset_delete", 0, 0),
     (60, "describe_cluster", 0, 2),
+    (61, "describe_producers", 0, 0),
+    (65, "describe_transactions", 0, 0),
+    (66, "list_transactions", 0, 1),
 )
 
 API_VERSIONS = 18

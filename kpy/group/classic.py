@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, joined, sync_error
-from kpy.group.events import Request
 from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waiting
 from kpy.group.rebalance import (
     answer_sync,
@@ -37,6 +36,7 @@ from kpy.group.rebalance import (
 )
 from kpy.group.records import group_record
 from kpy.group.turn import MAX_PENDING_MEMBERS, NEW_MEMBER_JOIN_TIMEOUT_MS, Turn
+from kpy.machine import Request
 from kpy.wire.heartbeat import HeartbeatRequest, HeartbeatResponse
 from kpy.wire.join_group import JoinGroupRequest, JoinGroupResponse
 from kpy.wire.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity, MemberResponse

@@ -127,6 +127,8 @@ class Partition:
                 log.high_watermark = log.log_end_offset
                 if self.waiting:
                     self._purgatory.appended(self, len(batch.data))
+                    if batch.header.is_control:
+                        self._purgatory.decided(self)
             else:
                 self.unflushed.append(Unflushed(log.log_end_offset, len(batch.data)))
                 self._group_commit.flush(self)
@@ -143,6 +145,7 @@ class Partition:
             self._refuse_unflushed(ErrorCode.KAFKA_STORAGE_ERROR)
             return
         unflushed = self.unflushed
+        had_undecided = log.last_stable_offset < log.high_watermark
         readable_bytes = 0
         told: list[Told] = []
         while unflushed and unflushed[0].end_offset - log.flushed_offset < log.config.flush_messages:
@@ -156,6 +159,8 @@ class Partition:
             self._on_commit(self)
             if self.waiting:
                 self._purgatory.appended(self, readable_bytes)
+                if had_undecided:
+                    self._purgatory.decided(self)
 
     def _refuse_unflushed(self, error: ErrorCode) -> None:
         told = [tell for append in self.unflushed for tell in append.waiting]

@@ -8,7 +8,16 @@ from typing import get_args, get_type_hints
 
 import kpy
 from kpy.config import BrokerConfig
-from kpy.config_keys import BROKER_KEYS, INTERNAL_KEYS, KPY_DEFAULTS, OTHER_KEYS, find, synonyms, without_listener
+from kpy.config_keys import (
+    BROKER_KEYS,
+    DYNAMIC_ONLY_KEYS,
+    INTERNAL_KEYS,
+    KPY_DEFAULTS,
+    OTHER_KEYS,
+    find,
+    synonyms,
+    without_listener,
+)
 from kpy.config_types import CLUSTER_WIDE, PER_BROKER, READ_ONLY, Type, to_text
 from kpy.topic_config import BROKER_SYNONYMS
 
@@ -53,7 +62,8 @@ DERIVED = frozenset(
 
 
 def test_declared_attributes_have_the_types_of_the_table():
-    keys = {key.attribute: key for key in (*BROKER_KEYS.values(), *OTHER_KEYS.values())}
+    tables = BROKER_KEYS, DYNAMIC_ONLY_KEYS, OTHER_KEYS
+    keys = {key.attribute: key for table in tables for key in table.values()}
     for attribute, hint in get_type_hints(BrokerConfig).items():
         if attribute in DERIVED:
             continue

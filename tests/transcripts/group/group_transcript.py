@@ -9,6 +9,7 @@ time passing: they appear where a deadline did something. Member ids, which are 
     sync <actor> [<actor>=<assignment> ...] [generation=1] [protocol=range]
     heartbeat <actor> [generation=1] [instance=a]      leave <actor> [v=5] [instance=a,b]
     commit <actor> t-0=5 [generation=1] [metadata=x] [retention=1000] [v=8]      (actor - is nobody's member)
+    txn-commit <actor> t-0=5 producer=7 [generation=1] [member=m] [instance=a] [metadata-bytes=9] [v=4]
     fetch [all] [stable] [t-0 ...] [v=9]               forget-offsets t-0
     describe [v=6]     list [states=a,b] [types=classic]     delete
     transaction <producer id> t-0=5                    end-transaction <producer id> commit|abort
@@ -22,10 +23,11 @@ from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal
-from kpy.group.events import Effects, Request, Tick, TopicsDeleted
+from kpy.group.events import TopicsDeleted
 from kpy.group.records import CommittedOffset, offset_record, read_group, read_key, read_offset
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
+from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
 from kpy.wire.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from kpy.wire.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
@@ -52,6 +54,12 @@ from kpy.wire.offset_fetch import (
     OffsetFetchResponse,
 )
 from kpy.wire.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
+from kpy.wire.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitRequestPartition,
+    TxnOffsetCommitRequestTopic,
+    TxnOffsetCommitResponse,
+)
 
 GROUP = "g"
 TOPICS = {"t": 3, "u": 1}
@@ -169,9 +177,10 @@ class Transcript:
                 happened.append(self.answered(call, append_refusal(call.message, call.version, failing)))
             return happened
         for key, value in effects.records:
-            self.log.append((key, value, -1, False))
-            self.machine().replay(key, value)
-            happened.append("append " + self.record(key, value))
+            self.log.append((key, value, effects.producer_id, False))
+            self.machine().replay(key, value, effects.producer_id)
+            of_producer = f" of producer {effects.producer_id}" if effects.producer_id != NO_PRODUCER_ID else ""
+            happened.append("append " + self.record(key, value) + of_producer)
         for reply in effects.replies:
             assert isinstance(reply.token, Call)
             happened.append(self.answered(reply.token, reply.response))
@@ -314,6 +323,27 @@ class Transcript:
         )
         return actor, message, words.number("v", 9)
 
+    def txn_commit(self, words: Words) -> tuple[Actor | None, object, int]:
+        actor = None if words.flags[0] == "-" else self.actor(words)
+        topics: dict[str, list[TxnOffsetCommitRequestPartition]] = {}
+        for name, offset in words.options.items():
+            if re.fullmatch(r"[a-z]-\d", name):
+                topic, partition = name.rsplit("-", 1)
+                metadata = "x" * words.number("metadata-bytes", 0)
+                each = TxnOffsetCommitRequestPartition(int(partition), int(offset), -1, metadata)
+                topics.setdefault(topic, []).append(each)
+        message = TxnOffsetCommitRequest(
+            transactional_id="tx",
+            group_id=GROUP,
+            producer_id=words.number("producer", 7),
+            producer_epoch=0,
+            generation_id=words.number("generation", actor.generation_id if actor else -1),
+            member_id=words.options.get("member", actor.member_id if actor else ""),
+            group_instance_id=words.options.get("instance", actor.instance_id if actor else None),
+            topics=[TxnOffsetCommitRequestTopic(topic, each) for topic, each in topics.items()],
+        )
+        return actor, message, words.number("v", 4)
+
     def fetch(self, words: Words) -> tuple[None, object, int]:
         topics: dict[str, list[int]] = {}
         for name in words.flags:
@@ -387,7 +417,7 @@ class Transcript:
             return "assigned " + (response.assignment.decode() or "nothing")
         if isinstance(response, LeaveGroupResponse) and response.members:
             return " ".join(ErrorCode(each.error_code).name for each in response.members)
-        if isinstance(response, OffsetCommitResponse | OffsetDeleteResponse):
+        if isinstance(response, OffsetCommitResponse | TxnOffsetCommitResponse | OffsetDeleteResponse):
             return " ".join(
                 f"{topic.name}-{each.partition_index} {ErrorCode(each.error_code).name}"
                 for topic in response.topics

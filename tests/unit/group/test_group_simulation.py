@@ -8,11 +8,11 @@ import pytest
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal
-from kpy.group.events import Effects, Request, Tick
 from kpy.group.group import Group, GroupState
 from kpy.group.records import group_key
 from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
+from kpy.machine import Effects, Request, Tick
 from kpy.wire.heartbeat import HeartbeatRequest
 from kpy.wire.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
 from kpy.wire.leave_group import LeaveGroupRequest, MemberIdentity

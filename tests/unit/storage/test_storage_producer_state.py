@@ -251,3 +251,36 @@ def test_snapshots_stay_at_segment_boundaries_and_at_the_end(state: ProducerStat
     assert snapshots.offsets == [10, 30]
     snapshots.remove_from(30)
     assert [path.name for path in tmp_path.iterdir()] == [f"{10:020d}.snapshot"]
+
+
+def test_records_of_a_coordinator_have_no_sequence_and_are_never_repetitions(state: ProducerState) -> None:
+    """TxnOffsetCommit writes to __consumer_offsets in a transaction, for a producer that counts only its own writes."""
+    for offset in (100, 101):
+        assert state.check(transactional(-1)) is None
+        state.update(transactional(-1), offset)
+    assert state.producers[PID].last_sequence == -1
+    assert (
+        refused(lambda: state.check(batch(-1, epoch=-1, attributes=TRANSACTIONAL))) is ErrorCode.INVALID_PRODUCER_EPOCH
+    )
+    state.update_marker(end(epoch=1), COMMIT, 102)
+    assert refused(lambda: state.check(transactional(-1))) is ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+def test_a_producer_is_in_a_transaction_from_its_first_record_to_the_marker(state: ProducerState) -> None:
+    """Of its present epoch alone: KIP-890 asks the coordinator again otherwise."""
+    assert not state.is_in_transaction(PID, 0)
+    state.update(transactional(0), 100)
+    assert state.is_in_transaction(PID, 0)
+    assert not state.is_in_transaction(PID, 1)
+    assert not state.is_in_transaction(PID + 1, 0)
+    state.update_marker(end(), COMMIT, 101)
+    assert not state.is_in_transaction(PID, 0)
+
+
+@pytest.mark.parametrize("marker", [COMMIT, EndMarker(True, 7)])
+def test_a_marker_that_is_written_is_read_back(marker: EndMarker) -> None:
+    data = build_batch(
+        [producer_state.marker_record(marker, 5)], producer_id=PID, producer_epoch=3, transactional=True, control=True
+    )
+    assert parse_marker(memoryview(data)) == marker
+    assert len(data) == 78  # As Apache Kafka's.
