@@ -210,6 +210,8 @@ class GroupCoordinator:
 
     def _carry_out(self, led: Led, machine: GroupShard, effects: Effects, now_ms: int) -> None:
         """Append, replay, wait for the commit, reply."""
+        for move in effects.moves:
+            log.info("%s", move)
         waits_for = led.uncommitted[-1].last_offset if effects.reads_offsets and led.uncommitted else -1
         if effects.records:
             try:
@@ -238,9 +240,9 @@ class GroupCoordinator:
 
     def _refuse_unwritten(self, led: Led, effects: Effects, error: ApiError) -> None:
         log.warning("%s-%d: cannot write group metadata: %s", OFFSETS_TOPIC, led.partition.partition, error)
-        for token, _ in effects.replies:
+        for token, response in effects.replies:
             call = _call(token)
-            call.answer(append_refusal(call.message, call.version, error.code))
+            call.answer(append_refusal(call.message, call.version, error.code, response))
 
     def committed(self, index: int) -> None:
         """The high watermark of a partition has moved: replies that waited for it leave."""

@@ -172,8 +172,13 @@ APPEND_ERRORS = {
 OFFSETS_TOO_LARGE = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE})
 
 
-def append_refusal(message: Any, version: int, error: ErrorCode) -> Any:
-    """The answer to a request whose records could not be written because of `error`."""
+def append_refusal(message: Any, version: int, error: ErrorCode, response: Any) -> Any:
+    """The answer to a request whose records could not be written because of `error`; `response` is what it would be.
+
+    Who leaves has left: that the log still knows the last generation does no harm, its members will be silent.
+    """
+    if isinstance(message, LeaveGroupRequest):
+        return response
     if isinstance(message, OffsetCommitRequest) and error in OFFSETS_TOO_LARGE:
         return refusal(message, version, ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
     return refusal(message, version, APPEND_ERRORS.get(error, error))

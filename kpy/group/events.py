@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kpy.group.transitions import Move
+
 
 class Request(NamedTuple):
     """A client's request: the wire object itself, and what the connection knows about the client."""
@@ -50,12 +52,14 @@ GroupRecord = tuple[bytes, bytes | None]
 class Effects:
     """What one event leads to.
 
-    `reads_offsets` marks an answer that shows committed offsets: it must wait until everything appended so far is
-    committed, because a new coordinator could not know an offset that was shown too early.
+    `moves` are the changes of state on the way, for whoever reads the log. `reads_offsets` marks an answer that shows
+    committed offsets: it must wait until everything appended so far is committed, because a new coordinator could not
+    know an offset that was shown too early.
     """
 
     records: list[GroupRecord] = field(default_factory=list["GroupRecord"])
     replies: list[Reply] = field(default_factory=list["Reply"])
+    moves: list[Move] = field(default_factory=list["Move"])
     reads_offsets: bool = False
 
     def append(self, records: Iterable[GroupRecord]) -> None:
