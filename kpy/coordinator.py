@@ -1,35 +1,35 @@
-"""The group coordinator's shell: drives the pure shards of kpy/group with requests, time and the log.
+"""The coordinators' shell: drives the pure machines of kpy/group and kpy/txn with requests, time and the log.
 
-Theory of operation. A group lives in the partition of __consumer_offsets that its id hashes to, and the leader of
-that partition coordinates it. For each partition this broker leads there is a `Led`: first it is loaded (its log is
-replayed into a `GroupShard`, in slices, so that other clients are served meanwhile), then it answers. An event is
-carried out in one fixed order: the machine judges it, its records are appended, they are replayed into the machine,
-and once they are committed the replies leave. If the append fails nothing was replayed, and the askers are refused.
+Theory of operation. What a coordinator keeps (a group, a transactional id) lives in the partition of its internal topic
+that its name hashes to, and the leader of that partition coordinates it. For each partition this broker leads there is
+a `Led`: first it is loaded (its log is replayed into a machine, in slices, so that other clients are served meanwhile),
+then it answers. An event is carried out in one fixed order: the machine judges it, its records are appended, they are
+replayed into the machine, and once they are committed the machine's actions are carried out and the replies leave. If
+the append fails nothing was replayed, and the askers are refused.
 
-All of this is synchronous except the wait for other replicas and the wait of a parked join or sync: those are
+All of this is synchronous except the wait for other replicas and the wait of what a machine has parked: those are
 `Pending` answers, completed later by another request or by time. A client that goes away abandons its answer and
 nothing else: its member stays until its session is over. One task sleeps until the earliest deadline of all shards.
 
 A partition nobody uses costs one small object: its machine is made by the first request that needs it.
+
+`GroupCoordinator` (kpy/group_coordinator.py) and `TransactionCoordinator` (kpy/transaction_coordinator.py) say what is
+theirs: the topic, the machine, and how a request is refused. Kafka class CoordinatorRuntime.
 """
 
 import logging
 import math
-import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 
 from kpy.errors import ApiError, ErrorCode, WireError
-from kpy.group.answers import append_refusal, refusal
-from kpy.group.events import Effects, Event, GroupRecord, Reply, Request, Tick, TopicsDeleted
-from kpy.group.offsets import NO_PRODUCER_ID
-from kpy.group.shard import GroupShard
-from kpy.group.turn import GroupConfig
+from kpy.machine import NO_PRODUCER_ID, Effects, Machine, Reply, Request, StateRecord, Tick
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.pending import Pending
 from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, iter_records, read_header
@@ -37,11 +37,11 @@ from kpy.records.compression import Codec
 from kpy.records.validate import ValidBatch
 from kpy.replica.partition import ACKS_ALL, Partition
 from kpy.storage.producer_state import parse_marker
-from kpy.wire.list_groups import ListedGroup
 
-log = logging.getLogger("kpy.groups")
+log = logging.getLogger("kpy.coordinator")
 
-OFFSETS_TOPIC = "__consumer_offsets"
+M = TypeVar("M", bound=Machine)
+
 RECORDS_A_SLICE = 200
 """How many records are replayed before other tasks get their turn."""
 RECORD_OVERHEAD_BYTES = 32
@@ -49,15 +49,16 @@ RECORD_OVERHEAD_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class CoordinatorConfig:
-    """The broker keys that the shell obeys; `groups` are those of the machines."""
+class StateTopic:
+    """The internal topic that a coordinator keeps its state in, as it is created, and how it is written to."""
 
-    groups: GroupConfig = field(default_factory=GroupConfig)
-    offsets_topic_num_partitions: int = 50
-    offsets_topic_replication_factor: int = 3
-    offsets_topic_segment_bytes: int = 100 * 1024 * 1024
-    offsets_topic_compression_codec: int = 0
-    offsets_commit_timeout_ms: int = 5_000
+    name: str
+    num_partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+    codec: Codec = Codec.NONE
+    commit_timeout_ms: int = 5_000
+    """How long an asker waits for the other replicas."""
 
 
 class Asker(Protocol):
@@ -66,6 +67,15 @@ class Asker(Protocol):
     client_id: str
     host: str
     version: int
+
+
+@dataclass(slots=True)
+class Asking:
+    """An asker that is no connection: this broker itself, or a client with another version of the request."""
+
+    client_id: str = ""
+    host: str = ""
+    version: int = 0
 
 
 class Call:
@@ -88,22 +98,25 @@ class Call:
 
 @dataclass(slots=True)
 class Uncommitted:
-    """Replies that wait until the records up to `last_offset` are committed, or until their time is over."""
+    """What is to be done when the records up to `last_offset` are committed. Only replies do not wait longer than
+    until the deadline.
+    """
 
     last_offset: int
     replies: list[Reply]
+    actions: list[Any]
     deadline_ms: int
 
 
 @dataclass(slots=True, eq=False)
-class Led:
-    """One partition of __consumer_offsets that this broker leads."""
+class Led(Generic[M]):
+    """One partition of a coordinator's topic that this broker leads."""
 
     partition: Partition
     leader_epoch: int
     is_loaded: bool
-    machine: GroupShard | None = None
-    """None as long as the partition is empty and nobody has asked for a group of it."""
+    machine: M | None = None
+    """None as long as the partition is empty and nobody has asked for anything of it."""
     uncommitted: deque[Uncommitted] = field(default_factory=deque["Uncommitted"])
     """In the order of their offsets, and so of their deadlines too."""
 
@@ -124,43 +137,47 @@ class Topics(Protocol):
     ) -> TopicImage: ...
 
 
-class GroupCoordinator:
-    """All groups that this broker coordinates. `apply` follows the metadata; `run` loads shards and keeps time."""
+class Coordinator(ABC, Generic[M]):
+    """All that this broker coordinates of one kind. `apply` follows the metadata; `run` loads and keeps time."""
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        cluster: Topics,
-        config: CoordinatorConfig,
-        rng: random.Random,
-        now_ms: Callable[[], int],
-    ) -> None:
+    def __init__(self, topic: StateTopic, replicas: Replicas, cluster: Topics, now_ms: Callable[[], int]) -> None:
+        self._state_topic = topic
         self._replicas = replicas
         self._cluster = cluster
-        self._config = config
-        self._rng = rng
         self._now_ms = now_ms
-        self._codec = Codec(config.offsets_topic_compression_codec)
-        self._topics: Mapping[str, TopicImage] = {}
         self._topic: TopicImage | None = None
-        self._led: dict[int, Led] = {}
+        self._led: dict[int, Led[M]] = {}
         self._to_load: deque[int] = deque()
         self._work = trio.Event()
         self._wakes_at_ms: float = math.inf
 
+    @abstractmethod
+    def _new_machine(self) -> M: ...
+
+    @abstractmethod
+    def _refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        """The answer to a request that no machine gets to see."""
+
+    @abstractmethod
+    def _append_refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        """The answer to a request whose records could not be written because of `error`."""
+
+    def _act(self, led: Led[M], action: Any) -> None:
+        """Carry out an action of a machine; its records are committed."""
+
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def tell(self, group_id: str, message: Any, client: Asker) -> Any:
-        """Hand a group's request to its machine: the response, or a Pending of it when it must wait.
+    def tell(self, key: str, message: Any, client: Asker) -> Any:
+        """Hand a request about `key` to its machine: the response, or a Pending of it when it must wait.
 
         A request that belongs elsewhere or comes too early is answered NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
         """
         version = client.version
-        led = self._led.get(self.partition_for(group_id))
+        led = self._led.get(self.partition_for(key))
         if led is None:
-            return refusal(message, version, ErrorCode.NOT_COORDINATOR)
+            return self._refusal(message, version, ErrorCode.NOT_COORDINATOR)
         if not led.is_loaded:
-            return refusal(message, version, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+            return self._refusal(message, version, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         call = Call(message, version)
         # Java's way to print an address is part of what tools show as a member's host.
         self._handle(led, Request(message, version, client.client_id, f"/{client.host}", call))
@@ -169,117 +186,112 @@ class GroupCoordinator:
             return call.pending
         return call.response
 
-    def list_groups(self, states: list[str], types: list[str]) -> tuple[ErrorCode, list[ListedGroup]]:
-        """Every group coordinated here. While a shard is loading, the list is not whole and says so."""
-        error = ErrorCode.NONE
-        groups: list[ListedGroup] = []
-        for led in self._led.values():
-            if not led.is_loaded:
-                error = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-            elif led.machine is not None:
-                groups += led.machine.listed(states, types)
-        return error, groups
-
-    def partition_for(self, group_id: str) -> int:
-        """The partition of __consumer_offsets that a group lives in."""
-        count = len(self._topic.partitions) if self._topic else self._config.offsets_topic_num_partitions
-        return positive_java_hash(group_id) % count
+    def partition_for(self, key: str) -> int:
+        """The partition of the coordinator's topic that a group id or a transactional id lives in."""
+        count = len(self._topic.partitions) if self._topic else self._state_topic.num_partitions
+        return positive_java_hash(key) % count
 
     def ensure_topic(self) -> TopicImage:
-        """The offsets topic; the first client that looks for a coordinator creates it. ApiError if that fails."""
-        config = self._config
-        return self._cluster.create_internal_topic(
-            OFFSETS_TOPIC,
-            config.offsets_topic_num_partitions,
-            # A small cluster gets as many replicas as it has brokers, where Apache Kafka would wait for more to come.
-            min(config.offsets_topic_replication_factor, max(1, len(self._cluster.image.brokers))),
-            {
-                "cleanup.policy": "compact",
-                "compression.type": "producer",
-                "segment.bytes": str(config.offsets_topic_segment_bytes),
-            },
-        )
+        """The coordinator's topic; the first client that looks for it creates it. ApiError if that fails."""
+        topic = self._state_topic
+        # A small cluster gets as many replicas as it has brokers, where Apache Kafka would wait for more to come.
+        replication_factor = min(topic.replication_factor, max(1, len(self._cluster.image.brokers)))
+        return self._cluster.create_internal_topic(topic.name, topic.num_partitions, replication_factor, topic.configs)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _handle(self, led: Led, event: Event) -> None:
+    def _handle(self, led: Led[M], event: Any) -> None:
         now_ms = self._now_ms()
         if led.machine is None:
             led.machine = self._new_machine()
         self._carry_out(led, led.machine, led.machine.handle(event, now_ms), now_ms)
 
-    def _carry_out(self, led: Led, machine: GroupShard, effects: Effects, now_ms: int) -> None:
-        """Append, replay, wait for the commit, reply."""
-        for move in effects.moves:
-            log.info("%s", move)
-        waits_for = led.uncommitted[-1].last_offset if effects.reads_offsets and led.uncommitted else -1
+    def _carry_out(self, led: Led[M], machine: M, effects: Effects, now_ms: int) -> None:
+        """Append, replay, wait for the commit, act, reply."""
+        for note in effects.notes:
+            log.info("%s", note)
+        waits_for = led.uncommitted[-1].last_offset if effects.reads_state and led.uncommitted else -1
         if effects.records:
             try:
-                waits_for = self._append(led.partition, machine, effects.records, now_ms)
+                waits_for = self._append(led.partition, machine, effects, now_ms)
             except ApiError as error:
                 self._refuse_unwritten(led, effects, error)
                 return
         if waits_for >= led.partition.high_watermark:
-            deadline_ms = now_ms + self._config.offsets_commit_timeout_ms
-            led.uncommitted.append(Uncommitted(waits_for, effects.replies, deadline_ms))
+            deadline_ms = now_ms + self._state_topic.commit_timeout_ms
+            led.uncommitted.append(Uncommitted(waits_for, effects.replies, effects.actions, deadline_ms))
         else:
-            for token, response in effects.replies:
-                _call(token).answer(response)
+            self._finish(led, effects.replies, effects.actions)
         self._wake_if_due(led)
 
-    def _append(self, partition: Partition, machine: GroupShard, records: list[GroupRecord], now_ms: int) -> int:
+    def _append(self, partition: Partition, machine: M, effects: Effects, now_ms: int) -> int:
         """Write the records and make them count; the last one's offset. Raises ApiError, and stops, where one fails."""
         last_offset = -1
-        for batch_of in in_batches(records, partition.log.config.max_message_bytes):
-            data = build_batch((NewRecord(now_ms, key, value) for key, value in batch_of), codec=self._codec)
+        for batch_of in in_batches(effects.records, partition.log.config.max_message_bytes):
+            data = build_batch(
+                (NewRecord(now_ms, key, value) for key, value in batch_of),
+                codec=self._state_topic.codec,
+                producer_id=effects.producer_id,
+                producer_epoch=effects.producer_epoch,
+                transactional=effects.producer_id != NO_PRODUCER_ID,
+            )
             batch = ValidBatch(read_header(data), memoryview(data), -1)
             last_offset = partition.append(batch, ACKS_ALL, now_ms).last_offset
             for key, value in batch_of:
-                machine.replay(key, value)
+                machine.replay(key, value, effects.producer_id)
         return last_offset
 
-    def _refuse_unwritten(self, led: Led, effects: Effects, error: ApiError) -> None:
-        log.warning("%s-%d: cannot write group metadata: %s", OFFSETS_TOPIC, led.partition.partition, error)
+    def _finish(self, led: Led[M], replies: Iterable[Reply], actions: Iterable[Any]) -> None:
+        for action in actions:
+            self._act(led, action)
+        for token, response in replies:
+            _call(token).answer(response)
+
+    def _refuse_unwritten(self, led: Led[M], effects: Effects, error: ApiError) -> None:
+        log.warning("%s-%d: cannot write: %s", self._state_topic.name, led.partition.partition, error)
         for token, response in effects.replies:
             call = _call(token)
-            call.answer(append_refusal(call.message, call.version, error.code, response))
+            if effects.replies_stand:
+                call.answer(response)
+                continue
+            call.answer(self._append_refusal(call.message, call.version, error.code))
+
+    def committed_in(self, topic: str, index: int) -> None:
+        """The high watermark of any partition of this broker has moved later than with its append."""
+        if topic == self._state_topic.name:
+            self.committed(index)
 
     def committed(self, index: int) -> None:
-        """The high watermark of a partition has moved: replies that waited for it leave."""
+        """The high watermark of a partition has moved: what waited for it is done."""
         led = self._led.get(index)
         while led is not None and led.uncommitted and led.uncommitted[0].last_offset < led.partition.high_watermark:
-            for token, response in led.uncommitted.popleft().replies:
-                _call(token).answer(response)
+            entry = led.uncommitted.popleft()
+            self._finish(led, entry.replies, entry.actions)
 
-    def _give_up_uncommitted(self, led: Led, now_ms: int) -> None:
+    def _give_up_uncommitted(self, led: Led[M], now_ms: int) -> None:
         """Their records may still be committed one day, but the askers have waited long enough."""
-        while led.uncommitted and led.uncommitted[0].deadline_ms <= now_ms:
-            for token, _ in led.uncommitted.popleft().replies:
+        for entry in led.uncommitted:
+            if entry.deadline_ms > now_ms:
+                break
+            replies, entry.replies = entry.replies, []
+            for token, _ in replies:
                 call = _call(token)
-                call.answer(refusal(call.message, call.version, ErrorCode.COORDINATOR_NOT_AVAILABLE))
-
-    def _new_machine(self) -> GroupShard:
-        return GroupShard(self._config.groups, self._rng, self._partition_exists)
-
-    def _partition_exists(self, topic: str, partition: int) -> bool:
-        found = self._cluster.image.topics.get(topic)
-        return found is not None and 0 <= partition < len(found.partitions)
+                call.answer(self._refusal(call.message, call.version, ErrorCode.COORDINATOR_NOT_AVAILABLE))
 
     # -- leadership --------------------------------------------------------------------------------------------------
 
     def apply(self, image: MetadataImage) -> None:
         """Take up the partitions that this broker leads by now, and let go of others. Called after the replicas'."""
-        topic = image.topics.get(OFFSETS_TOPIC)
+        topic = image.topics.get(self._state_topic.name)
         if topic is not self._topic:
             self._topic = topic
             self._lead(topic)
-        self._forget_deleted_topics(image)
 
     def _lead(self, topic: TopicImage | None) -> None:
         led_now: dict[int, Partition] = {}
         for each in topic.partitions if topic is not None else ():
             try:
-                led_now[each.partition] = self._replicas.partition(OFFSETS_TOPIC, each.partition)
+                led_now[each.partition] = self._replicas.partition(self._state_topic.name, each.partition)
             except ApiError:
                 continue
         for index, led in list(self._led.items()):
@@ -291,20 +303,6 @@ class GroupCoordinator:
             if index not in self._led:
                 self._elect(index, partition)
 
-    def _forget_deleted_topics(self, image: MetadataImage) -> None:
-        """A topic under the name of a deleted one is another topic, where nobody has committed anything yet."""
-        before, self._topics = self._topics, image.topics
-        deleted = frozenset(
-            name
-            for name, topic in before.items()
-            if topic is not image.topics.get(name)
-            and (name not in image.topics or image.topics[name].topic_id != topic.topic_id)
-        )
-        if deleted:
-            for led in list(self._led.values()):
-                if led.machine is not None:
-                    self._handle(led, TopicsDeleted(deleted))
-
     def _elect(self, index: int, partition: Partition) -> None:
         is_empty = partition.log.log_end_offset == partition.log.log_start_offset
         self._led[index] = Led(partition, partition.leader_epoch, is_loaded=is_empty)
@@ -313,14 +311,14 @@ class GroupCoordinator:
             self._work.set()
 
     def _resign(self, index: int) -> None:
-        """Another broker coordinates these groups from now on: everybody who waits here is sent there."""
+        """Another broker coordinates this from now on: everybody who waits here is sent there."""
         led = self._led.pop(index)
         tokens = [token for entry in led.uncommitted for token, _ in entry.replies]
         if led.machine is not None:
             tokens += [waiting.token for waiting in led.machine.waiting()]
         for token in tokens:
             call = _call(token)
-            call.answer(refusal(call.message, call.version, ErrorCode.NOT_COORDINATOR))
+            call.answer(self._refusal(call.message, call.version, ErrorCode.NOT_COORDINATOR))
 
     # -- background --------------------------------------------------------------------------------------------------
 
@@ -338,7 +336,7 @@ class GroupCoordinator:
             with trio.move_on_after(max(0, self._wakes_at_ms - self._now_ms()) / 1000):
                 await self._work.wait()
 
-    def _tick(self, led: Led) -> bool:
+    def _tick(self, led: Led[M]) -> bool:
         now_ms = self._now_ms()
         if _deadline_ms(led) > now_ms:
             return False
@@ -347,7 +345,7 @@ class GroupCoordinator:
             self._handle(led, Tick())
         return True
 
-    def _wake_if_due(self, led: Led) -> None:
+    def _wake_if_due(self, led: Led[M]) -> None:
         if _deadline_ms(led) < self._wakes_at_ms:
             self._work.set()
 
@@ -366,17 +364,19 @@ class GroupCoordinator:
                     if self._led.get(index) is not led:
                         return
         except ApiError as error:
-            log.error("%s-%d: cannot be loaded, its groups have no coordinator: %s", OFFSETS_TOPIC, index, error)
+            log.error(
+                "%s-%d: cannot be loaded, what it holds has no coordinator: %s", led.partition.topic, index, error
+            )
             self._resign(index)
             return
         led.machine = machine
         led.is_loaded = True
-        log.info("%s-%d: loaded %d groups from %d records", OFFSETS_TOPIC, index, len(machine.groups), records)
+        log.info("%s-%d: loaded %d from %d records", self._state_topic.name, index, len(machine), records)
         now_ms = self._now_ms()
         self._carry_out(led, machine, machine.loaded(now_ms), now_ms)
 
 
-def replayed(partition: Partition, machine: GroupShard) -> Iterator[None]:
+def replayed(partition: Partition, machine: Machine) -> Iterator[None]:
     """Replay a partition's log into a machine, one record a step. Raises ApiError for a log that cannot be read."""
     for header, batch in partition.log.read_batches(partition.log.log_start_offset, partition.log.log_end_offset):
         if header.is_control:
@@ -396,7 +396,7 @@ def replayed(partition: Partition, machine: GroupShard) -> Iterator[None]:
 
 
 def positive_java_hash(text: str) -> int:
-    """Java's String.hashCode without its sign, by which Apache Kafka places groups (Utils.abs)."""
+    """Java's String.hashCode without its sign, by which Apache Kafka places names (Utils.abs)."""
     value = 0
     units = text.encode("utf-16-be", "surrogatepass")
     for high, low in zip(units[::2], units[1::2], strict=True):
@@ -405,9 +405,9 @@ def positive_java_hash(text: str) -> int:
     return 0 if signed == -0x8000_0000 else abs(signed)
 
 
-def in_batches(records: list[GroupRecord], max_bytes: int) -> Iterator[list[GroupRecord]]:
+def in_batches(records: list[StateRecord], max_bytes: int) -> Iterator[list[StateRecord]]:
     """Usually one batch. What is more than a batch may hold goes into several, in order."""
-    batch: list[GroupRecord] = []
+    batch: list[StateRecord] = []
     size = HEADER_SIZE
     for record in records:
         key, value = record
@@ -415,7 +415,7 @@ def in_batches(records: list[GroupRecord], max_bytes: int) -> Iterator[list[Grou
         if size + record_size > max_bytes:
             if record_size + HEADER_SIZE > max_bytes:
                 raise ApiError(
-                    ErrorCode.MESSAGE_TOO_LARGE, f"a group's record of {record_size} bytes is above {max_bytes}"
+                    ErrorCode.MESSAGE_TOO_LARGE, f"a coordinator's record of {record_size} bytes is above {max_bytes}"
                 )
             yield batch
             batch, size = [], HEADER_SIZE
@@ -425,7 +425,7 @@ def in_batches(records: list[GroupRecord], max_bytes: int) -> Iterator[list[Grou
 
 
 def when_all(answers: Iterable[Any], combine: Callable[[list[Any]], Any]) -> Any:
-    """Combine the answers to several groups' requests, as soon as the last of them is there."""
+    """Combine the answers to several requests, as soon as the last of them is there."""
     collected = list(answers)
     missing = [index for index, answer in enumerate(collected) if isinstance(answer, Pending)]
     if not missing:
@@ -446,13 +446,30 @@ def when_all(answers: Iterable[Any], combine: Callable[[list[Any]], Any]) -> Any
     return whole
 
 
+def and_then(answer: Any, go_on: Callable[[Any], Any]) -> Any:
+    """Hand an answer to `go_on`; either answer may come later."""
+    if not isinstance(answer, Pending):
+        return go_on(answer)
+    whole: Pending[Any] = Pending()
+
+    def deliver(response: Any) -> None:
+        second = go_on(response)
+        if isinstance(second, Pending):
+            cast("Pending[Any]", second).deliver_to(whole.complete)
+        else:
+            whole.complete(second)
+
+    cast("Pending[Any]", answer).deliver_to(deliver)
+    return whole
+
+
 def _call(token: object) -> Call:
     assert isinstance(token, Call)
     return token
 
 
-def _deadline_ms(led: Led) -> float:
+def _deadline_ms(led: Led[Any]) -> float:
     """When something of this partition is due; infinite when nothing is."""
     deadline_ms = led.machine.next_deadline_ms() if led.machine is not None else None
     due_ms = math.inf if deadline_ms is None else deadline_ms
-    return min(due_ms, led.uncommitted[0].deadline_ms) if led.uncommitted else due_ms
+    return min(due_ms, next((entry.deadline_ms for entry in led.uncommitted if entry.replies), math.inf))

@@ -25,9 +25,9 @@ from kpy.api.fetch_sessions import FetchSessions
 from kpy.api.registry import Dispatcher
 from kpy.config import BrokerConfig
 from kpy.config_checks import parse_connection_overrides
-from kpy.coordinator import CoordinatorConfig, GroupCoordinator
 from kpy.errors import StorageError
 from kpy.group.turn import GroupConfig
+from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
@@ -37,6 +37,8 @@ from kpy.net.poller import Poller
 from kpy.replica.manager import ReplicaManager
 from kpy.storage.log_dirs import DiskJob, LogDirs
 from kpy.topic_config import topic_config
+from kpy.transaction_coordinator import TransactionCoordinator, TransactionCoordinatorConfig
+from kpy.txn.shard import TransactionConfig
 
 log = logging.getLogger("kpy.server")
 
@@ -69,6 +71,7 @@ async def serve(config: BrokerConfig, *, started: Started) -> None:
             nursery.start_soon(poller.run)
             nursery.start_soon(purgatory.run)
             nursery.start_soon(broker.groups.run)
+            nursery.start_soon(broker.transactions.run)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
             may_connect = partial(_may_connect, broker, poller)
@@ -127,9 +130,12 @@ def _assemble(
     replicas = ReplicaManager(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock
     )
-    groups = GroupCoordinator(replicas, cluster, _coordinator_config(config), rng, clock)
+    groups = GroupCoordinator(replicas, cluster, _group_config(config), rng, clock)
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
-    broker = Broker(config, cluster, replicas, groups, sessions, clock, rng)
+    transactions = TransactionCoordinator(
+        replicas, cluster, groups, _transaction_config(config), cluster.next_producer_id, clock
+    )
+    broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng)
 
     def follow(image: MetadataImage) -> None:
         changed = _with_dynamic_configs(broker.config, image)
@@ -138,6 +144,7 @@ def _assemble(
             broker.config = changed
             replicas.reconfigure()
         groups.apply(image)
+        transactions.apply(image)
 
     if not log_dirs.was_clean:
         cluster.start_leader_epochs()
@@ -155,8 +162,8 @@ def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerC
     return config.with_overrides(for_all, for_this)
 
 
-def _coordinator_config(config: BrokerConfig) -> CoordinatorConfig:
-    return CoordinatorConfig(
+def _group_config(config: BrokerConfig) -> GroupCoordinatorConfig:
+    return GroupCoordinatorConfig(
         GroupConfig(
             group_min_session_timeout_ms=config.group_min_session_timeout_ms,
             group_max_session_timeout_ms=config.group_max_session_timeout_ms,
@@ -171,6 +178,25 @@ def _coordinator_config(config: BrokerConfig) -> CoordinatorConfig:
         offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,
         offsets_topic_compression_codec=config.offsets_topic_compression_codec,
         offsets_commit_timeout_ms=config.offsets_commit_timeout_ms,
+    )
+
+
+def _transaction_config(config: BrokerConfig) -> TransactionCoordinatorConfig:
+    return TransactionCoordinatorConfig(
+        TransactionConfig(
+            transaction_max_timeout_ms=config.transaction_max_timeout_ms,
+            transactional_id_expiration_ms=config.transactional_id_expiration_ms,
+            transaction_abort_timed_out_transaction_cleanup_interval_ms=(
+                config.transaction_abort_timed_out_transaction_cleanup_interval_ms
+            ),
+            transaction_remove_expired_transaction_cleanup_interval_ms=(
+                config.transaction_remove_expired_transaction_cleanup_interval_ms
+            ),
+        ),
+        transaction_state_log_num_partitions=config.transaction_state_log_num_partitions,
+        transaction_state_log_replication_factor=config.transaction_state_log_replication_factor,
+        transaction_state_log_min_isr=config.transaction_state_log_min_isr,
+        transaction_state_log_segment_bytes=config.transaction_state_log_segment_bytes,
     )
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from kpy.api.fetch_sessions import FetchSessions
 from kpy.config import BrokerConfig
-from kpy.coordinator import GroupCoordinator
+from kpy.group_coordinator import GroupCoordinator
 from kpy.metadata.cluster import Cluster
 from kpy.replica.manager import ReplicaManager
+from kpy.transaction_coordinator import TransactionCoordinator
 
 if TYPE_CHECKING:
     pass
@@ -23,6 +24,7 @@ class Broker:
     cluster: Cluster
     replicas: ReplicaManager
     groups: GroupCoordinator
+    transactions: TransactionCoordinator
     fetch_sessions: FetchSessions
     now_ms: Callable[[], int]
     rng: random.Random

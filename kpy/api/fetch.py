@@ -7,7 +7,7 @@ waits, `max_wait_ms` at most. Records are answered as regions of segment files a
 Version 4 adds isolation levels, 7 incremental sessions (KIP-227, api/fetch_sessions.py), 9 leader epochs (KIP-320),
 12 the diverging epoch (KIP-595), 13 topic ids (KIP-516). Versions 0-3 get records in the older formats, converted.
 Every consumer is served by the leader. A read_committed consumer reads up to the last stable offset and is told which
-transactions below it were aborted: kpy serves no transactions yet, but a log written by Apache Kafka may hold some.
+transactions below it were aborted. While it waits, the end of a transaction answers it, with what there is then.
 """
 
 from kpy.api.broker import Broker
@@ -64,7 +64,12 @@ def _park(reader: "_Read", request: FetchRequest, missing_bytes: int, broker: Br
         reader.read()
         pending.complete(reader.response())
 
-    parked = ParkedFetch(dict.fromkeys(reader.partitions), missing_bytes, read_again_and_answer)
+    parked = ParkedFetch(
+        dict.fromkeys(reader.partitions),
+        missing_bytes,
+        read_again_and_answer,
+        committed_only=request.isolation_level == READ_COMMITTED,
+    )
     purgatory.park(parked, request.max_wait_ms)
     return pending
 

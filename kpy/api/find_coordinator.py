@@ -1,21 +1,24 @@
 """FindCoordinator (10), versions 0-6.
 
-Names the leader of the partition of __consumer_offsets that a group lives in, at the address of the listener the
-client asked on. The first question creates that topic. Versions 4 and later ask for several groups at once (KIP-699).
+Names the leader of the partition of __consumer_offsets that a group lives in, or of __transaction_state for a
+transactional id, at the address of the listener the client asked on. The first question creates that topic. Version 1
+adds the kind of key, 4 asks for several keys at once (KIP-699), 6 knows share groups.
 
 Deviations: the first question is answered with the coordinator, where Apache Kafka creates the topic, answers
-COORDINATOR_NOT_AVAILABLE and has the client ask again. Coordinators of transactions and of share groups are not served:
-INVALID_REQUEST, which ends such a client with a clear message instead of letting it ask forever.
+COORDINATOR_NOT_AVAILABLE and has the client ask again. Coordinators of share groups are not served: INVALID_REQUEST, as
+from an Apache Kafka broker that has none.
 """
+
+from typing import Any
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
+from kpy.coordinator import Coordinator as CoordinatorShell
 from kpy.errors import ApiError, ErrorCode
 from kpy.wire.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 
 BATCH_SINCE = 4
-GROUP_KEY_TYPE = 0
-NOT_SERVED = {1: "Transactions are not served by this broker.", 2: "Share groups are not served by this broker."}
+GROUP_KEY_TYPE, TRANSACTION_KEY_TYPE, SHARE_KEY_TYPE = 0, 1, 2
 NO_NODE = -1
 SUCCESS_MESSAGE = "NONE"
 """What versions 1 to 3 say beside the error code 0."""
@@ -37,13 +40,20 @@ def find_coordinator(request: FindCoordinatorRequest, client: Client, broker: Br
 
 
 def _find(key: str, key_type: int, client: Client, broker: Broker) -> Coordinator:
-    if key_type != GROUP_KEY_TYPE:
-        return _not_found(key, ErrorCode.INVALID_REQUEST, NOT_SERVED.get(key_type, f"There is no key type {key_type}."))
+    coordinators: dict[int, CoordinatorShell[Any]] = {
+        GROUP_KEY_TYPE: broker.groups,
+        TRANSACTION_KEY_TYPE: broker.transactions,
+    }
+    coordinator = coordinators.get(key_type)
+    if coordinator is None:
+        is_share = key_type == SHARE_KEY_TYPE
+        message = "Share groups are not served by this broker." if is_share else f"There is no key type {key_type}."
+        return _not_found(key, ErrorCode.INVALID_REQUEST, message)
     try:
-        topic = broker.groups.ensure_topic()
+        topic = coordinator.ensure_topic()
     except ApiError as error:
         return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, str(error))
-    leader = broker.cluster.image.brokers.get(topic.partitions[broker.groups.partition_for(key)].leader)
+    leader = broker.cluster.image.brokers.get(topic.partitions[coordinator.partition_for(key)].leader)
     address = leader.endpoints.get(client.listener) if leader is not None else None
     if leader is None or address is None:
         return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "The coordinator is not available.")

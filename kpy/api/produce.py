@@ -6,17 +6,22 @@ learns of it. Versions 0-2 carry message sets of the old formats, which are conv
 13 names topics by id.
 
 The request's records lie in the connection's receive buffer: they are in the log when this returns, and nothing keeps
-them.
+them. Records of a transaction may have to wait until its coordinator knows of their partitions
+(api/transactional_writes.py): these are copied.
 
-Deviations: records that are null are refused with INVALID_RECORD, where Apache Kafka never answers. Transactions are
-not served yet: a transactional batch is refused. KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids).
+Deviations: records that are null are refused with INVALID_RECORD, where Apache Kafka never answers. A transaction's
+records need acks=all, which every client sends; others are INVALID_REQUIRED_ACKS. KIP-98 (idempotence, transactions),
+KIP-467 (record errors), KIP-516 (topic ids), KIP-890 (version 12 adds partitions to the transaction).
 """
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
+from kpy.api.transactional_writes import Refused, when_admitted
 from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
+from kpy.pending import Pending
 from kpy.records.validate import InvalidRecords, validate_produced
+from kpy.replica.partition import ACKS_ALL
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -27,17 +32,37 @@ from kpy.wire.produce import (
 )
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
+NOTHING_REFUSED: Refused = {}
 TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 
 
-def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceResponse | None:
+def produce(
+    request: ProduceRequest, client: Client, broker: Broker
+) -> ProduceResponse | Pending[ProduceResponse | None] | None:
     acks = request.acks
-    refused = None
-    if acks not in (-1, 0, 1):
-        refused = ErrorCode.INVALID_REQUIRED_ACKS
-    elif request.transactional_id is not None:
-        refused = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    if request.transactional_id is None:
+        return _produce(request, client, broker, None if acks in (-1, 0, 1) else ErrorCode.INVALID_REQUIRED_ACKS)
+    if acks != ACKS_ALL:
+        return _produce(request, client, broker, ErrorCode.INVALID_REQUIRED_ACKS)
+    try:
+        return when_admitted(
+            request, client.version, broker, lambda refused: _produce(request, client, broker, None, refused)
+        )
+    except ApiError as error:
+        return _produce(request, client, broker, error.code)
+
+
+def _produce(
+    request: ProduceRequest,
+    client: Client,
+    broker: Broker,
+    refused: ErrorCode | None,
+    refused_partitions: Refused = NOTHING_REFUSED,
+) -> ProduceResponse | None:
+    """The whole request is `refused`, or some of its partitions are, or none."""
+    acks = request.acks
+    in_transaction = request.transactional_id is not None
     now_ms = broker.now_ms()
     failed: ErrorCode | None = None
     answers: list[TopicProduceResponse] = []
@@ -51,8 +76,11 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceR
             error = error or ErrorCode.INVALID_TOPIC_EXCEPTION
         partitions: list[PartitionProduceResponse] = []
         for data in topic.partition_data:
-            if error is None:
-                answer = _append(name, data, acks, client.version, broker, now_ms)
+            if error is None and (name, data.index) in refused_partitions:
+                why = refused_partitions[name, data.index]
+                answer = PartitionProduceResponse(data.index, why.code, -1, -1, -1, [], why.message)
+            elif error is None:
+                answer = _append(name, data, acks, client.version, broker, now_ms, in_transaction=in_transaction)
             else:
                 answer = PartitionProduceResponse(data.index, error, -1)
             if answer.error_code:
@@ -67,7 +95,14 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> ProduceR
 
 
 def _append(
-    topic: str, data: PartitionProduceData, acks: int, version: int, broker: Broker, now_ms: int
+    topic: str,
+    data: PartitionProduceData,
+    acks: int,
+    version: int,
+    broker: Broker,
+    now_ms: int,
+    *,
+    in_transaction: bool,
 ) -> PartitionProduceResponse:
     """Validates and appends one partition's records. Errors found in them name the real log start offset, others -1."""
     records = data.records
@@ -78,10 +113,8 @@ def _append(
             raise ApiError(ErrorCode.INVALID_RECORD, "Records are null.")
         log_start_offset = partition.log.log_start_offset
         batch = validate_produced(records, partition.log.config.produce_rules, version, now_ms)
-        if batch.header.is_transactional:
-            raise ApiError(
-                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "Transactions are not served by this broker."
-            )
+        if batch.header.is_transactional and not in_transaction:
+            raise ApiError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         info = partition.append(batch, acks, now_ms)
     except InvalidRecords as error:
         wrong = [BatchIndexAndErrorMessage(index, text) for index, text in error.record_errors]

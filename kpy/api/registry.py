@@ -41,6 +41,11 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (19, "create_topics", 0, 7),
     (20, "delete_topics", 0, 6),
     (22, "init_producer_id", 0, 5),
+    (24, "add_partitions_to_txn", 0, 5),
+    (25, "add_offsets_to_txn", 0, 4),
+    (26, "end_txn", 0, 5),
+    (27, "write_txn_markers", 0, 2),
+    (28, "txn_offset_commit", 0, 5),
     (32, "describe_configs", 0, 4),
     (33, "alter_configs", 0, 2),
     (37, "create_partitions", 0, 3),
@@ -48,6 +53,9 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (44, "incremental_alter_configs", 0, 1),
     (47, "offset_delete", 0, 0),
     (60, "describe_cluster", 0, 2),
+    (61, "describe_producers", 0, 0),
+    (65, "describe_transactions", 0, 0),
+    (66, "list_transactions", 0, 1),
 )
 
 API_VERSIONS = 18

@@ -29,12 +29,19 @@ from kpy.wire.offset_fetch import (
     OffsetFetchResponseTopic,
 )
 from kpy.wire.sync_group import SyncGroupRequest, SyncGroupResponse
+from kpy.wire.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
 
 NO_OFFSET = -1
 NO_LEADER_EPOCH = -1
 NULL_PROTOCOL_NAME_SINCE = 7
 GROUPS_IN_OFFSET_FETCH_SINCE = 8
 TOP_LEVEL_OFFSET_FETCH_ERROR_SINCE = 2
+LOADING_IN_TXN_OFFSET_COMMIT_SINCE = 2
 
 
 def joined(group: Group, member: Member, version: int, *, leader_id: str | None = None) -> JoinGroupResponse:
@@ -86,6 +93,21 @@ def offset_commit_error(message: OffsetCommitRequest, error: ErrorCode) -> Offse
                     OffsetCommitResponsePartition(partition_index=each.partition_index, error_code=error)
                     for each in topic.partitions
                 ],
+            )
+            for topic in message.topics
+        ]
+    )
+
+
+def txn_offset_commit_error(message: TxnOffsetCommitRequest, version: int, error: ErrorCode) -> TxnOffsetCommitResponse:
+    """Producers before version 2 do not survive COORDINATOR_LOAD_IN_PROGRESS (KAFKA-7296)."""
+    if error is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS and version < LOADING_IN_TXN_OFFSET_COMMIT_SINCE:
+        error = ErrorCode.COORDINATOR_NOT_AVAILABLE
+    return TxnOffsetCommitResponse(
+        topics=[
+            TxnOffsetCommitResponseTopic(
+                topic.name,
+                [TxnOffsetCommitResponsePartition(each.partition_index, error) for each in topic.partitions],
             )
             for topic in message.topics
         ]
@@ -146,6 +168,7 @@ REFUSALS: dict[type, Callable[[Any, int, ErrorCode], Any]] = {
     HeartbeatRequest: lambda message, version, error: heartbeat_refusal(error),
     LeaveGroupRequest: lambda message, version, error: LeaveGroupResponse(error_code=error),
     OffsetCommitRequest: lambda message, version, error: offset_commit_error(message, error),
+    TxnOffsetCommitRequest: txn_offset_commit_error,
     OffsetFetchRequest: offset_fetch_error,
     OffsetDeleteRequest: lambda message, version, error: OffsetDeleteResponse(error_code=error),
     DescribeGroupsRequest: lambda message, version, error: describe_error(message, error),
@@ -172,13 +195,8 @@ APPEND_ERRORS = {
 OFFSETS_TOO_LARGE = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE})
 
 
-def append_refusal(message: Any, version: int, error: ErrorCode, response: Any) -> Any:
-    """The answer to a request whose records could not be written because of `error`; `response` is what it would be.
-
-    Who leaves has left: that the log still knows the last generation does no harm, its members will be silent.
-    """
-    if isinstance(message, LeaveGroupRequest):
-        return response
-    if isinstance(message, OffsetCommitRequest) and error in OFFSETS_TOO_LARGE:
+def append_refusal(message: Any, version: int, error: ErrorCode) -> Any:
+    """The answer to a request whose records could not be written because of `error`."""
+    if isinstance(message, OffsetCommitRequest | TxnOffsetCommitRequest) and error in OFFSETS_TOO_LARGE:
         return refusal(message, version, ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
     return refusal(message, version, APPEND_ERRORS.get(error, error))

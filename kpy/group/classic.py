@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, joined, sync_error
-from kpy.group.events import Request
 from kpy.group.group import UNKNOWN_MEMBER_ID, Group, Member, Waiting
 from kpy.group.rebalance import (
     answer_sync,
@@ -38,6 +37,7 @@ from kpy.group.rebalance import (
 from kpy.group.records import group_record
 from kpy.group.transitions import Cause, GroupState
 from kpy.group.turn import MAX_PENDING_MEMBERS, NEW_MEMBER_JOIN_TIMEOUT_MS, Turn
+from kpy.machine import Request
 from kpy.wire.heartbeat import HeartbeatRequest, HeartbeatResponse
 from kpy.wire.join_group import JoinGroupRequest, JoinGroupResponse
 from kpy.wire.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity, MemberResponse
@@ -306,6 +306,8 @@ def members_leave(turn: Turn, group: Group, request: Request) -> None:
         for each in leaving
     ]
     turn.effects.reply(request.token, left(request.version, results))
+    # That the log still knows the last generation does no harm: all its members will be silent.
+    turn.effects.replies_stand = True
     gone = next((each for each, result in zip(leaving, results, strict=True) if not result.error_code), None)
     if gone is not None:
         # Static members may be named by their instance id alone.

@@ -15,11 +15,11 @@ from typing import Any
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import GROUPS_IN_OFFSET_FETCH_SINCE, NO_LEADER_EPOCH, NO_OFFSET
-from kpy.group.events import GroupRecord, Request
 from kpy.group.group import Group
 from kpy.group.records import CommittedOffset, offset_record, offset_tombstone
 from kpy.group.transitions import GroupState
 from kpy.group.turn import Turn
+from kpy.machine import NO_PRODUCER_ID, Request, StateRecord
 from kpy.wire.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -42,8 +42,13 @@ from kpy.wire.offset_fetch import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
+from kpy.wire.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
 
-NO_PRODUCER_ID = -1
 NO_RETENTION_TIME = -1
 NO_COMMIT_TIMESTAMP = -1
 COMMIT_TIMESTAMP_VERSION = 1
@@ -194,6 +199,43 @@ def may_commit(group: Group | None, message: OffsetCommitRequest) -> ErrorCode:
     return ErrorCode.NONE
 
 
+def commit_in_transaction(turn: Turn, request: Request, refused: ErrorCode, partition_exists: PartitionExists) -> None:
+    """Write offsets that count when the producer's transaction is committed, judged as `commit_offsets` does."""
+    message: TxnOffsetCommitRequest = request.message
+    topics: list[TxnOffsetCommitResponseTopic] = []
+    for topic in message.topics:
+        results: list[TxnOffsetCommitResponsePartition] = []
+        for each in topic.partitions:
+            error = refused
+            if not partition_exists(topic.name, each.partition_index):
+                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif not error and len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
+                error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            if not error:
+                committed = CommittedOffset(
+                    each.committed_offset, each.committed_leader_epoch, each.committed_metadata or "", turn.now_ms
+                )
+                turn.effects.append([offset_record(message.group_id, topic.name, each.partition_index, committed)])
+            results.append(TxnOffsetCommitResponsePartition(each.partition_index, error))
+        topics.append(TxnOffsetCommitResponseTopic(topic.name, results))
+    turn.effects.producer_id, turn.effects.producer_epoch = message.producer_id, message.producer_epoch
+    turn.effects.reply(request.token, TxnOffsetCommitResponse(topics=topics))
+
+
+def may_commit_in_transaction(group: Group | None, message: TxnOffsetCommitRequest) -> ErrorCode:
+    """A producer that says for which member it commits is fenced with it (KIP-447); one that does not is trusted."""
+    if group is None:
+        return ErrorCode.NONE if message.generation_id < 0 else ErrorCode.ILLEGAL_GENERATION
+    if message.generation_id < 0 and group.state is GroupState.EMPTY:
+        return ErrorCode.NONE
+    if message.generation_id < 0 and message.member_id == "" and message.group_instance_id is None:
+        return ErrorCode.NONE
+    error = group.check_member(message.member_id, message.group_instance_id)
+    if error:
+        return error
+    return ErrorCode.NONE if message.generation_id == group.generation_id else ErrorCode.ILLEGAL_GENERATION
+
+
 def committed_offset(
     partition: OffsetCommitRequestPartition, retention_time_ms: int, version: int, now_ms: int
 ) -> CommittedOffset:
@@ -220,7 +262,7 @@ def fetch_offsets(turn: Turn, offsets: Offsets, request: Request) -> None:
     """Offsets of groups and partitions nobody committed for are -1, which is no error. Null topics ask for all."""
     message: OffsetFetchRequest = request.message
     stable = message.require_stable
-    turn.effects.reads_offsets = True
+    turn.effects.reads_state = True
     if request.version >= GROUPS_IN_OFFSET_FETCH_SINCE:
         groups = [
             OffsetFetchResponseGroup(
@@ -304,12 +346,12 @@ def delete_offsets(
     turn.effects.reply(request.token, OffsetDeleteResponse(topics=topics))
 
 
-def tombstones_of_topics(offsets: Offsets, topics: frozenset[str]) -> list[GroupRecord]:
+def tombstones_of_topics(offsets: Offsets, topics: frozenset[str]) -> list[StateRecord]:
     """What is committed for topics that have been deleted: a topic that is created anew must not start from it."""
     return [offset_tombstone(*place) for place in offsets.places() if place[1] in topics]
 
 
-def tombstones_of_all(offsets: Offsets, group_id: str) -> list[GroupRecord]:
+def tombstones_of_all(offsets: Offsets, group_id: str) -> list[StateRecord]:
     return [offset_tombstone(group_id, topic, partition) for topic, partition, _ in offsets.of_group(group_id)]
 
 

@@ -37,7 +37,7 @@ def arm_session(turn: Turn, group: Group, member: Member) -> None:
 def move(turn: Turn, group: Group, cause: Cause, member_id: str = "", reason: str = "") -> None:
     before = group.state
     group.enter(cause, turn.now_ms)
-    turn.effects.moves.append(Move(group.group_id, group.generation_id, before, cause, group.state, member_id, reason))
+    turn.effects.notes.append(Move(group.group_id, group.generation_id, before, cause, group.state, member_id, reason))
 
 
 # -- the join phase ----------------------------------------------------------------------------------------------------

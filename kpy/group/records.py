@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kpy.errors import WireError
-from kpy.group.events import GroupRecord
 from kpy.group.group import Group
+from kpy.machine import StateRecord
 from kpy.wire.consumer_protocol import decode_consumer_protocol_subscription
 from kpy.wire.group_records import (
     GroupMetadataKey,
@@ -47,7 +47,7 @@ class CommittedOffset(NamedTuple):
     """When it expires, if the client set a retention of its own (OffsetCommit 2 to 4); -1 otherwise."""
 
 
-def group_record(group: Group, assignments: Mapping[str, bytes]) -> GroupRecord:
+def group_record(group: Group, assignments: Mapping[str, bytes]) -> StateRecord:
     """The group as it is from now on, with these assignments by member id. A group without members has no protocol."""
     protocol = group.protocol_name
     members = [
@@ -74,11 +74,11 @@ def group_record(group: Group, assignments: Mapping[str, bytes]) -> GroupRecord:
     return group_key(group.group_id), encode_group_metadata_value(value, GROUP_VALUE_VERSION)
 
 
-def group_tombstone(group_id: str) -> GroupRecord:
+def group_tombstone(group_id: str) -> StateRecord:
     return group_key(group_id), None
 
 
-def offset_record(group_id: str, topic: str, partition: int, committed: CommittedOffset) -> GroupRecord:
+def offset_record(group_id: str, topic: str, partition: int, committed: CommittedOffset) -> StateRecord:
     value = OffsetCommitValue(
         offset=committed.offset,
         leader_epoch=committed.leader_epoch,
@@ -91,7 +91,7 @@ def offset_record(group_id: str, topic: str, partition: int, committed: Committe
     return offset_key(group_id, topic, partition), encode_offset_commit_value(value, version)
 
 
-def offset_tombstone(group_id: str, topic: str, partition: int) -> GroupRecord:
+def offset_tombstone(group_id: str, topic: str, partition: int) -> StateRecord:
     return offset_key(group_id, topic, partition), None
 
 

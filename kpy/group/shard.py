@@ -15,17 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, refusal, sync_error
 from kpy.group.classic import leave_unknown_group, member_heartbeats, member_joins, member_syncs, members_leave
-from kpy.group.events import Effects, Event, Request, Tick, TopicsDeleted
+from kpy.group.events import Event, TopicsDeleted
 from kpy.group.group import UNKNOWN_MEMBER_ID, Group, Member, Waiting
 from kpy.group.offsets import (
-    NO_PRODUCER_ID,
     Offsets,
     PartitionExists,
+    commit_in_transaction,
     commit_offsets,
     delete_offsets,
     expired,
     fetch_offsets,
     may_commit,
+    may_commit_in_transaction,
     tombstones_of_all,
     tombstones_of_topics,
 )
@@ -47,9 +48,10 @@ from kpy.group.records import (
     read_offset,
     subscribed_topics,
 )
-from kpy.group.timers import Timers
 from kpy.group.transitions import TRANSITIONS, Cause, GroupState
 from kpy.group.turn import MAX_GROUPS, GroupConfig, TimerKey, Turn
+from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
+from kpy.timers import Timers
 from kpy.wire.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from kpy.wire.describe_groups import (
     DescribedGroup,
@@ -66,6 +68,7 @@ from kpy.wire.offset_commit import OffsetCommitRequest
 from kpy.wire.offset_delete import OffsetDeleteRequest
 from kpy.wire.offset_fetch import OffsetFetchRequest
 from kpy.wire.sync_group import SyncGroupRequest
+from kpy.wire.txn_offset_commit import TxnOffsetCommitRequest
 
 SWEEP_TIMER: TimerKey = ("sweep", "", "")
 TOMBSTONES_A_SWEEP = 1_000
@@ -89,6 +92,9 @@ class GroupShard:
         self._timers: Timers[TimerKey] = Timers()
         self._to_sweep: list[str] = []
         """Groups that the sweep under way has still to look at."""
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
     def next_deadline_ms(self) -> int | None:
         """When to hand over the next Tick, at the latest; None when nothing is due of itself."""
@@ -165,6 +171,15 @@ class GroupShard:
         if group is not None and member is not None and not refused:
             arm_session(turn, group, member)
         commit_offsets(turn, request, refused, self._partition_exists)
+
+    def commit_in_transaction(self, turn: Turn, request: Request) -> None:
+        """Offsets that a producer commits in its transaction; the end of that makes them count, or forgotten."""
+        message: TxnOffsetCommitRequest = request.message
+        group = self.groups.get(message.group_id)
+        refused = may_commit_in_transaction(group, message)
+        if group is None and not refused and len(self.groups) >= MAX_GROUPS:
+            refused = ErrorCode.POLICY_VIOLATION
+        commit_in_transaction(turn, request, refused, self._partition_exists)
 
     def fetch(self, turn: Turn, request: Request) -> None:
         fetch_offsets(turn, self.offsets, request)
@@ -397,6 +412,7 @@ HANDLERS: dict[type, Callable[[GroupShard, Turn, Request], None]] = {
     HeartbeatRequest: GroupShard.heartbeat,
     LeaveGroupRequest: GroupShard.leave,
     OffsetCommitRequest: GroupShard.commit,
+    TxnOffsetCommitRequest: GroupShard.commit_in_transaction,
     OffsetFetchRequest: GroupShard.fetch,
     OffsetDeleteRequest: GroupShard.delete_offsets,
     DescribeGroupsRequest: GroupShard.describe,

@@ -4,8 +4,8 @@ import random
 import uuid
 from dataclasses import dataclass, field
 
-from kpy.group.events import Effects
-from kpy.group.timers import Timers
+from kpy.machine import Effects
+from kpy.timers import Timers
 
 DEFAULT_RETENTION_MS = 7 * 24 * 60 * 60 * 1000
 

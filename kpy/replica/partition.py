@@ -77,6 +77,8 @@ class Partition:
             log.high_watermark = log.log_end_offset
             if self.waiting:
                 self._purgatory.appended(self, len(batch.data))
+                if batch.header.is_control:
+                    self._purgatory.decided(self)
         return info
 
     def check_leader_epoch(self, epoch: int) -> None:

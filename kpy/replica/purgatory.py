@@ -25,11 +25,19 @@ STALE_TIMERS = 64
 class ParkedFetch:
     """One waiting fetch. `finish()` is called exactly once, unless it is forgotten first."""
 
-    __slots__ = ("finish", "missing_bytes", "partitions")
+    __slots__ = ("committed_only", "finish", "missing_bytes", "partitions")
 
-    def __init__(self, partitions: "Iterable[Partition]", missing_bytes: int, finish: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        partitions: "Iterable[Partition]",
+        missing_bytes: int,
+        finish: Callable[[], None],
+        *,
+        committed_only: bool = False,
+    ) -> None:
         self.partitions: tuple[Partition, ...] | None = tuple(partitions)
         self.missing_bytes = missing_bytes
+        self.committed_only = committed_only
         self.finish = finish
 
 
@@ -71,10 +79,18 @@ class Purgatory:
             self._live -= 1
 
     def appended(self, partition: "Partition", size_bytes: int) -> None:
-        """`size_bytes` have become readable in `partition`."""
+        """`size_bytes` have become readable in `partition`; while a transaction is open there, not for everybody."""
         for fetch in tuple(partition.waiting):
+            if fetch.committed_only and partition.last_stable_offset < partition.high_watermark:
+                continue
             fetch.missing_bytes -= size_bytes
             if fetch.missing_bytes <= 0:
+                self.release(fetch)
+
+    def decided(self, partition: "Partition") -> None:
+        """A transaction has ended in `partition`: what it wrote long before may be readable now."""
+        for fetch in tuple(partition.waiting):
+            if fetch.committed_only:
                 self.release(fetch)
 
     def release(self, fetch: ParkedFetch) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kpy.errors import ApiError, ErrorCode
-from kpy.records.batch import BatchHeader, iter_records
+from kpy.records.batch import BatchHeader, NewRecord, iter_records
 from kpy.storage.index import AbortedTxn
 
 BATCHES_REMEMBERED = 5
@@ -111,7 +111,9 @@ class ProducerState:
         if producer is None:
             return None
         first_sequence = header.base_sequence
-        if header.producer_epoch == producer.epoch:
+        if first_sequence == NO_SEQUENCE and header.producer_epoch >= producer.epoch:
+            pass  # A coordinator's records of a transaction have no sequence; clients' without one are refused before.
+        elif header.producer_epoch == producer.epoch:
             if first_sequence != ((producer.last_sequence + 1) & MAX_SEQUENCE):
                 return self._repeated(producer, header)
         elif header.producer_epoch < producer.epoch:
@@ -171,7 +173,8 @@ class ProducerState:
             producer.epoch = header.producer_epoch
             producer.batches.clear()
         delta = header.last_offset_delta
-        last_sequence = (header.base_sequence + delta) & MAX_SEQUENCE
+        has_sequence = header.base_sequence != NO_SEQUENCE
+        last_sequence = (header.base_sequence + delta) & MAX_SEQUENCE if has_sequence else NO_SEQUENCE
         producer.batches.append(ProducedBatch(last_sequence, base_offset + delta, delta, header.max_timestamp))
         producer.last_timestamp = header.max_timestamp
         if header.is_transactional and producer.current_txn_first_offset == NO_OFFSET:
@@ -213,6 +216,13 @@ class ProducerState:
         for producer in idle[: MAX_PRODUCERS // 10]:
             del self.producers[producer.producer_id]
 
+    def is_in_transaction(self, producer_id: int, producer_epoch: int) -> bool:
+        """Whether this producer, with this epoch, has written here in a transaction that is still open."""
+        producer = self.producers.get(producer_id)
+        return (
+            producer is not None and producer.epoch == producer_epoch and producer.current_txn_first_offset != NO_OFFSET
+        )
+
     # The last stable offset.
 
     def first_unstable_offset(self) -> int | None:
@@ -252,6 +262,12 @@ class ProducerState:
             self.producers[producer.producer_id] = producer
             if producer.current_txn_first_offset != NO_OFFSET:
                 insort(self._ongoing, (producer.current_txn_first_offset, producer.producer_id))
+
+
+def marker_record(marker: EndMarker, timestamp_ms: int) -> NewRecord:
+    """The one record of the control batch that ends a transaction."""
+    kind = ABORT if marker.is_abort else COMMIT
+    return NewRecord(timestamp_ms, _MARKER_KEY.pack(0, kind), _MARKER_VALUE.pack(0, marker.coordinator_epoch))
 
 
 def parse_marker(batch: memoryview) -> EndMarker | None:

@@ -15,6 +15,7 @@ from kpy.wire.primitives import (
     Writer,
     bad_count,
     bad_end,
+    bad_tag,
     decode,
     encode,
     explained,
@@ -22,6 +23,7 @@ from kpy.wire.primitives import (
     read_compact_string,
     read_numbers,
     read_string,
+    read_tags,
     read_version,
     skip_tags,
     uvarint,
@@ -29,6 +31,7 @@ from kpy.wire.primitives import (
     write_compact_string,
     write_numbers,
     write_string,
+    write_tags,
 )
 
 
@@ -65,6 +68,9 @@ class TransactionLogValue(Message):
         "transaction_partitions",
         "transaction_last_update_timestamp_ms",
         "transaction_start_timestamp_ms",
+        "previous_producer_id",
+        "next_producer_id",
+        "client_transaction_version",
     )
 
     def __init__(
@@ -76,6 +82,9 @@ class TransactionLogValue(Message):
         transaction_partitions: list[PartitionsSchema] | None = EMPTY,
         transaction_last_update_timestamp_ms: int = 0,
         transaction_start_timestamp_ms: int = 0,
+        previous_producer_id: int = -1,
+        next_producer_id: int = -1,
+        client_transaction_version: int = 0,
     ) -> None:
         self.producer_id = producer_id
         self.producer_epoch = producer_epoch
@@ -86,15 +95,18 @@ class TransactionLogValue(Message):
         )
         self.transaction_last_update_timestamp_ms = transaction_last_update_timestamp_ms
         self.transaction_start_timestamp_ms = transaction_start_timestamp_ms
+        self.previous_producer_id = previous_producer_id
+        self.next_producer_id = next_producer_id
+        self.client_transaction_version = client_transaction_version
 
 
 LAYOUTS = Layouts(
     """\
 TransactionLogKey.0: s
 PartitionsSchema.0: s [i
-TransactionLogValue.0: q h i b ?[PartitionsSchema.0 q q
+TransactionLogValue.0: q h i b ?[PartitionsSchema.0 q q - - -
 PartitionsSchema.1: ~ s [i
-TransactionLogValue.1: ~ q h i b ?[PartitionsSchema.1 q q
+TransactionLogValue.1: ~ q h i b ?[PartitionsSchema.1 q q 0:q 1:q 2:h
 """,
     PartitionsSchema,
     TransactionLogKey,
@@ -102,13 +114,14 @@ TransactionLogValue.1: ~ q h i b ?[PartitionsSchema.1 q q
 )
 
 
+_h = Struct(">h")
 _i = Struct(">i")
+_q = Struct(">q")
 _qhib = Struct(">qhib")
 _qhibB = Struct(">qhibB")
 _qhibi = Struct(">qhibi")
 _qq = Struct(">qq")
 _qqB = Struct(">qqB")
-_qqx = Struct(">qqx")
 
 
 def _read_partitions_schema_array_v0(
@@ -237,8 +250,27 @@ def read_transaction_log_value_v1(buf: memoryview, pos: int, end: int) -> tuple[
             transaction_partitions, pos = _read_partitions_schema_array_v1(buf, pos, end, count - 1)
         transaction_last_update_timestamp_ms, transaction_start_timestamp_ms, tags = _qqB.unpack_from(buf, pos)
         pos += 17
+        previous_producer_id: int = -1
+        next_producer_id: int = -1
+        client_transaction_version: int = 0
         if tags:
-            pos = skip_tags(buf, pos, end, tags)
+            sections, after = read_tags(buf, pos, end, tags)
+            for tag, start, stop in sections:
+                pos = start
+                if tag == 0:
+                    (previous_producer_id,) = _q.unpack_from(buf, pos)
+                    pos += 8
+                elif tag == 1:
+                    (next_producer_id,) = _q.unpack_from(buf, pos)
+                    pos += 8
+                elif tag == 2:
+                    (client_transaction_version,) = _h.unpack_from(buf, pos)
+                    pos += 2
+                else:
+                    pos = stop
+                if pos != stop:
+                    raise bad_tag(tag, stop - start, pos - start)
+            pos = after
         if pos > end:
             raise bad_end()
         return TransactionLogValue(
@@ -249,6 +281,9 @@ def read_transaction_log_value_v1(buf: memoryview, pos: int, end: int) -> tuple[
             transaction_partitions,
             transaction_last_update_timestamp_ms,
             transaction_start_timestamp_ms,
+            previous_producer_id,
+            next_producer_id,
+            client_transaction_version,
         ), pos
     except MALFORMED as error:
         raise explained(error, "TransactionLogValue v1", begin) from error
@@ -279,7 +314,21 @@ def write_transaction_log_value_v1(message: TransactionLogValue, chunks: list[Bu
     else:
         out += uvarint(len(message.transaction_partitions) + 1)
         _write_partitions_schema_array_v1(message.transaction_partitions, out)
-    out += _qqx.pack(message.transaction_last_update_timestamp_ms, message.transaction_start_timestamp_ms)
+    out += _qq.pack(message.transaction_last_update_timestamp_ms, message.transaction_start_timestamp_ms)
+    tags: dict[int, bytearray] = {}
+    if message.previous_producer_id != -1:
+        tags[0] = value = bytearray()
+        value += _q.pack(message.previous_producer_id)
+    if message.next_producer_id != -1:
+        tags[1] = value = bytearray()
+        value += _q.pack(message.next_producer_id)
+    if message.client_transaction_version != 0:
+        tags[2] = value = bytearray()
+        value += _h.pack(message.client_transaction_version)
+    if tags:
+        write_tags(out, tags)
+    else:
+        out.append(0)
 
 
 TRANSACTION_LOG_VALUE_READERS: tuple[Reader[TransactionLogValue] | None, ...] = LAYOUTS.readers(

@@ -1,6 +1,21 @@
 """What __transaction_state holds: one record for each transactional id (KIP-98)."""
 
-from protocol.grammar import Int8, Int16, Int32, Int64, String, array, nullable, record, struct, versions
+from protocol.grammar import (
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    ProducerId,
+    String,
+    array,
+    default,
+    nullable,
+    record,
+    since,
+    struct,
+    tagged,
+    versions,
+)
 
 TransactionLogKey = record(
     versions("0"),
@@ -22,4 +37,9 @@ TransactionLogValue = record(
     "transaction_partitions" / nullable(array(PartitionsSchema)),  # null in state empty
     "transaction_last_update_timestamp_ms" / Int64,
     "transaction_start_timestamp_ms" / Int64,  # -1 if it has not begun
+    # of the transactional id before its epochs were used up, -1 for none (KIP-890)
+    since(1, tagged(0, default(-1, "previous_producer_id" / ProducerId))),
+    # given to the producer, and its own once the markers are written; -1 for none (KIP-890)
+    since(1, tagged(1, default(-1, "next_producer_id" / ProducerId))),
+    since(1, tagged(2, "client_transaction_version" / Int16)),  # the feature level its client works with (KIP-890)
 )

@@ -26,11 +26,12 @@ from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal, refusal
-from kpy.group.events import Effects, Event, Request, Tick, TopicsDeleted
+from kpy.group.events import Event, TopicsDeleted
 from kpy.group.records import CommittedOffset, offset_record, read_group, read_key, read_offset
 from kpy.group.shard import GroupShard
 from kpy.group.transitions import Cause, GroupState
 from kpy.group.turn import GroupConfig
+from kpy.machine import Effects, Request, Tick
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
 from kpy.wire.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from kpy.wire.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
@@ -181,7 +182,7 @@ class Transcript:
         machine = self.machine()
         before = {group_id: group.state for group_id, group in machine.groups.items()}
         effects = machine.handle(event, self.now_ms)
-        self.moves |= {(move.before, move.cause) for move in effects.moves}
+        self.moves |= {(move.before, move.cause) for move in effects.notes}
         self.moves |= {(GroupState.DEAD, Cause.FIRST_USED) for each in machine.groups if each not in before}
         self.moves |= {(state, Cause.OVER) for each, state in before.items() if each not in machine.groups}
         return effects
@@ -210,8 +211,8 @@ class Transcript:
             for reply in effects.replies:
                 call = reply.token
                 assert isinstance(call, Call)
-                response = append_refusal(call.message, call.version, failing, reply.response)
-                happened.append(self.answered(call, response))
+                refused = append_refusal(call.message, call.version, failing)
+                happened.append(self.answered(call, reply.response if effects.replies_stand else refused))
             return happened
         for key, value in effects.records:
             self.log.append((key, value, -1, False))
@@ -279,7 +280,7 @@ class Transcript:
         lost = [f"{self.name(call.actor)}: {verb} is lost" for call, verb in self.parked.items()]
         self.parked.clear()
         effects = self.machine().loaded(self.now_ms)
-        self.moves |= {(move.before, move.cause) for move in effects.moves}
+        self.moves |= {(move.before, move.cause) for move in effects.notes}
         return [*lost, *self.apply(effects), *self.state()]
 
     def join(self, words: Words) -> tuple[Actor, object, int]:

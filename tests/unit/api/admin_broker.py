@@ -37,6 +37,7 @@ def make_broker(**settings: str) -> Broker:
         cluster=cluster,
         replicas=cast("Any", FakeReplicas()),
         groups=cast("Any", None),
+        transactions=cast("Any", None),
         fetch_sessions=cast("Any", None),
         now_ms=lambda: 0,
         rng=random.Random(2),

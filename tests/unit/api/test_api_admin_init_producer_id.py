@@ -38,13 +38,7 @@ def test_a_producer_that_lost_its_place_gets_another_id(broker: Broker) -> None:
     assert (response.error_code, response.producer_id, response.producer_epoch) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("fields", [{"producer_id": 5}, {"producer_epoch": 5}, {"transactional_id": ""}])
+@pytest.mark.parametrize("fields", [{"producer_id": 5}, {"producer_epoch": 5}])
 def test_half_an_identity_is_invalid(fields: dict[str, object], broker: Broker) -> None:
     response = ask(broker, **fields)
     assert (response.error_code, response.producer_id, response.producer_epoch) == (ErrorCode.INVALID_REQUEST, -1, -1)
-
-
-def test_transactions_are_refused_for_good(broker: Broker) -> None:
-    response = ask(broker, transactional_id="mine")
-    assert response.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-    assert (response.producer_id, response.producer_epoch) == (-1, -1)

@@ -83,11 +83,9 @@ def test_while_a_group_is_loading_a_heartbeat_is_well_and_a_sync_has_to_join_aga
 def test_what_kept_a_record_out_of_the_log_is_told_as_what_a_client_can_do_about_it(
     failure: ErrorCode, told: ErrorCode
 ) -> None:
-    assert append_refusal(SyncGroupRequest("g"), 5, failure, None).error_code == told
+    assert append_refusal(SyncGroupRequest("g"), 5, failure).error_code == told
 
 
 def test_offsets_that_are_too_much_for_the_log_have_an_error_of_their_own() -> None:
     commit = OffsetCommitRequest("g", topics=[OffsetCommitRequestTopic(partitions=[OffsetCommitRequestPartition(1)])])
-    assert errors_of(append_refusal(commit, 9, ErrorCode.MESSAGE_TOO_LARGE, None)) == {
-        ErrorCode.INVALID_COMMIT_OFFSET_SIZE
-    }
+    assert errors_of(append_refusal(commit, 9, ErrorCode.MESSAGE_TOO_LARGE)) == {ErrorCode.INVALID_COMMIT_OFFSET_SIZE}

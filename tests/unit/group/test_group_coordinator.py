@@ -9,19 +9,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kpy.coordinator import (
-    OFFSETS_TOPIC,
-    RECORDS_A_SLICE,
-    CoordinatorConfig,
-    GroupCoordinator,
-    in_batches,
-    positive_java_hash,
-    when_all,
-)
+from kpy.controller.topics import CONSUMER_OFFSETS
+from kpy.coordinator import RECORDS_A_SLICE, in_batches, positive_java_hash, when_all
 from kpy.errors import ApiError, ErrorCode
-from kpy.group.events import GroupRecord
 from kpy.group.records import CommittedOffset, offset_record
 from kpy.group.turn import GroupConfig
+from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
+from kpy.machine import StateRecord
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
 from kpy.records.batch import BatchHeader, NewRecord, build_batch, iter_records, read_header
@@ -72,7 +66,7 @@ class FakePartition:
     """A partition that commits at once, unless told otherwise."""
 
     partition: int
-    topic: str = OFFSETS_TOPIC
+    topic: str = CONSUMER_OFFSETS
     log: FakeLog = field(default_factory=FakeLog)
     commits: bool = True
     leader_epoch: int = 0
@@ -152,7 +146,7 @@ class Shell:
         self.groups = GroupCoordinator(
             self.replicas,
             self.cluster,
-            CoordinatorConfig(GroupConfig(), offsets_topic_num_partitions=1, offsets_commit_timeout_ms=5_000),
+            GroupCoordinatorConfig(GroupConfig(), offsets_topic_num_partitions=1, offsets_commit_timeout_ms=5_000),
             random.Random(1),
             now_ms,
         )
@@ -164,7 +158,7 @@ class Shell:
 
     def again(self) -> None:
         """The metadata of the offsets topic changes: the coordinator looks again at what it leads."""
-        topic = self.cluster.image.topics[OFFSETS_TOPIC]
+        topic = self.cluster.image.topics[CONSUMER_OFFSETS]
         self.cluster.put(replace(topic, configs=dict(topic.configs)))
 
     def ask(self, message: Any, version: int = 3) -> Any:
@@ -231,7 +225,7 @@ def test_the_offsets_topic_is_created_with_as_many_replicas_as_there_are_brokers
 def test_the_number_of_partitions_is_the_topics_own_whatever_is_configured() -> None:
     shell = Shell()
     assert shell.groups.partition_for("my-group") == 0
-    shell.cluster.create_internal_topic(OFFSETS_TOPIC, 50, 1, {})
+    shell.cluster.create_internal_topic(CONSUMER_OFFSETS, 50, 1, {})
     assert shell.groups.partition_for("my-group") == 1906497762 % 50
 
 
@@ -327,7 +321,7 @@ def test_a_record_that_no_batch_can_hold_is_refused() -> None:
 
 
 def test_records_that_are_more_than_a_batch_holds_go_into_several_in_order() -> None:
-    records: list[GroupRecord] = [(bytes([number]) * 50, None) for number in range(7)]
+    records: list[StateRecord] = [(bytes([number]) * 50, None) for number in range(7)]
     batches = list(in_batches(records, 300))
     assert [len(batch) for batch in batches] == [2, 2, 2, 1]
     assert [record for batch in batches for record in batch] == records
@@ -388,7 +382,7 @@ def test_offsets_of_a_deleted_topic_go_with_it_also_if_it_is_created_again_at_on
     assert shell.fetch().topics[0].partitions[0].committed_offset == -1
     shell.commit(6)
     shell.cluster.image = replace(
-        shell.cluster.image, topics={OFFSETS_TOPIC: shell.cluster.image.topics[OFFSETS_TOPIC]}
+        shell.cluster.image, topics={CONSUMER_OFFSETS: shell.cluster.image.topics[CONSUMER_OFFSETS]}
     )
     shell.groups.apply(shell.cluster.image)
     assert shell.fetch().topics[0].partitions[0].committed_offset == -1

@@ -7,10 +7,10 @@ import pytest
 
 from kpy.errors import ErrorCode, WireError
 from kpy.group import shard as shard_module
-from kpy.group.events import Effects, Request, Tick
 from kpy.group.records import CommittedOffset, group_key, group_tombstone, offset_record
 from kpy.group.shard import GroupShard
 from kpy.group.turn import MAX_MEMBER_ID_PREFIX, NEW_MEMBER_JOIN_TIMEOUT_MS, GroupConfig
+from kpy.machine import Effects, Request, Tick
 from kpy.wire.delete_groups import DeleteGroupsRequest
 from kpy.wire.describe_groups import DescribeGroupsRequest
 from kpy.wire.group_records import GroupMetadataValue, MemberMetadata, encode_group_metadata_value
@@ -299,7 +299,7 @@ def test_null_topics_ask_for_all(version: int) -> None:
 def test_fetching_waits_for_what_was_appended_to_be_committed() -> None:
     told = Told()
     request = Request(OffsetFetchRequest(group_id="g", topics=[]), 5, "c", "/h", object())
-    assert told.shard.handle(request, NOW_MS).reads_offsets
+    assert told.shard.handle(request, NOW_MS).reads_state
 
 
 @pytest.mark.parametrize("version", [5, 7])

@@ -13,6 +13,7 @@ class Partition:
 
     def __init__(self) -> None:
         self.waiting: dict[ParkedFetch, None] = {}
+        self.high_watermark = self.last_stable_offset = 0
 
 
 def simulate(scenario: Callable[[Purgatory], Awaitable[None]]) -> None:
@@ -42,6 +43,29 @@ def test_a_fetch_ends_with_the_append_that_completes_its_bytes() -> None:
         assert len(finished) == 1
         assert not partition.waiting
         assert len(purgatory) == 0
+
+    simulate(scenario)
+
+
+def test_a_reader_of_committed_records_is_not_woken_by_what_is_undecided_but_by_its_end() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, committed, uncommitted = Partition(), list[float](), list[float]()
+        fetch = parked(partition, 50, committed)
+        fetch.committed_only = True
+        purgatory.park(fetch, 500)
+        purgatory.park(parked(partition, 50, uncommitted), 500)
+        partition.high_watermark = 3
+        purgatory.appended(partition, 60)
+        assert (len(committed), len(uncommitted)) == (0, 1)
+        partition.high_watermark = partition.last_stable_offset = 4
+        purgatory.decided(partition)
+        assert len(committed) == 1
+        partition.high_watermark = partition.last_stable_offset = 5
+        fetch = parked(partition, 50, committed)
+        fetch.committed_only = True
+        purgatory.park(fetch, 500)
+        purgatory.appended(partition, 60)
+        assert len(committed) == 2
 
     simulate(scenario)
 

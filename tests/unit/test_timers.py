@@ -2,7 +2,7 @@
 
 import random
 
-from kpy.group.timers import STALE_ENTRIES_KEPT, Timers
+from kpy.timers import STALE_ENTRIES_KEPT, Timers
 
 
 def test_keys_come_out_in_the_order_of_their_deadlines() -> None:

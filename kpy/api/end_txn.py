@@ -1,0 +1,20 @@
+"""EndTxn (26), versions 0-5.
+
+Commits or aborts the transaction of a transactional id. The answer comes when the decision is written; nothing can
+undo it then, though partitions may still wait for their markers (kpy/transaction_coordinator.py). Version 2 knows
+PRODUCER_FENCED. Version 5 raises the epoch and answers with it, so that a request that arrives late cannot end the next
+transaction; a repetition of the last one is answered alike (kpy/txn/transaction.py). KIP-98, KIP-890.
+
+Deviations: when few partitions take part they have their markers before the answer leaves, where Apache Kafka answers
+before: a producer does not meet CONCURRENT_TRANSACTIONS in its next transaction, and whoever reads committed records
+after the answer sees these.
+"""
+
+from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.pending import Pending
+from kpy.wire.end_txn import EndTxnRequest, EndTxnResponse
+
+
+def end_txn(request: EndTxnRequest, client: Client, broker: Broker) -> EndTxnResponse | Pending[EndTxnResponse]:
+    return broker.transactions.tell(request.transactional_id, request, client)

@@ -1,0 +1,86 @@
+"""What a coordinator's machine is told, and what it wants done: the words between the pure machines and their shell.
+
+The shell (kpy/coordinator.py) hands over one event at a time and carries out the `Effects` it gets back in one fixed
+order: append the records, replay them into the machine, wait until they are committed, act, send the replies. If the
+append fails it replays nothing, and refuses whoever the replies were for. Kafka interfaces CoordinatorShard and
+CoordinatorResult.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+NO_PRODUCER_ID = -1
+NO_PRODUCER_EPOCH = -1
+
+
+class Request(NamedTuple):
+    """A client's request: the wire object itself, and what the connection knows about the client."""
+
+    message: Any
+    """A class of kpy.wire that the machine answers; its type picks the handler."""
+    version: int
+    client_id: str
+    client_host: str
+    token: object
+    """Names whom to answer. Opaque here; the shell makes it and gets it back in exactly one `Reply`."""
+
+
+class Tick(NamedTuple):
+    """Time has passed: every deadline at or before now is due."""
+
+
+class Reply(NamedTuple):
+    """One request's answer. A token whose client has gone away is the shell's to drop."""
+
+    token: object
+    response: Any
+
+
+StateRecord = tuple[bytes, bytes | None]
+"""A record of a coordinator's topic: key, and value or None for a tombstone."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """What one event leads to.
+
+    `reads_state` marks an answer that shows what the log says: it must wait until everything appended so far is
+    committed, because a new coordinator could not know what was shown too early. `producer_id` makes the records a part
+    of that producer's transaction. `actions` are the shell's to carry out once the records are committed. `notes` are
+    worth a line each in the broker's log. With `replies_stand` the replies are true even if nothing can be written.
+    """
+
+    records: list[StateRecord] = field(default_factory=list["StateRecord"])
+    replies: list[Reply] = field(default_factory=list["Reply"])
+    actions: list[Any] = field(default_factory=list[Any])
+    reads_state: bool = False
+    producer_id: int = NO_PRODUCER_ID
+    producer_epoch: int = NO_PRODUCER_EPOCH
+    notes: list[Any] = field(default_factory=list[Any])
+    replies_stand: bool = False
+
+    def append(self, records: Iterable[StateRecord]) -> None:
+        self.records.extend(records)
+
+    def reply(self, token: object, response: Any) -> None:
+        self.replies.append(Reply(token, response))
+
+
+class Waiting(Protocol):
+    """A request that a machine has parked."""
+
+    @property
+    def token(self) -> object: ...
+
+
+class Machine(Protocol):
+    """One partition of a coordinator's topic. `replay` alone changes durable state."""
+
+    def next_deadline_ms(self) -> int | None: ...
+    def handle(self, event: Any, now_ms: int) -> Effects: ...
+    def replay(self, key: bytes, value: bytes | None, producer_id: int = NO_PRODUCER_ID) -> None: ...
+    def replay_end_of_transaction(self, producer_id: int, *, committed: bool) -> None: ...
+    def loaded(self, now_ms: int) -> Effects: ...
+    def waiting(self) -> Iterator[Waiting]: ...
+    def __len__(self) -> int: ...

@@ -1,0 +1,1 @@
+"""PURE: transactions, one shard a partition of __transaction_state."""
