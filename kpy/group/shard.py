@@ -75,6 +75,8 @@ TOMBSTONES_A_SWEEP = 1_000
 GROUPS_A_SWEEP = 1_000
 """A sweep that has made or seen this many goes on a moment later, so that other work is not held up."""
 GROUP_TYPE = "classic"
+MAX_ID_IN_MESSAGE = 1_000
+"""How much of a group id an error message repeats: the longest id and the words around it do not fit a string."""
 NO_REBALANCE_TIMEOUT = -1
 """GroupMetadataValue version 0 has none: the session timeout stands for it."""
 GROUP_ID_NOT_FOUND_IN_DESCRIBE_SINCE = 6
@@ -222,7 +224,7 @@ class GroupShard:
                 return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD)
             return DescribedGroup(
                 error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} not found.",
+                error_message=f"Group {group_id[:MAX_ID_IN_MESSAGE]} not found.",
                 group_id=group_id,
                 group_state=GroupState.DEAD,
             )

@@ -1,12 +1,14 @@
 """The coordinator's shell, with logs in memory: append, replay, commit and reply, leadership, loading, time."""
 
 import random
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import trio
+from fastcrc.crc32 import iscsi as crc32c
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kpy.controller.topics import CONSUMER_OFFSETS
@@ -18,7 +20,7 @@ from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.machine import StateRecord
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
-from kpy.records.batch import BatchHeader, NewRecord, build_batch, iter_records, read_header
+from kpy.records.batch import CRC_POSITION, BatchHeader, NewRecord, build_batch, iter_records, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.log import AppendInfo
 from kpy.wire.heartbeat import HeartbeatRequest
@@ -433,6 +435,27 @@ def test_loading_replays_plain_records_transactions_and_their_markers() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_batch_is_loaded_up_to_its_first_malformed_record(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        shell = Shell()
+        offsets = [offset_record("g", "t", index, CommittedOffset(7, -1, "", 0)) for index in range(2)]
+        data = bytearray(build_batch(NewRecord(0, key, value) for key, value in offsets))
+        data[-1] = 0xFF  # The number of headers of the last record is a varint without an end.
+        struct.pack_into(">I", data, CRC_POSITION, crc32c(bytes(data[CRC_POSITION + 4 :])))
+        shell.partition.log.write(bytes(data))
+        shell.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shell.groups.run)
+            await wait_all_tasks_blocked()
+            answer = shell.ask(OffsetFetchRequest("g", [OffsetFetchRequestTopic("t", [0, 1])]))
+            assert [each.committed_offset for each in answer.topics[0].partitions] == [7, -1]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    (message,) = [each for each in caplog.messages if "passed over" in each]
+    assert message.startswith("__consumer_offsets-0: the rest of its batch from offset 1 on is passed over")
 
 
 def test_a_log_that_cannot_be_read_has_no_coordinator() -> None:
