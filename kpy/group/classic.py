@@ -268,6 +268,8 @@ def sync_while_completing(turn: Turn, group: Group, member: Member, request: Req
 def sync_while_stable(turn: Turn, group: Group, member: Member, request: Request) -> None:
     member_has_synced(turn, group, member)
     arm_session(turn, group, member)
+    # Another coordinator could assign this generation differently as long as the record of it is not committed.
+    turn.effects.reads_state = True
     turn.effects.reply(request.token, synced(group, member.assignment))
 
 

@@ -31,7 +31,7 @@ from kpy.wire.offset_commit import (
     OffsetCommitRequestTopic,
 )
 from kpy.wire.offset_fetch import OffsetFetchRequest, OffsetFetchRequestTopic
-from kpy.wire.sync_group import SyncGroupRequest
+from kpy.wire.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
 
 T0 = TopicImage("t", b"t" * 16, tuple(PartitionImage(index, 0, 0, (0,), (0,)) for index in range(3)))
 
@@ -275,6 +275,24 @@ def test_a_commit_that_other_replicas_do_not_have_yet_is_answered_when_they_do()
     assert error_of(told(answer)) == ErrorCode.NONE
     assert told(reader).topics[0].partitions[0].committed_offset == 5
     assert shell.fetch().topics[0].partitions[0].committed_offset == 5
+
+
+def test_a_follower_that_syncs_before_the_assignment_is_committed_waits_for_it() -> None:
+    shell = Shell().started()
+    leader = shell.ask(join())
+    follower = shell.ask(join())
+    leader_again = shell.ask(join(leader.member_id))
+    follower_id = told(follower).member_id
+    shell.partition.commits = False
+    assignments = [SyncGroupRequestAssignment(follower_id, b"t-0")]
+    first = shell.ask(SyncGroupRequest("g", leader_again.generation_id, leader.member_id, assignments=assignments))
+    second = shell.ask(SyncGroupRequest("g", leader_again.generation_id, follower_id))
+    assert isinstance(second, Late)
+    assert not second.done
+    shell.partition.high_watermark = shell.partition.log.log_end_offset
+    shell.groups.committed(0)
+    assert told(first).assignment == b""
+    assert told(second).assignment == b"t-0"
 
 
 def test_replies_leave_in_the_order_of_their_records() -> None:
