@@ -11,6 +11,7 @@ import time
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+from bench.brokers import BrokerProcess
 from bench.link import FIND_COORDINATOR_VERSION, Link, frame
 from bench.programs import WorkFailedError
 from kpy.errors import ErrorCode
@@ -200,6 +201,19 @@ def commit_request(group: str, topic: str, offset: int) -> offset_commit.OffsetC
     partition = offset_commit.OffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
     topics = [offset_commit.OffsetCommitRequestTopic(name=topic, partitions=[partition])]
     return offset_commit.OffsetCommitRequest(group, topics=topics)
+
+
+def load_time(broker: BrokerProcess, groups: int) -> float:
+    """Seconds from the exec of a restarted broker until it has loaded all groups."""
+    broker.start()
+    with Link(broker.port) as link:
+        link.create_topic("standing")
+    commit_for_groups(broker.port, "standing", groups)
+    broker.stop()
+    start_s = broker.start()
+    started = time.monotonic()
+    wait_for_groups(broker.port, groups)
+    return start_s + time.monotonic() - started
 
 
 def commit_for_groups(port: int, topic: str, groups: int) -> None:

@@ -329,16 +329,7 @@ def group_of(size: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...
 
 
 def many_groups(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """Seconds from exec until all groups are loaded, and the memory of the broker then."""
-    broker.start()
-    with Link(broker.port) as link:
-        link.create_topic("standing")
-    groups.commit_for_groups(broker.port, "standing", GROUPS)
-    broker.stop()
-    start_s = broker.start()
-    started = time.monotonic()
-    groups.wait_for_groups(broker.port, GROUPS)
-    return start_s + time.monotonic() - started, broker.memory().pss_mb
+    return groups.load_time(broker, GROUPS), broker.memory().pss_mb
 
 
 def load_name(request: str, connections: int, in_flight: int) -> str:
