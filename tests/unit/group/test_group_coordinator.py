@@ -1,5 +1,6 @@
 """The coordinator's shell, with logs in memory: append, replay, commit and reply, leadership, loading, time."""
 
+import logging
 import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from kpy.records.validate import ValidBatch
 from kpy.storage.log import AppendInfo
 from kpy.wire.heartbeat import HeartbeatRequest
 from kpy.wire.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from kpy.wire.leave_group import LeaveGroupRequest, MemberIdentity
 from kpy.wire.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -346,6 +348,23 @@ def test_records_that_are_more_than_a_batch_holds_go_into_several_in_order() -> 
     assert [len(batch) for batch in batches] == [2, 2, 2, 1]
     assert [record for batch in batches for record in batch] == records
     assert list(in_batches(records, 10_000)) == [records]
+
+
+def test_every_move_of_a_group_is_logged_with_the_clients_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kpy")
+    shell = Shell().started()
+    message = join()
+    message.reason = "first poll"
+    member_id = shell.ask(message).member_id
+    shell.ask(LeaveGroupRequest("g", members=[MemberIdentity(member_id, None, "x" * 1_000)]))
+    assert caplog.messages == [
+        f'group g in generation 0: Empty -> PreparingRebalance: a new member joins, {member_id} ("first poll")',
+        "group g in generation 1: PreparingRebalance -> CompletingRebalance: "
+        "the members have joined, or their time is up",
+        "group g in generation 1: CompletingRebalance -> PreparingRebalance: a member leaves or falls silent, "
+        f'{member_id} ("{"x" * 255}")',
+        "group g in generation 2: PreparingRebalance -> Empty: the last member goes",
+    ]
 
 
 def test_a_client_that_goes_away_abandons_its_answer_and_stays_a_member() -> None:
