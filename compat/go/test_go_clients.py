@@ -1,4 +1,4 @@
-"""Go's clients: franz-go and sarama in groups (the *_test.go here), and franz-go's own group tests, against one broker.
+"""Go's clients: franz-go and sarama in groups (the *_test.go here), and franz-go's own tests, against one broker.
 
 What of the clients' own tests is run is in kgo.tests.allow; FINDINGS.md says why the others are not.
 """
@@ -68,8 +68,8 @@ def test_go_clients_in_groups(test: str, broker: BrokerProcess) -> None:
     assert_all_passed(go_test("-run", f"^{test}$", ".", KPY_BOOTSTRAP=broker.bootstrap), [test])
 
 
-def test_franz_gos_own_group_tests(fresh_broker: BrokerFactory) -> None:
-    broker = fresh_broker({"group.initial.rebalance.delay.ms": "0"})
+def test_franz_gos_own_tests(fresh_broker: BrokerFactory) -> None:
+    broker = fresh_broker()
     names = allowed("kgo.tests.allow")
     pattern = "^(" + "|".join(names) + ")$"
     assert_all_passed(go_test("-run", pattern, KGO, KGO_SEEDS=broker.bootstrap, **KGO_ENVIRONMENT), names)
