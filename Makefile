@@ -65,6 +65,13 @@ fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million d
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided wire -max_total_time=$(FUZZ_SECONDS)
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided records -max_total_time=$(FUZZ_SECONDS)
 
+CHAOS_SECONDS ?= 600
+CHAOS_SEED ?= $$(date +%s)
+
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev  ## consumers join, leave, die and sleep for as long as you like, while records flow
+	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest tests/fault/test_group_chaos.py
+
 .PHONY: lock
 lock:  ## pin the newest versions of all dependencies, with hashes
 	$(PYTHON) -m venv $(VENV)-lock

@@ -5,7 +5,6 @@ results/runs.jsonl, so it changes only when what it means does.
 """
 
 import itertools
-import json
 import math
 import random
 import time
@@ -16,12 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
+from bench import groups
 from bench.brokers import BrokerProcess
 from bench.link import Link, frame
 from bench.memory import warm_memory
+from bench.payloads import web_shop_events
 from bench.programs import Java, WorkFailedError, loadgen, rdload, run
 from kpy.records.batch import NewRecord, build_batch
-from kpy.wire import fetch, metadata, produce
+from kpy.wire import fetch, metadata, offset_commit, produce
 
 # The newest versions that both serve and that name topics by name, so that a request can be made before its topic is.
 PRODUCE_VERSION = 9
@@ -29,6 +30,7 @@ FETCH_VERSION = 12
 METADATA_VERSION = 12
 TOPICS = 10
 PARTITIONS_A_TOPIC = 100
+GROUPS = 10_000
 IDLE_S = 3.0
 LATENCY_RECORDS_PER_S = 500
 MB = 1_000_000
@@ -82,7 +84,7 @@ class Bench(NamedTuple):
         path = self.home / f"payloads-{size}"
         if not path.exists():
             rng = random.Random(size)
-            path.write_text("".join(f"{payload(size, rng)}\n" for _ in range(PAYLOADS)))
+            path.write_text("".join(f"{web_shop_events(size, rng)}\n" for _ in range(PAYLOADS)))
         return path
 
 
@@ -93,21 +95,6 @@ class Work(NamedTuple):
     measure: Callable[[Bench, BrokerProcess], tuple[float, ...]]
     on_new_broker: bool = False
     in_quick: bool = True
-
-
-def payload(size: int, rng: random.Random) -> str:
-    """Events as a web shop would log them, cut to `size` characters."""
-    events: list[str] = []
-    while sum(map(len, events)) < size:
-        event = {
-            "id": rng.getrandbits(40),
-            "user": f"user-{rng.randrange(50_000)}",
-            "action": rng.choice(("view", "search", "add_to_cart", "purchase")),
-            "price": round(rng.lognormvariate(3, 1), 2),
-            "country": rng.choice(("DE", "FR", "IT", "NL", "PL", "US")),
-        }
-        events.append(json.dumps(event, separators=(",", ":")))
-    return "".join(events)[:size]
 
 
 def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -204,6 +191,12 @@ def one_topic_metadata_request(topic: str) -> Request:
     wanted = [metadata.MetadataRequestTopic(name=topic)]
     message = metadata.MetadataRequest(wanted, allow_auto_topic_creation=False)
     return Request(metadata, message, METADATA_VERSION, lambda answer: answer.topics[0])
+
+
+def commit_request(topic: str) -> Request:
+    """One partition's offset, of a group without members."""
+    message = groups.commit_request("bench", topic, 1)
+    return Request(offset_commit, message, groups.OFFSET_COMMIT_VERSION, lambda answer: answer.topics[0].partitions[0])
 
 
 NewRequest = Callable[[str], Request]
@@ -330,6 +323,21 @@ def latency(acks: str, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]
     return *map(float, percentiles.split()), 1e6 * cpu_s / records
 
 
+def commit_rate(connections: int, in_flight: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    groups.find_coordinator_of(broker.port, "bench")
+    return send_requests(bench, broker, commit_request, connections, in_flight)
+
+
+def group_of(size: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """Milliseconds until all members are assigned, and until the others are again when one has left."""
+    with groups.Crowd(broker.port, f"crowd-{next(bench.topic_numbers)}", size) as crowd:
+        return 1000 * crowd.all_join(), 1000 * crowd.one_leaves()
+
+
+def many_groups(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    return groups.load_time(broker, GROUPS), broker.memory().pss_mb
+
+
 def load_name(request: str, connections: int, in_flight: int) -> str:
     return f"{request}, {connections} {'connection' if connections == 1 else 'connections'}, {in_flight} in flight"
 
@@ -366,6 +374,20 @@ def _java_work(size: int, codec: str, quick: bool) -> Work:
     return Work(rows, partial(java_throughput, size, codec), in_quick=quick)
 
 
+def _commit_work(connections: int, in_flight: int, quick: bool) -> Work:
+    what = load_name("OffsetCommit", connections, in_flight)
+    rows = (Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower"))
+    return Work(rows, partial(commit_rate, connections, in_flight), in_quick=quick)
+
+
+def _group_work(size: int, quick: bool) -> Work:
+    rows = (
+        Row(f"{size} members join one group", "ms", "lower"),
+        Row(f"one of {size} members leaves: until the others are stable", "ms", "lower"),
+    )
+    return Work(rows, partial(group_of, size), in_quick=quick)
+
+
 def _latency_work(acks: str, quick: bool) -> Work:
     what = f"end to end, {LATENCY_RECORDS_PER_S} records/s, acks={acks}"
     rows = [Row(f"{what}: {percentile}", "ms", "lower") for percentile in ("p50", "p99", "p999")]
@@ -396,6 +418,15 @@ WORKS: tuple[Work, ...] = (
     ),
     _partitions_work(1000),
     _partitions_work(4000),
+    Work(
+        (
+            Row(f"start, {GROUPS} groups with offsets, until they are loaded", "s", "lower"),
+            Row(f"PSS, {GROUPS} groups with offsets", "MB", "lower"),
+        ),
+        many_groups,
+        on_new_broker=True,
+        in_quick=False,
+    ),
     _request_work("Produce", produce_request, 1, 1, quick=True),
     _request_work("Produce", produce_request, 1, 5, quick=True),
     _request_work("Produce", produce_request, 10, 1, quick=True),
@@ -410,6 +441,11 @@ WORKS: tuple[Work, ...] = (
     _request_work("Metadata", one_topic_metadata_request, 10, 1, quick=False),
     _request_work("Metadata", one_topic_metadata_request, 50, 1, quick=False),
     _request_work("Metadata", one_topic_metadata_request, 50, 5, quick=True),
+    _commit_work(1, 1, quick=True),
+    _commit_work(50, 5, quick=False),
+    _group_work(10, quick=True),
+    _group_work(100, quick=False),
+    _group_work(1000, quick=False),
     _librdkafka_work("100 B, none", 100),
     _librdkafka_work("100 B, lz4", 100, "compression.codec=lz4", quick=False),
     _librdkafka_work("100 B, zstd", 100, "compression.codec=zstd", quick=False),

@@ -32,7 +32,7 @@ from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.machine import NO_PRODUCER_ID, Effects, Machine, Reply, Request, StateRecord, Tick
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.pending import Pending
-from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, iter_records, read_header
+from kpy.records.batch import HEADER_SIZE, NewRecord, Record, build_batch, check_crc, iter_records, read_header
 from kpy.records.compression import Codec
 from kpy.records.validate import ValidBatch
 from kpy.replica.partition import ACKS_ALL, Partition
@@ -208,6 +208,8 @@ class Coordinator(ABC, Generic[M]):
 
     def _carry_out(self, led: Led[M], machine: M, effects: Effects, now_ms: int) -> None:
         """Append, replay, wait for the commit, act, reply."""
+        for note in effects.notes:
+            log.info("%s", note)
         waits_for = led.uncommitted[-1].last_offset if effects.reads_state and led.uncommitted else -1
         if effects.records:
             try:
@@ -247,8 +249,11 @@ class Coordinator(ABC, Generic[M]):
 
     def _refuse_unwritten(self, led: Led[M], effects: Effects, error: ApiError) -> None:
         log.warning("%s-%d: cannot write: %s", self._state_topic.name, led.partition.partition, error)
-        for token, _ in effects.replies:
+        for token, response in effects.replies:
             call = _call(token)
+            if effects.replies_stand:
+                call.answer(response)
+                continue
             call.answer(self._append_refusal(call.message, call.version, error.code))
 
     def committed_in(self, topic: str, index: int) -> None:
@@ -372,8 +377,15 @@ class Coordinator(ABC, Generic[M]):
 
 
 def replayed(partition: Partition, machine: Machine) -> Iterator[None]:
-    """Replay a partition's log into a machine, one record a step. Raises ApiError for a log that cannot be read."""
+    """Replay a partition's log into a machine, one record a step. Raises ApiError for a log that cannot be read.
+
+    A batch or a record that is damaged is named and passed over: one group's loss must not be that of all.
+    """
+    where = f"{partition.topic}-{partition.partition}"
     for header, batch in partition.log.read_batches(partition.log.log_start_offset, partition.log.log_end_offset):
+        if not check_crc(batch):
+            log.error("%s: the batch at offset %d is damaged and passed over", where, header.base_offset)
+            continue
         if header.is_control:
             marker = parse_marker(batch)
             if marker is not None:
@@ -381,13 +393,23 @@ def replayed(partition: Partition, machine: Machine) -> Iterator[None]:
             yield
             continue
         producer_id = header.producer_id if header.is_transactional else NO_PRODUCER_ID
-        for record in iter_records(batch):
+        for record in readable_records(batch, where):
             try:
                 machine.replay(record.key or b"", record.value, producer_id)
             except WireError as error:
-                where = f"{partition.topic}-{partition.partition}"
                 log.error("%s: the record at offset %d is passed over: %s", where, record.offset, error)
             yield
+
+
+def readable_records(batch: memoryview, where: str) -> Iterator[Record]:
+    """The records of a batch up to the first that is malformed, whose rest is named and passed over."""
+    next_offset = read_header(batch).base_offset
+    try:
+        for record in iter_records(batch):
+            yield record
+            next_offset = record.offset + 1
+    except ApiError as error:
+        log.error("%s: the rest of its batch from offset %d on is passed over: %s", where, next_offset, error)
 
 
 def positive_java_hash(text: str) -> int:

@@ -47,7 +47,8 @@ class Effects:
 
     `reads_state` marks an answer that shows what the log says: it must wait until everything appended so far is
     committed, because a new coordinator could not know what was shown too early. `producer_id` makes the records a part
-    of that producer's transaction. `actions` are the shell's to carry out once the records are committed.
+    of that producer's transaction. `actions` are the shell's to carry out once the records are committed. `notes` are
+    worth a line each in the broker's log. With `replies_stand` the replies are true even if nothing can be written.
     """
 
     records: list[StateRecord] = field(default_factory=list["StateRecord"])
@@ -56,6 +57,8 @@ class Effects:
     reads_state: bool = False
     producer_id: int = NO_PRODUCER_ID
     producer_epoch: int = NO_PRODUCER_EPOCH
+    notes: list[Any] = field(default_factory=list[Any])
+    replies_stand: bool = False
 
     def append(self, records: Iterable[StateRecord]) -> None:
         self.records.extend(records)

@@ -84,11 +84,15 @@ OPTIONS: Mapping[str, Options] = {
 VERSIONS = tuple(TOOLS)
 
 
-@functools.cache
 def classpath(version: str) -> str:
     """The jars of one version of Apache Kafka, with the configuration of their loggers in front."""
-    pom = HERE / f"kafka-{version}.xml"
-    resolved = HERE / "target" / f"kafka-{version}.classpath"
+    return classpath_of(HERE / f"kafka-{version}.xml")
+
+
+@functools.cache
+def classpath_of(pom: Path) -> str:
+    """The jars that a POM asks for, with the configuration of their loggers in front."""
+    resolved = pom.parent / "target" / f"{pom.stem}.classpath"
     if not _is_current(resolved, pom):
         command = [require_tool("mvn"), "-q", "-B", "-f", str(pom), "dependency:build-classpath"]
         result = subprocess.run(
@@ -110,7 +114,12 @@ def _is_current(resolved: Path, pom: Path) -> bool:
 
 def java(version: str, *arguments: str) -> list[str]:
     """A command line that runs a main class, or a source file, beside the jars of one version."""
-    return [require_tool("java"), *JVM_FLAGS, "-cp", classpath(version), *arguments]
+    return java_with(classpath(version), *arguments)
+
+
+def java_with(jars: str, *arguments: str) -> list[str]:
+    """The same beside any jars."""
+    return [require_tool("java"), *JVM_FLAGS, "-cp", jars, *arguments]
 
 
 class Output(NamedTuple):

@@ -2,8 +2,8 @@
 
 Theory of operation. A group is Empty, PreparingRebalance (its members are to join again), CompletingRebalance (they
 have joined, and wait for the leader's assignment) or Stable (they have it). `TABLE` says for each state what a
-request does; kpy/group/rebalance.py has the moves from one state to another, and kpy/group/shard.py the loop around
-all of it.
+request does, kpy/group/transitions.py what moves a group from one state to another, kpy/group/rebalance.py how that
+is done; kpy/group/shard.py has the loop around all of it.
 
 Membership, the generation and the three rebalancing states are soft: they run ahead of the log, as in Apache Kafka,
 and after a crash members simply rejoin the last generation that was written. What is written is the assignment, once
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, joined, sync_error
-from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waiting
+from kpy.group.group import UNKNOWN_MEMBER_ID, Group, Member, Waiting
 from kpy.group.rebalance import (
     answer_sync,
     arm_session,
@@ -31,10 +31,11 @@ from kpy.group.rebalance import (
     drop,
     member_has_synced,
     members_are_gone,
-    prepare_rebalance,
+    rebalance,
     session_timer,
 )
 from kpy.group.records import group_record
+from kpy.group.transitions import Cause, GroupState
 from kpy.group.turn import MAX_PENDING_MEMBERS, NEW_MEMBER_JOIN_TIMEOUT_MS, Turn
 from kpy.machine import Request
 from kpy.wire.heartbeat import HeartbeatRequest, HeartbeatResponse
@@ -131,7 +132,7 @@ def new_member_joins(turn: Turn, group: Group, request: Request, member_id: str)
     if group.initial_delay_left_ms is not None:
         group.newcomer_during_delay = True
     turn.timers.arm(session_timer(group, member_id), turn.now_ms + NEW_MEMBER_JOIN_TIMEOUT_MS)
-    TABLE[group.state].member_is_added(turn, group)
+    rebalance(turn, group, Cause.MEMBER_IS_NEW, member_id, message.reason or "")
 
 
 def static_member_returns(turn: Turn, group: Group, request: Request, member: Member, new_member_id: str) -> None:
@@ -152,7 +153,8 @@ def static_member_returns(turn: Turn, group: Group, request: Request, member: Me
         turn.effects.reply(request.token, joined_without_rebalance(group, member, request.version, old_leader_id))
     else:
         park_join(turn, group, member, request)
-        TABLE[group.state].member_is_added(turn, group)
+        reason: str | None = request.message.reason
+        rebalance(turn, group, Cause.STATIC_MEMBER_RETURNS, new_member_id, reason or "")
 
 
 def joined_without_rebalance(
@@ -177,21 +179,23 @@ def rejoin_while_completing(turn: Turn, group: Group, member: Member, request: R
     if member.has_protocols(protocols_of(request.message)):
         turn.effects.reply(request.token, joined(group, member, request.version))
     else:
-        rejoin_with_rebalance(turn, group, member, request)
+        rejoin_with_rebalance(turn, group, member, request, Cause.MEMBER_CHANGES)
 
 
 def rejoin_while_stable(turn: Turn, group: Group, member: Member, request: Request) -> None:
     """The leader rejoins to have partitions assigned anew; another one only if what it subscribes to has changed."""
-    if member.member_id == group.leader_id or not member.has_protocols(protocols_of(request.message)):
-        rejoin_with_rebalance(turn, group, member, request)
+    if member.member_id == group.leader_id:
+        rejoin_with_rebalance(turn, group, member, request, Cause.LEADER_REJOINS)
+    elif not member.has_protocols(protocols_of(request.message)):
+        rejoin_with_rebalance(turn, group, member, request, Cause.MEMBER_CHANGES)
     else:
         turn.effects.reply(request.token, joined(group, member, request.version))
 
 
-def rejoin_with_rebalance(turn: Turn, group: Group, member: Member, request: Request) -> None:
+def rejoin_with_rebalance(turn: Turn, group: Group, member: Member, request: Request, cause: Cause) -> None:
     take_over(group, member, request)
     park_join(turn, group, member, request)
-    prepare_rebalance(turn, group)
+    rebalance(turn, group, cause, member.member_id, request.message.reason or "")
 
 
 def take_over(group: Group, member: Member, request: Request) -> None:
@@ -263,6 +267,9 @@ def sync_while_completing(turn: Turn, group: Group, member: Member, request: Req
 
 def sync_while_stable(turn: Turn, group: Group, member: Member, request: Request) -> None:
     member_has_synced(turn, group, member)
+    arm_session(turn, group, member)
+    # Another coordinator could assign this generation differently as long as the record of it is not committed.
+    turn.effects.reads_state = True
     turn.effects.reply(request.token, synced(group, member.assignment))
 
 
@@ -301,8 +308,12 @@ def members_leave(turn: Turn, group: Group, request: Request) -> None:
         for each in leaving
     ]
     turn.effects.reply(request.token, left(request.version, results))
-    if any(result.error_code == ErrorCode.NONE for result in results):
-        members_are_gone(turn, group)
+    # That the log still knows the last generation does no harm: all its members will be silent.
+    turn.effects.replies_stand = True
+    gone = next((each for each, result in zip(leaving, results, strict=True) if not result.error_code), None)
+    if gone is not None:
+        # Static members may be named by their instance id alone.
+        members_are_gone(turn, group, gone.member_id or gone.group_instance_id or "", gone.reason or "")
 
 
 def member_leaves(turn: Turn, group: Group, leaving: MemberIdentity) -> ErrorCode:
@@ -350,9 +361,8 @@ def empty_group_has_a_member(turn: Turn, group: Group, member: Member, request: 
 
 
 class Row(NamedTuple):
-    """What a state makes of each event. The events that end a phase are in kpy/group/rebalance.py."""
+    """What a state makes of the request of a member it knows."""
 
-    member_is_added: Callable[[Turn, Group], None]
     member_rejoins: Callable[[Turn, Group, Member, Request], None]
     member_syncs: Callable[[Turn, Group, Member, Request], None]
     heartbeat_answer: ErrorCode
@@ -360,25 +370,21 @@ class Row(NamedTuple):
 
 TABLE: dict[GroupState, Row] = {
     GroupState.EMPTY: Row(
-        member_is_added=prepare_rebalance,
         member_rejoins=empty_group_has_a_member,
         member_syncs=empty_group_has_a_member,
         heartbeat_answer=ErrorCode.UNKNOWN_MEMBER_ID,
     ),
     GroupState.PREPARING_REBALANCE: Row(
-        member_is_added=complete_join_if_all_joined,
         member_rejoins=rejoin_while_preparing,
         member_syncs=sync_while_preparing,
         heartbeat_answer=ErrorCode.REBALANCE_IN_PROGRESS,
     ),
     GroupState.COMPLETING_REBALANCE: Row(
-        member_is_added=prepare_rebalance,
         member_rejoins=rejoin_while_completing,
         member_syncs=sync_while_completing,
         heartbeat_answer=ErrorCode.NONE,
     ),
     GroupState.STABLE: Row(
-        member_is_added=prepare_rebalance,
         member_rejoins=rejoin_while_stable,
         member_syncs=sync_while_stable,
         heartbeat_answer=ErrorCode.NONE,

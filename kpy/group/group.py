@@ -7,26 +7,16 @@ the table in kpy/group/classic.py. Kafka classes ClassicGroup and ClassicGroupMe
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 from kpy.errors import ErrorCode
+from kpy.group.transitions import TRANSITIONS, Cause, GroupState
 
 CONSUMER_PROTOCOL_TYPE = "consumer"
 """The protocol type of consumers, whose subscriptions the coordinator can read. Connect workers say "connect"."""
 
 UNKNOWN_MEMBER_ID = ""
 """What a member that has no id yet sends."""
-
-
-class GroupState(StrEnum):
-    """The states as Kafka prints them. Dead is never stored: it is what a group that does not exist is described as."""
-
-    EMPTY = "Empty"
-    PREPARING_REBALANCE = "PreparingRebalance"
-    COMPLETING_REBALANCE = "CompletingRebalance"
-    STABLE = "Stable"
-    DEAD = "Dead"
 
 
 class Waiting(NamedTuple):
@@ -92,10 +82,11 @@ class Group:
     _support: Counter[str] = field(default_factory=Counter[str])
     """protocol name -> how many members support it."""
 
-    def enter(self, state: GroupState, now_ms: int) -> None:
-        self.state = state
+    def enter(self, cause: Cause, now_ms: int) -> None:
+        """Change the state as the table of transitions says; KeyError for a move it does not have."""
+        self.state = TRANSITIONS[self.state][cause]
         self.state_timestamp_ms = now_ms
-        if state is not GroupState.PREPARING_REBALANCE:
+        if self.state is not GroupState.PREPARING_REBALANCE:
             self.initial_delay_left_ms = None
 
     # -- members -----------------------------------------------------------------------------------------------------

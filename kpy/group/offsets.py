@@ -15,8 +15,9 @@ from typing import Any
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import GROUPS_IN_OFFSET_FETCH_SINCE, NO_LEADER_EPOCH, NO_OFFSET
-from kpy.group.group import Group, GroupState
+from kpy.group.group import Group
 from kpy.group.records import CommittedOffset, offset_record, offset_tombstone
+from kpy.group.transitions import GroupState
 from kpy.group.turn import Turn
 from kpy.machine import NO_PRODUCER_ID, Request, StateRecord
 from kpy.wire.offset_commit import (

@@ -12,8 +12,9 @@ Kafka class GroupMetadataManager (the methods about classic groups).
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, joined, sync_error
-from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member
+from kpy.group.group import UNKNOWN_MEMBER_ID, Group, Member
 from kpy.group.records import group_record, subscribed_topics
+from kpy.group.transitions import Cause, GroupState, Move
 from kpy.group.turn import TimerKey, Turn
 
 
@@ -33,10 +34,24 @@ def arm_session(turn: Turn, group: Group, member: Member) -> None:
     turn.timers.arm(session_timer(group, member.member_id), turn.now_ms + member.session_timeout_ms)
 
 
+def move(turn: Turn, group: Group, cause: Cause, member_id: str = "", reason: str = "") -> None:
+    before = group.state
+    group.enter(cause, turn.now_ms)
+    turn.effects.notes.append(Move(group.group_id, group.generation_id, before, cause, group.state, member_id, reason))
+
+
 # -- the join phase ----------------------------------------------------------------------------------------------------
 
 
-def prepare_rebalance(turn: Turn, group: Group) -> None:
+def rebalance(turn: Turn, group: Group, cause: Cause, member_id: str = "", reason: str = "") -> None:
+    """Start over. In a group that waits for its members to join, one more or less may be what ends the wait."""
+    if group.state is GroupState.PREPARING_REBALANCE:
+        complete_join_if_all_joined(turn, group)
+    else:
+        prepare_rebalance(turn, group, cause, member_id, reason)
+
+
+def prepare_rebalance(turn: Turn, group: Group, cause: Cause, member_id: str = "", reason: str = "") -> None:
     """Ask everybody to join again: members in the sync phase are told now, the others by their next heartbeat."""
     if group.state is GroupState.COMPLETING_REBALANCE:
         for member in group.members.values():
@@ -45,7 +60,7 @@ def prepare_rebalance(turn: Turn, group: Group) -> None:
     group.pending_sync.clear()
     turn.timers.cancel(sync_timer(group))
     group_was_empty = group.state is GroupState.EMPTY
-    group.enter(GroupState.PREPARING_REBALANCE, turn.now_ms)
+    move(turn, group, cause, member_id, reason)
     if group_was_empty:
         delay_ms = turn.config.group_initial_rebalance_delay_ms
         group.initial_delay_left_ms = max(group.rebalance_timeout_ms - delay_ms, 0)
@@ -95,14 +110,14 @@ def complete_join(turn: Turn, group: Group) -> None:
     else:
         group.protocol_name = None
         group.subscribed_topics = subscribed_topics(group)
-        group.enter(GroupState.EMPTY, turn.now_ms)
+        move(turn, group, Cause.NOBODY_IS_LEFT)
         turn.effects.append([group_record(group, {})])
 
 
 def start_sync_phase(turn: Turn, group: Group) -> None:
     group.protocol_name = group.select_protocol()
     group.subscribed_topics = subscribed_topics(group)
-    group.enter(GroupState.COMPLETING_REBALANCE, turn.now_ms)
+    move(turn, group, Cause.MEMBERS_HAVE_JOINED)
     for member in group.members.values():
         waiting = group.take_join(member)
         if waiting is not None:
@@ -123,9 +138,10 @@ def member_has_synced(turn: Turn, group: Group, member: Member) -> None:
 
 
 def sync_time_is_up(turn: Turn, group: Group) -> None:
-    for member_id in sorted(group.pending_sync):
+    late = sorted(group.pending_sync)
+    for member_id in late:
         drop(turn, group, member_id)
-    prepare_rebalance(turn, group)
+    prepare_rebalance(turn, group, Cause.SYNC_IS_LATE, late[0])
 
 
 # -- members that go ---------------------------------------------------------------------------------------------------
@@ -139,7 +155,7 @@ def session_time_is_up(turn: Turn, group: Group, member_id: str) -> None:
         complete_join_if_all_joined(turn, group)
     elif member.is_new or (member.join is None and member.sync is None):
         drop(turn, group, member_id)
-        members_are_gone(turn, group)
+        members_are_gone(turn, group, member_id, "its session is over")
 
 
 def drop(turn: Turn, group: Group, member_id: str) -> None:
@@ -154,12 +170,10 @@ def drop(turn: Turn, group: Group, member_id: str) -> None:
     answer_sync(turn, member, ErrorCode.UNKNOWN_MEMBER_ID)
 
 
-def members_are_gone(turn: Turn, group: Group) -> None:
+def members_are_gone(turn: Turn, group: Group, member_id: str, reason: str) -> None:
     """The group goes on without the members that were just dropped."""
-    if group.state in (GroupState.STABLE, GroupState.COMPLETING_REBALANCE):
-        prepare_rebalance(turn, group)
-    else:
-        complete_join_if_all_joined(turn, group)
+    if group.state is not GroupState.EMPTY:
+        rebalance(turn, group, Cause.MEMBER_GOES, member_id, reason)
 
 
 def answer_sync(turn: Turn, member: Member, error: ErrorCode) -> bool:

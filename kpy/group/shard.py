@@ -16,7 +16,7 @@ from kpy.errors import ErrorCode
 from kpy.group.answers import join_error, refusal, sync_error
 from kpy.group.classic import leave_unknown_group, member_heartbeats, member_joins, member_syncs, members_leave
 from kpy.group.events import Event, TopicsDeleted
-from kpy.group.group import UNKNOWN_MEMBER_ID, Group, GroupState, Member, Waiting
+from kpy.group.group import UNKNOWN_MEMBER_ID, Group, Member, Waiting
 from kpy.group.offsets import (
     Offsets,
     PartitionExists,
@@ -48,6 +48,7 @@ from kpy.group.records import (
     read_offset,
     subscribed_topics,
 )
+from kpy.group.transitions import TRANSITIONS, Cause, GroupState
 from kpy.group.turn import MAX_GROUPS, GroupConfig, TimerKey, Turn
 from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
 from kpy.timers import Timers
@@ -71,8 +72,11 @@ from kpy.wire.txn_offset_commit import TxnOffsetCommitRequest
 
 SWEEP_TIMER: TimerKey = ("sweep", "", "")
 TOMBSTONES_A_SWEEP = 1_000
-"""A sweep that has this many goes on a moment later, so that other work is not held up."""
+GROUPS_A_SWEEP = 1_000
+"""A sweep that has made or seen this many goes on a moment later, so that other work is not held up."""
 GROUP_TYPE = "classic"
+MAX_ID_IN_MESSAGE = 1_000
+"""How much of a group id an error message repeats: the longest id and the words around it do not fit a string."""
 NO_REBALANCE_TIMEOUT = -1
 """GroupMetadataValue version 0 has none: the session timeout stands for it."""
 GROUP_ID_NOT_FOUND_IN_DESCRIBE_SINCE = 6
@@ -88,6 +92,8 @@ class GroupShard:
         self._rng = rng
         self._partition_exists = partition_exists
         self._timers: Timers[TimerKey] = Timers()
+        self._to_sweep: list[str] = []
+        """Groups that the sweep under way has still to look at."""
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -218,7 +224,7 @@ class GroupShard:
                 return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD)
             return DescribedGroup(
                 error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} not found.",
+                error_message=f"Group {group_id[:MAX_ID_IN_MESSAGE]} not found.",
                 group_id=group_id,
                 group_state=GroupState.DEAD,
             )
@@ -279,10 +285,15 @@ class GroupShard:
 
     def _sweep(self, turn: Turn) -> None:
         """Forget offsets that have expired, and groups that have neither members nor offsets any more."""
-        for group in list(self.groups.values()):
+        if not self._to_sweep:
+            self._to_sweep = list(self.groups)
+            self._to_sweep.reverse()
+        for _ in range(min(len(self._to_sweep), GROUPS_A_SWEEP)):
             if len(turn.effects.records) >= TOMBSTONES_A_SWEEP:
-                self._timers.arm(SWEEP_TIMER, turn.now_ms + 1)
-                return
+                break
+            group = self.groups.get(self._to_sweep.pop())
+            if group is None:
+                continue
             gone = expired(self.offsets, group, turn.now_ms, self.config.offsets_retention_ms)
             turn.effects.append(offset_tombstone(group.group_id, topic, partition) for topic, partition in gone)
             if not self._is_over(group, len(gone)):
@@ -291,6 +302,8 @@ class GroupShard:
                 turn.effects.append([group_tombstone(group.group_id)])
             else:
                 del self.groups[group.group_id]
+        if self._to_sweep:
+            self._timers.arm(SWEEP_TIMER, turn.now_ms + 1)
 
     def _is_over(self, group: Group, offsets_gone: int) -> bool:
         """Whether nothing is left of a group, once `offsets_gone` of its offsets are."""
@@ -312,8 +325,10 @@ class GroupShard:
             if value is None:
                 self.offsets.remove(about.group, about.topic, about.partition)
             else:
-                self.groups.setdefault(about.group, Group(about.group))
-                self.offsets.put(about.group, about.topic, about.partition, read_offset(value), producer_id)
+                committed = read_offset(value)
+                if about.group not in self.groups:
+                    self.groups[about.group] = Group(about.group)
+                self.offsets.put(about.group, about.topic, about.partition, committed, producer_id)
         elif value is None:
             self._forget(about.group)
         else:
@@ -330,7 +345,7 @@ class GroupShard:
             for member in group.members.values():
                 arm_session(turn, group, member)
             if len(group.members) > self.config.group_max_size:
-                prepare_rebalance(turn, group)
+                prepare_rebalance(turn, group, Cause.ABOVE_MAX_SIZE)
         if self.groups:
             self._timers.arm(SWEEP_TIMER, now_ms + self.config.offsets_retention_check_interval_ms)
         return turn.effects
@@ -348,7 +363,8 @@ class GroupShard:
         group.protocol_name = value.protocol
         group.leader_id = value.leader if value.leader in group.members else next(iter(group.members), None)
         group.subscribed_topics = subscribed_topics(group)
-        group.state = GroupState.STABLE if group.members else GroupState.EMPTY
+        cause = Cause.ASSIGNMENT_IN_LOG if group.members else Cause.NO_MEMBERS_IN_LOG
+        group.state = TRANSITIONS[group.state][cause]
         group.state_timestamp_ms = None if value.current_state_timestamp == -1 else value.current_state_timestamp
         group.initial_delay_left_ms = None
         group.in_log = True

@@ -289,17 +289,17 @@ class Log:
         return zip(self._segments[slot:], [*self._bases[slot + 1 :], self.log_end_offset], strict=True)
 
     def read_batches(self, start_offset: int, end_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
-        """Each batch that has records in [start_offset, end_offset), for replay."""
-        for segment, segment_end in self.segments_from(start_offset):
-            if segment.base_offset >= end_offset or segment_end <= start_offset:
-                continue
-            position = segment.position_of(start_offset)
-            if position is None:
-                continue
-            for header, batch in segment.batches(position):
-                if header.base_offset >= end_offset:
-                    return
-                yield header, batch
+        """Each batch with records in [start_offset, end_offset), for replay, CRC unchecked. Raises as `read` does."""
+        with self._disk:
+            for segment, segment_end in self.segments_from(start_offset):
+                if segment.base_offset >= end_offset or segment_end <= start_offset:
+                    continue
+                if (position := segment.position_of(start_offset)) is None:
+                    continue
+                for header, batch in segment.batches(position):
+                    if header.base_offset >= end_offset:
+                        return
+                    yield header, batch
 
     def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTxn]:
         """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""

@@ -6,12 +6,12 @@ import pytest
 
 from bench.link import CORRELATION_ID, frame
 from bench.programs import WorkFailedError
+from bench.payloads import web_shop_events
 from bench.rows import (
     PAYLOADS,
     consumed_per_second,
     error_position,
     fetch_request,
-    payload,
     produce_request,
     produced_per_second,
 )
@@ -55,7 +55,7 @@ def test_a_frame_has_its_size_in_front() -> None:
 @pytest.mark.parametrize("size", [100, 1000])
 def test_payloads_have_their_size_and_fit_a_line(size: int) -> None:
     rng = random.Random(1)
-    made = [payload(size, rng) for _ in range(PAYLOADS)]
+    made = [web_shop_events(size, rng) for _ in range(PAYLOADS)]
     assert {len(text.encode()) for text in made} == {size}
     assert not any("\n" in text for text in made)
 

@@ -14,6 +14,10 @@ time passing: they appear where a deadline did something. Member ids, which are 
     describe [v=6]     list [states=a,b] [types=classic]     delete
     transaction <producer id> t-0=5                    end-transaction <producer id> commit|abort
     fail-append <error>     delete-topic <topic>       restart     wait
+    coordinator loading|elsewhere|here                 (what the shell answers before a request gets to its group)
+
+Requests take group=<id> for a group other than g, and reason=<word>. A run remembers which moves of the table of
+transitions it has seen, and which error codes each API has answered.
 """
 
 import random
@@ -22,10 +26,11 @@ import sys
 from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
-from kpy.group.answers import append_refusal
-from kpy.group.events import TopicsDeleted
+from kpy.group.answers import append_refusal, refusal
+from kpy.group.events import Event, TopicsDeleted
 from kpy.group.records import CommittedOffset, offset_record, read_group, read_key, read_offset
 from kpy.group.shard import GroupShard
+from kpy.group.transitions import Cause, GroupState
 from kpy.group.turn import GroupConfig
 from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
@@ -65,6 +70,11 @@ GROUP = "g"
 TOPICS = {"t": 3, "u": 1}
 """The topics that exist, and how many partitions they have."""
 COMMAND_COLUMNS = 66
+UNAVAILABLE = {
+    "loading": ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    "elsewhere": ErrorCode.NOT_COORDINATOR,
+    "here": None,
+}
 
 
 @dataclass
@@ -103,6 +113,10 @@ class Words:
                 found.flags.append(name)
         return found
 
+    @property
+    def group(self) -> str:
+        return self.options.get("group", GROUP)
+
     def number(self, name: str, default: int) -> int:
         return int(self.options.get(name, default))
 
@@ -122,6 +136,10 @@ class Transcript:
         self.shown_ids: dict[str, str] = {}
         self.parked: dict[Call, str] = {}
         self.failing: ErrorCode | None = None
+        self.unavailable: ErrorCode | None = None
+        self.moves: set[tuple[GroupState, Cause]] = set()
+        self.errors: set[tuple[str, ErrorCode]] = set()
+        """(API, an error code that it has answered)."""
         self.lines: list[str] = []
 
     def run(self, text: str) -> str:
@@ -153,7 +171,7 @@ class Transcript:
         """Let deadlines pass one by one, and show those that do something."""
         while (deadline_ms := self.machine().next_deadline_ms()) is not None and deadline_ms <= now_ms:
             self.now_ms = deadline_ms
-            happened = self.apply(self.machine().handle(Tick(), deadline_ms))
+            happened = self.apply(self.handled(Tick()))
             if happened:
                 self.note("", happened)
         self.now_ms = now_ms
@@ -166,6 +184,32 @@ class Transcript:
             self.lines.append(f"{left:<{COMMAND_COLUMNS}} -> {text}")
             left = ""
 
+    def handled(self, event: Event) -> Effects:
+        """What the machine wants done, with the moves it made noted."""
+        machine = self.machine()
+        before = {group_id: group.state for group_id, group in machine.groups.items()}
+        effects = machine.handle(event, self.now_ms)
+        self.moves |= {(move.before, move.cause) for move in effects.notes}
+        self.moves |= {(GroupState.DEAD, Cause.FIRST_USED) for each in machine.groups if each not in before}
+        self.moves |= {(state, Cause.OVER) for each, state in before.items() if each not in machine.groups}
+        return effects
+
+    def replay(self, key: bytes, value: bytes | None, producer_id: int = -1) -> None:
+        """Make a record count, and note the move that this is for its group."""
+        machine, about = self.machine(), read_key(key)
+        assert about is not None
+        group = machine.groups.get(about.group)
+        before = group.state if group is not None else GroupState.DEAD
+        machine.replay(key, value, producer_id)
+        group = machine.groups.get(about.group)
+        if group is not None and before is GroupState.DEAD:
+            self.moves.add((GroupState.DEAD, Cause.FIRST_USED))
+            before = GroupState.EMPTY
+        if group is None and before is not GroupState.DEAD:
+            self.moves.add((before, Cause.OVER))
+        elif group is not None and value is not None and not isinstance(about, OffsetCommitKey):
+            self.moves.add((before, Cause.ASSIGNMENT_IN_LOG if group.members else Cause.NO_MEMBERS_IN_LOG))
+
     def apply(self, effects: Effects) -> list[str]:
         happened: list[str] = []
         failing, self.failing = (self.failing, None) if effects.records else (None, self.failing)
@@ -174,11 +218,12 @@ class Transcript:
             for reply in effects.replies:
                 call = reply.token
                 assert isinstance(call, Call)
-                happened.append(self.answered(call, append_refusal(call.message, call.version, failing)))
+                refused = append_refusal(call.message, call.version, failing)
+                happened.append(self.answered(call, reply.response if effects.replies_stand else refused))
             return happened
         for key, value in effects.records:
             self.log.append((key, value, effects.producer_id, False))
-            self.machine().replay(key, value, effects.producer_id)
+            self.replay(key, value, effects.producer_id)
             of_producer = f" of producer {effects.producer_id}" if effects.producer_id != NO_PRODUCER_ID else ""
             happened.append("append " + self.record(key, value) + of_producer)
         for reply in effects.replies:
@@ -198,15 +243,18 @@ class Transcript:
         if verb == "fail-append":
             self.failing = ErrorCode[words.flags[0]]
             return []
+        if verb == "coordinator":
+            self.unavailable = UNAVAILABLE[words.flags[0]]
+            return []
         if verb == "delete-topic":
-            return self.apply(self.machine().handle(TopicsDeleted(frozenset(words.flags)), self.now_ms))
+            return self.apply(self.handled(TopicsDeleted(frozenset(words.flags))))
         if verb == "transaction":
             for name, offset in words.options.items():
                 topic, partition = name.rsplit("-", 1)
                 committed = CommittedOffset(int(offset), -1, "", self.now_ms)
                 key, value = offset_record(GROUP, topic, int(partition), committed)
                 self.log.append((key, value, int(words.flags[0]), False))
-                self.machine().replay(key, value, int(words.flags[0]))
+                self.replay(key, value, int(words.flags[0]))
             return []
         if verb == "end-transaction":
             producer_id, commits = int(words.flags[0]), words.flags[1] == "commit"
@@ -218,8 +266,10 @@ class Transcript:
         call = Call(actor, message, version)
         self.parked[call] = verb
         client_id = actor.name if actor is not None else "admin"
+        if self.unavailable is not None:
+            return [self.answered(call, refusal(message, version, self.unavailable))]
         request = Request(message, version, client_id, f"/{client_id}", call)
-        happened = self.apply(self.machine().handle(request, self.now_ms))
+        happened = self.apply(self.handled(request))
         if call in self.parked:
             happened.append("(parked)")
         return happened
@@ -227,12 +277,19 @@ class Transcript:
     def restart(self) -> list[str]:
         """A new machine replays the log. What the old one had written it must know, no more and no less."""
         before = durable_state(self.machine(), self.log)
-        self.shard = replayed(self.new_machine(), self.log)
+        self.shard = self.new_machine()
+        for key, value, producer_id, commits in self.log:
+            if key is None:
+                self.shard.replay_end_of_transaction(producer_id, committed=commits)
+            else:
+                self.replay(key, value, producer_id)
         after = durable_state(self.shard, self.log)
         assert after == before, f"replay differs:\n{before}\n{after}"
         lost = [f"{self.name(call.actor)}: {verb} is lost" for call, verb in self.parked.items()]
         self.parked.clear()
-        return [*lost, *self.apply(self.machine().loaded(self.now_ms)), *self.state()]
+        effects = self.machine().loaded(self.now_ms)
+        self.moves |= {(move.before, move.cause) for move in effects.notes}
+        return [*lost, *self.apply(effects), *self.state()]
 
     def join(self, words: Words) -> tuple[Actor, object, int]:
         actor = self.actor(words)
@@ -244,7 +301,7 @@ class Transcript:
         return (
             actor,
             JoinGroupRequest(
-                group_id=words.options.get("group", GROUP),
+                group_id=words.group,
                 session_timeout_ms=words.number("session", 10_000),
                 rebalance_timeout_ms=words.number("rebalance", 60_000),
                 member_id=actor.member_id,
@@ -255,6 +312,7 @@ class Transcript:
                     for name in words.options.get("protocols", "range").split(",")
                     if name
                 ],
+                reason=words.options.get("reason"),
             ),
             words.number("v", 9),
         )
@@ -269,7 +327,7 @@ class Transcript:
         return (
             actor,
             SyncGroupRequest(
-                group_id=GROUP,
+                group_id=words.group,
                 generation_id=words.number("generation", actor.generation_id),
                 member_id=actor.member_id,
                 group_instance_id=actor.instance_id,
@@ -283,7 +341,7 @@ class Transcript:
     def heartbeat(self, words: Words) -> tuple[Actor, object, int]:
         actor = self.actor(words)
         message = HeartbeatRequest(
-            group_id=GROUP,
+            group_id=words.group,
             generation_id=words.number("generation", actor.generation_id),
             member_id=actor.member_id,
             group_instance_id=actor.instance_id,
@@ -295,8 +353,9 @@ class Transcript:
         instances = words.names("instance")
         members = [MemberIdentity(member_id="", group_instance_id=each) for each in instances]
         actors = [self.actors[name] for name in words.flags]
-        members += [MemberIdentity(member_id=each.member_id, group_instance_id=each.instance_id) for each in actors]
-        message = LeaveGroupRequest(group_id=GROUP, member_id=members[0].member_id, members=members)
+        reason = words.options.get("reason")
+        members += [MemberIdentity(each.member_id, each.instance_id, reason) for each in actors]
+        message = LeaveGroupRequest(group_id=words.group, member_id=members[0].member_id, members=members)
         return (actors[0] if actors else None), message, version
 
     def commit(self, words: Words) -> tuple[Actor | None, object, int]:
@@ -314,7 +373,7 @@ class Transcript:
                     )
                 )
         message = OffsetCommitRequest(
-            group_id=GROUP,
+            group_id=words.group,
             generation_id_or_member_epoch=words.number("generation", actor.generation_id if actor else -1),
             member_id=actor.member_id if actor else "",
             group_instance_id=actor.instance_id if actor else None,
@@ -351,7 +410,7 @@ class Transcript:
                 topic, partition = name.rsplit("-", 1)
                 topics.setdefault(topic, []).append(int(partition))
         asked = [OffsetFetchRequestTopics(name=topic, partition_indexes=each) for topic, each in topics.items()]
-        group = OffsetFetchRequestGroup(group_id=GROUP, topics=None if "all" in words.flags else asked)
+        group = OffsetFetchRequestGroup(group_id=words.group, topics=None if "all" in words.flags else asked)
         return None, OffsetFetchRequest(groups=[group], require_stable="stable" in words.flags), 9
 
     def forget_offsets(self, words: Words) -> tuple[None, object, int]:
@@ -362,13 +421,13 @@ class Transcript:
             )
             for name in words.flags
         ]
-        return None, OffsetDeleteRequest(group_id=GROUP, topics=topics), 0
+        return None, OffsetDeleteRequest(group_id=words.group, topics=topics), 0
 
     def describe(self, words: Words) -> tuple[None, object, int]:
-        return None, DescribeGroupsRequest(groups=[GROUP]), words.number("v", 5)
+        return None, DescribeGroupsRequest(groups=[words.group]), words.number("v", 5)
 
     def delete(self, words: Words) -> tuple[None, object, int]:
-        return None, DeleteGroupsRequest(groups_names=[GROUP]), words.number("v", 2)
+        return None, DeleteGroupsRequest(groups_names=[words.group]), words.number("v", 2)
 
     def actor(self, words: Words) -> Actor:
         name = words.flags[0]
@@ -379,6 +438,7 @@ class Transcript:
     def answered(self, call: Call, response: object) -> str:
         """What the client gets: the response after a trip over the wire in the version of its request."""
         del self.parked[call]
+        self.errors |= {(type(call.message).__name__.removesuffix("Request"), error) for error in errors_in(response)}
         codec = sys.modules[type(response).__module__]
         sent = b"".join(bytes(each) for each in codec.encode_response(response, call.version))
         return (
@@ -432,6 +492,8 @@ class Transcript:
         return "NONE"
 
     def offsets(self, response: OffsetFetchResponse) -> str:
+        if response.groups[0].error_code:
+            return ErrorCode(response.groups[0].error_code).name
         shown: list[str] = []
         for topic in response.groups[0].topics:
             for each in topic.partitions:
@@ -463,7 +525,7 @@ class Transcript:
             expires = "" if committed.expire_timestamp_ms == -1 else f" until {committed.expire_timestamp_ms}"
             return f"offset {name}={committed.offset}{expires}"
         if value is None:
-            return f"tombstone of group {about.group}"
+            return "tombstone of group " + (about.group or '""')
         read = read_group(value)
         members = " ".join(
             f"{self.shown(each.member_id)}={each.assignment.decode() or 'nothing'}" for each in read.members
@@ -476,6 +538,15 @@ class Transcript:
             f"{group.group_id} is {group.state} in generation {group.generation_id}"
             for group in self.machine().groups.values()
         ] or ["no groups"]
+
+
+def errors_in(response: object) -> set[ErrorCode]:
+    """The error code of a response, or those of its parts."""
+    if isinstance(response, list):
+        return {error for each in response for error in errors_in(each)}
+    slots: tuple[str, ...] = getattr(type(response), "__slots__", ())
+    found = {error for name in slots for error in errors_in(getattr(response, name))}
+    return found | {ErrorCode(response.error_code)} if "error_code" in slots else found
 
 
 def replayed(machine: GroupShard, log: list[tuple[bytes | None, bytes | None, int, bool]]) -> GroupShard:

@@ -1,12 +1,15 @@
 """The coordinator's shell, with logs in memory: append, replay, commit and reply, leadership, loading, time."""
 
+import logging
 import random
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import trio
+from fastcrc.crc32 import iscsi as crc32c
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kpy.controller.topics import CONSUMER_OFFSETS
@@ -18,18 +21,19 @@ from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.machine import StateRecord
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
-from kpy.records.batch import BatchHeader, NewRecord, build_batch, iter_records, read_header
+from kpy.records.batch import CRC_POSITION, BatchHeader, NewRecord, build_batch, iter_records, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.log import AppendInfo
 from kpy.wire.heartbeat import HeartbeatRequest
 from kpy.wire.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from kpy.wire.leave_group import LeaveGroupRequest, MemberIdentity
 from kpy.wire.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
 )
 from kpy.wire.offset_fetch import OffsetFetchRequest, OffsetFetchRequestTopic
-from kpy.wire.sync_group import SyncGroupRequest
+from kpy.wire.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
 
 T0 = TopicImage("t", b"t" * 16, tuple(PartitionImage(index, 0, 0, (0,), (0,)) for index in range(3)))
 
@@ -275,6 +279,24 @@ def test_a_commit_that_other_replicas_do_not_have_yet_is_answered_when_they_do()
     assert shell.fetch().topics[0].partitions[0].committed_offset == 5
 
 
+def test_a_follower_that_syncs_before_the_assignment_is_committed_waits_for_it() -> None:
+    shell = Shell().started()
+    leader = shell.ask(join())
+    follower = shell.ask(join())
+    leader_again = shell.ask(join(leader.member_id))
+    follower_id = told(follower).member_id
+    shell.partition.commits = False
+    assignments = [SyncGroupRequestAssignment(follower_id, b"t-0")]
+    first = shell.ask(SyncGroupRequest("g", leader_again.generation_id, leader.member_id, assignments=assignments))
+    second = shell.ask(SyncGroupRequest("g", leader_again.generation_id, follower_id))
+    assert isinstance(second, Late)
+    assert not second.done
+    shell.partition.high_watermark = shell.partition.log.log_end_offset
+    shell.groups.committed(0)
+    assert told(first).assignment == b""
+    assert told(second).assignment == b"t-0"
+
+
 def test_replies_leave_in_the_order_of_their_records() -> None:
     shell = Shell().started()
     shell.partition.commits = False
@@ -326,6 +348,23 @@ def test_records_that_are_more_than_a_batch_holds_go_into_several_in_order() -> 
     assert [len(batch) for batch in batches] == [2, 2, 2, 1]
     assert [record for batch in batches for record in batch] == records
     assert list(in_batches(records, 10_000)) == [records]
+
+
+def test_every_move_of_a_group_is_logged_with_the_clients_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kpy")
+    shell = Shell().started()
+    message = join()
+    message.reason = "first poll"
+    member_id = shell.ask(message).member_id
+    shell.ask(LeaveGroupRequest("g", members=[MemberIdentity(member_id, None, "x" * 1_000)]))
+    assert caplog.messages == [
+        f'group g in generation 0: Empty -> PreparingRebalance: a new member joins, {member_id} ("first poll")',
+        "group g in generation 1: PreparingRebalance -> CompletingRebalance: "
+        "the members have joined, or their time is up",
+        "group g in generation 1: CompletingRebalance -> PreparingRebalance: a member leaves or falls silent, "
+        f'{member_id} ("{"x" * 255}")',
+        "group g in generation 2: PreparingRebalance -> Empty: the last member goes",
+    ]
 
 
 def test_a_client_that_goes_away_abandons_its_answer_and_stays_a_member() -> None:
@@ -433,6 +472,27 @@ def test_loading_replays_plain_records_transactions_and_their_markers() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_batch_is_loaded_up_to_its_first_malformed_record(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        shell = Shell()
+        offsets = [offset_record("g", "t", index, CommittedOffset(7, -1, "", 0)) for index in range(2)]
+        data = bytearray(build_batch(NewRecord(0, key, value) for key, value in offsets))
+        data[-1] = 0xFF  # The number of headers of the last record is a varint without an end.
+        struct.pack_into(">I", data, CRC_POSITION, crc32c(bytes(data[CRC_POSITION + 4 :])))
+        shell.partition.log.write(bytes(data))
+        shell.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shell.groups.run)
+            await wait_all_tasks_blocked()
+            answer = shell.ask(OffsetFetchRequest("g", [OffsetFetchRequestTopic("t", [0, 1])]))
+            assert [each.committed_offset for each in answer.topics[0].partitions] == [7, -1]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    (message,) = [each for each in caplog.messages if "passed over" in each]
+    assert message.startswith("__consumer_offsets-0: the rest of its batch from offset 1 on is passed over")
 
 
 def test_a_log_that_cannot_be_read_has_no_coordinator() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from kpy.errors import WireError
-from kpy.group.group import Group, GroupState, Member
+from kpy.group.group import Group, Member
 from kpy.group.records import (
     CommittedOffset,
     group_key,
@@ -17,6 +17,7 @@ from kpy.group.records import (
     read_offset,
     subscribed_topics,
 )
+from kpy.group.transitions import GroupState
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
 from kpy.wire.group_records import GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey
 

@@ -403,6 +403,20 @@ def test_a_sweep_that_finds_much_goes_on_a_moment_later(monkeypatch: pytest.Monk
 # -- describe, list, delete --------------------------------------------------------------------------------------------
 
 
+def test_a_sweep_over_many_groups_goes_on_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_module, "GROUPS_A_SWEEP", 10)
+    told = Told()
+    for number in range(25):
+        told.shard.replay(*offset_record(f"g{number}", "t", 0, CommittedOffset(5, -1, "", NOW_MS)))
+    told.shard.loaded(NOW_MS)
+    begin_ms = told.shard.next_deadline_ms()
+    assert begin_ms is not None
+    for step in range(3):
+        assert told.shard.next_deadline_ms() == begin_ms + step
+        assert not told.shard.handle(Tick(), begin_ms + step).records
+    assert told.shard.next_deadline_ms() == begin_ms + 2 + told.shard.config.offsets_retention_check_interval_ms
+
+
 def test_describe_shows_members_of_a_stable_group_with_metadata_and_assignment() -> None:
     told = Told()
     member_id = told.stable_group()

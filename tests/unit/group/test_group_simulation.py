@@ -8,9 +8,10 @@ import pytest
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal
-from kpy.group.group import Group, GroupState
+from kpy.group.group import Group
 from kpy.group.records import group_key
 from kpy.group.shard import GroupShard
+from kpy.group.transitions import GroupState
 from kpy.group.turn import GroupConfig
 from kpy.machine import Effects, Request, Tick
 from kpy.wire.heartbeat import HeartbeatRequest
@@ -150,9 +151,10 @@ class World:
                 self.shard.replay(key, value)
         for token, response in effects.replies:
             client, message, version = self.unanswered.pop(token)
+            stands = written or effects.replies_stand
             if client is not None and client.waiting is token:
                 client.waiting = None
-                client.is_told(response if written else append_refusal(message, version, ErrorCode.NOT_ENOUGH_REPLICAS))
+                client.is_told(response if stands else append_refusal(message, version, ErrorCode.NOT_ENOUGH_REPLICAS))
         self.check()
 
     def pass_time(self, duration_ms: int) -> None:
