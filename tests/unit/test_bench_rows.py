@@ -5,8 +5,8 @@ import random
 import pytest
 
 from bench.link import CORRELATION_ID, frame
-from bench.programs import WorkFailedError
 from bench.payloads import web_shop_events
+from bench.programs import WorkFailedError
 from bench.rows import (
     PAYLOADS,
     consumed_per_second,
