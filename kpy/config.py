@@ -53,6 +53,7 @@ class BrokerConfig:
     # Identity, network, and limits on requests.
     broker_id: int
     broker_rack: str | None
+    zookeeper_session_timeout_ms: int
     cluster_id: str | None
     socket_request_max_bytes: int
     socket_listen_backlog_size: int

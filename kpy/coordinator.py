@@ -119,7 +119,7 @@ class Topics(Protocol):
 
     @property
     def image(self) -> MetadataImage: ...
-    def create_internal_topic(
+    async def create_internal_topic(
         self, name: str, num_partitions: int, replication_factor: int, configs: Mapping[str, str]
     ) -> TopicImage: ...
 
@@ -185,10 +185,15 @@ class GroupCoordinator:
         count = len(self._topic.partitions) if self._topic else self._config.offsets_topic_num_partitions
         return positive_java_hash(group_id) % count
 
-    def ensure_topic(self) -> TopicImage:
+    @property
+    def topic(self) -> TopicImage | None:
+        """The offsets topic, if it exists."""
+        return self._topic
+
+    async def ensure_topic(self) -> TopicImage:
         """The offsets topic; the first client that looks for a coordinator creates it. ApiError if that fails."""
         config = self._config
-        return self._cluster.create_internal_topic(
+        return await self._cluster.create_internal_topic(
             OFFSETS_TOPIC,
             config.offsets_topic_num_partitions,
             # A small cluster gets as many replicas as it has brokers, where Apache Kafka would wait for more to come.

@@ -10,8 +10,8 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from kpy.group.turn import GroupConfig
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
+from kpy.metadata.office import Policy
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
@@ -52,7 +53,12 @@ Started = Callable[[list[tuple[str, str, int]]], None]
 
 async def serve(config: BrokerConfig, *, started: Started) -> None:
     """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use."""
-    with opened(config, now_ms) as (broker, log_dirs), ExitStack() as sockets:
+    async with opened(config, now_ms) as (broker, log_dirs):
+        await _serve_opened(config, broker, log_dirs, started)
+
+
+async def _serve_opened(config: BrokerConfig, broker: Broker, log_dirs: LogDirs, started: Started) -> None:
+    with ExitStack() as sockets:
         listening = {
             endpoint.name: [
                 sockets.enter_context(sock)
@@ -62,13 +68,21 @@ async def serve(config: BrokerConfig, *, started: Started) -> None:
         }
         bound_ports = {name: socks[0].getsockname()[1] for name, socks in listening.items()}
         advertised = config.advertised(bound_ports, socket.gethostname())
-        broker.cluster.register(advertised, dict.fromkeys(advertised, "PLAINTEXT"), config.broker_rack)
+        await broker.cluster.register(
+            advertised,
+            dict.fromkeys(advertised, "PLAINTEXT"),
+            config.broker_rack,
+            patience_ms=2 * config.zookeeper_session_timeout_ms,
+        )
+        if not log_dirs.was_clean:
+            await broker.cluster.start_leader_epochs()
         purgatory = broker.replicas.purgatory
         poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(poller.run)
             nursery.start_soon(purgatory.run)
             nursery.start_soon(broker.groups.run)
+            nursery.start_soon(broker.cluster.run)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
             may_connect = partial(_may_connect, broker, poller)
@@ -84,15 +98,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@contextmanager
-def opened(config: BrokerConfig, clock: Callable[[], int]) -> Generator[tuple[Broker, LogDirs]]:
+@asynccontextmanager
+async def opened(config: BrokerConfig, clock: Callable[[], int]) -> AsyncGenerator[tuple[Broker, LogDirs]]:
     """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
     rng = random.SystemRandom()
     for directory in config.data_dirs:
         _make_directory(directory)
-    store = EmbeddedStore(config.data_dirs[0] / METADATA_FILE)
+    store = EmbeddedStore(config.data_dirs[0] / METADATA_FILE, clock)
     try:
-        cluster = Cluster(store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id)
+        cluster = await Cluster.open(
+            store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id
+        )
         current = _with_dynamic_configs(config, cluster.image)
         log_dirs = LogDirs.open(
             config.data_dirs,
@@ -111,7 +127,9 @@ def opened(config: BrokerConfig, clock: Callable[[], int]) -> Generator[tuple[Br
         finally:
             log_dirs.close()
     finally:
-        store.close()
+        # Also when this is cancelled: the session is to end now, and not by silence.
+        with trio.CancelScope(shield=True):
+            await store.close()
 
 
 def _make_directory(path: Path) -> None:
@@ -136,11 +154,11 @@ def _assemble(
         replicas.apply(image)
         if changed is not broker.config:
             broker.config = changed
+            cluster.office.policy = _policy(changed)
             replicas.reconfigure()
         groups.apply(image)
 
-    if not log_dirs.was_clean:
-        cluster.start_leader_epochs()
+    cluster.office.policy = _policy(config)
     cluster.on_change = follow
     follow(cluster.image)
     return broker
@@ -153,6 +171,10 @@ def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerC
     if for_all == config.cluster_overrides and for_this == config.broker_overrides:
         return config
     return config.with_overrides(for_all, for_this)
+
+
+def _policy(config: BrokerConfig) -> Policy:
+    return Policy(config.unclean_leader_election_enable, config.delete_topic_enable)
 
 
 def _coordinator_config(config: BrokerConfig) -> CoordinatorConfig:

@@ -10,21 +10,25 @@ UNSUPPORTED_VERSION too, make librdkafka ask again until its call times out.
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.errors import ErrorCode
+from kpy.errors import ApiError, ErrorCode
 from kpy.wire.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
 NO_PRODUCER_ID = -1
 NO_PRODUCER_EPOCH = -1
 
 
-def init_producer_id(request: InitProducerIdRequest, client: Client, broker: Broker) -> InitProducerIdResponse:
+async def init_producer_id(request: InitProducerIdRequest, client: Client, broker: Broker) -> InitProducerIdResponse:
     if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH):
         return _refused(ErrorCode.INVALID_REQUEST)
     if request.transactional_id == "":
         return _refused(ErrorCode.INVALID_REQUEST)
     if request.transactional_id is not None:
         return _refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-    return InitProducerIdResponse(producer_id=broker.cluster.next_producer_id(), producer_epoch=0)
+    try:
+        producer_id = await broker.cluster.next_producer_id()
+    except ApiError as error:
+        return _refused(error.code)
+    return InitProducerIdResponse(producer_id=producer_id, producer_epoch=0)
 
 
 def _refused(error: ErrorCode) -> InitProducerIdResponse:
