@@ -1,11 +1,12 @@
 """The composition root: the only file that builds everything, and the order in which a broker starts and stops.
 
-Start: the metadata store, the logs (recovered if the last stop was not clean), the partitions that the metadata gives
-this broker, the listening sockets, then the tasks: one that serves all connections, one for parked fetches, one for
-groups, and one for each chore. Stop, in reverse: the sockets close first, so nothing is acknowledged any more, then the
-logs are flushed, and last the marker of a clean stop is written.
+Start: the metadata store (on ZooKeeper a session with it), the logs (recovered if the last stop was not clean), the
+partitions that the metadata gives this broker, the listening sockets, then the tasks: one that serves all connections,
+one for parked fetches, one for groups, and one for each chore. Stop, in reverse: the sockets close first, so nothing is
+acknowledged any more, then the logs are flushed, and last the marker of a clean stop is written.
 """
 
+import importlib.util
 import logging
 import random
 import socket
@@ -32,6 +33,8 @@ from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
 from kpy.metadata.office import Policy
+from kpy.metadata.store import MetadataStore
+from kpy.metadata.znodes import SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
@@ -104,7 +107,7 @@ async def opened(config: BrokerConfig, clock: Callable[[], int]) -> AsyncGenerat
     rng = random.SystemRandom()
     for directory in config.data_dirs:
         _make_directory(directory)
-    store = EmbeddedStore(config.data_dirs[0] / METADATA_FILE, clock)
+    store = await _open_store(config, clock)
     try:
         cluster = await Cluster.open(
             store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id
@@ -130,6 +133,34 @@ async def opened(config: BrokerConfig, clock: Callable[[], int]) -> AsyncGenerat
         # Also when this is cancelled: the session is to end now, and not by silence.
         with trio.CancelScope(shield=True):
             await store.close()
+
+
+async def _open_store(config: BrokerConfig, clock: Callable[[], int]) -> MetadataStore:
+    if not config.on_zookeeper:
+        return EmbeddedStore(config.data_dirs[0] / METADATA_FILE, clock)
+    if importlib.util.find_spec("kazoo") is None:
+        raise StorageError("zookeeper.connect is set, which needs kazoo: pip install 'kpy-broker[zookeeper]'.")
+    # Imported here because a broker without ZooKeeper does not need it, and may not have it.
+    from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
+
+    assert config.zookeeper_connect is not None
+    session_timeout_ms = config.zookeeper_session_timeout_ms
+    log.info("waiting for ZooKeeper at %s", config.zookeeper_connect)
+    return await ZookeeperStore.connect(
+        ZookeeperConfig(
+            config.zookeeper_connect.replace(" ", ""),
+            session_timeout_ms,
+            config.zookeeper_connection_timeout_ms or session_timeout_ms,
+            config.zookeeper_max_in_flight_requests,
+            set_acl=config.zookeeper_set_acl,
+            tls=config.zookeeper_ssl_client_enable,
+            certificate_file=config.zookeeper_ssl_keystore_location,
+            key_password=config.zookeeper_ssl_keystore_password,
+            trusted_file=config.zookeeper_ssl_truststore_location,
+            check_hostname=bool(config.zookeeper_ssl_endpoint_identification_algorithm),
+            secret_paths=SENSITIVE_PATHS,
+        )
+    )
 
 
 def _make_directory(path: Path) -> None:

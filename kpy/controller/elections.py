@@ -12,14 +12,16 @@ from kpy.metadata.image import NO_LEADER, NO_STATE, PartitionImage
 
 
 def first_leader(partition: PartitionImage, live: Collection[int]) -> PartitionImage | None:
-    """The first state of a new partition: its first live replica leads, all live ones are in sync.
+    """The first state of a new partition: its first live replica leads.
 
-    Without a live replica it stays as it is, and gets its state when the first of its brokers comes.
+    Without a live replica it stays as it is, and gets its state when the first of its brokers comes. Apache Kafka puts
+    all live replicas into the first ISR. Here the leader is alone in it, because followers do not fetch yet: a member
+    of the ISR may be elected, and is promised to have every acknowledged record.
     """
-    isr = tuple(broker_id for broker_id in partition.replicas if broker_id in live)
-    if partition.partition_epoch != NO_STATE or not isr:
+    leader = next((broker_id for broker_id in partition.replicas if broker_id in live), None)
+    if partition.partition_epoch != NO_STATE or leader is None:
         return None
-    return replace(partition, leader=isr[0], leader_epoch=0, isr=isr, partition_epoch=0)
+    return replace(partition, leader=leader, leader_epoch=0, isr=(leader,), partition_epoch=0)
 
 
 def after_failure(partition: PartitionImage, live: Collection[int], *, unclean: bool) -> PartitionImage | None:

@@ -22,12 +22,12 @@ from kpy.errors import ApiError, ErrorCode
 ANY_VERSION = -1
 """As an expected version: whatever it is."""
 
-MAX_NODE_BYTES = 1024 * 1024
-"""Bound of a node: its path and data together (ZooKeeper's default jute.maxbuffer)."""
+MAX_NODE_BYTES = 1000 * 1024
+"""Bound of a node: its path and data together."""
 
 
-MAX_MULTI_BYTES = 1000 * 1024
-"""Bound of a `multi`: a ZooKeeper server closes the connection on what is larger than its jute.maxbuffer."""
+MAX_MULTI_BYTES = 1020 * 1024
+"""Bound of a `multi`: a ZooKeeper server closes the connection on more than its jute.maxbuffer, 1 MiB less one byte."""
 
 OP_OVERHEAD_BYTES = 100
 """More than what an operation takes in a `multi` besides its path and its data: a header, lengths and an ACL."""

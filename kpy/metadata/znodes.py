@@ -43,6 +43,9 @@ PERSISTENT_PATHS = (
 )
 """What a first start creates, with null data: Apache Kafka takes empty data for a broken producer id block."""
 
+SENSITIVE_PATHS = ("/config/users", BROKER_CONFIGS, "/delegation_token/tokens")
+"""Below these are secrets, which zookeeper.set.acl hides from everybody else (Kafka's ZkData)."""
+
 DEFAULT_ENTITY = "<default>"
 """The name of the node with the cluster-wide default configs."""
 
