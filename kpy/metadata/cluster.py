@@ -405,7 +405,8 @@ class Cluster:
 
     async def _catch_up(self) -> None:
         """Reads what others have changed, and registers anew in a new session."""
-        self._wake = trio.Event()
+        if self._wake.is_set():  # Otherwise `run` waits for this one.
+            self._wake = trio.Event()
         changed, self._changed = self._changed, set()
         try:
             if self._session_lost:

@@ -46,6 +46,8 @@ class Observer:
         """Nodes that could not be understood, with the version that was named in the log."""
         self._without_id: dict[str, bytes] = {}
         self._visible: dict[str, TopicImage] = {}
+        self._watched: set[str] = set()
+        """Topics that have been read. Those that this broker has just created have not, and so have no watches yet."""
         self.cluster_id = ""
         self.controller_id = NO_CONTROLLER
         self.brokers: dict[int, BrokerImage] = {}
@@ -82,6 +84,7 @@ class Observer:
     def drop_topic(self, name: str) -> None:
         self.topics.pop(name, None)
         self._without_id.pop(name, None)
+        self._watched.discard(name)
 
     async def read_all(self) -> None:
         """Raises StorageError, the first time, for a node that cannot be understood."""
@@ -116,6 +119,7 @@ class Observer:
         """Reads topics, with their states and configs. Those that do not exist are dropped."""
         names = list(names)
         paths = [znodes.topic_path(name) for name in names] + [znodes.topic_config_path(name) for name in names]
+        self._watched.update(names)
         nodes = await self._store.find_all(paths, watch=True)
         read: list[tuple[str, znodes.TopicNode, Mapping[str, str]]] = []
         for name, node, config_node in zip(names, nodes, nodes[len(names) :], strict=False):
@@ -203,7 +207,7 @@ class Observer:
 
     async def _read_topic_names(self, *, everything: bool) -> None:
         names = await self._store.children(znodes.TOPICS, watch=True)
-        await self.read_topics(name for name in names if everything or name not in self.topics)
+        await self.read_topics(name for name in names if everything or name not in self._watched)
         existing = set(names)
         for name in [name for name in self.topics if name not in existing]:
             self.drop_topic(name)
