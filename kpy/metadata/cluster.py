@@ -67,6 +67,7 @@ UNAVAILABLE_RETRY_MS = 1_000
 CONFIG_CHANGE_EXPIRATION_MS = 15 * 60 * 1000
 """How long the other brokers have to read that a config has changed, as in Apache Kafka."""
 
+T = TypeVar("T")
 P = TypeVar("P", TopicImage, str)
 
 ConfigEntity = Literal["topics", "brokers"]
@@ -180,16 +181,16 @@ class Cluster:
 
     async def run(self) -> None:
         """Follows what others change in the store, and keeps this broker registered, until cancelled."""
+        said = ""
         while True:
             await self._wake.wait()
             try:
                 async with self._change():
-                    pass
-            except StoreUnavailable as error:
-                log.warning("cannot follow the cluster's metadata: %s", error)
-                await trio.sleep(UNAVAILABLE_RETRY_MS / 1000)
-            except membership.Conflict as conflict:
-                log.error("cannot register again after the session was lost: %s", conflict.message)
+                    said = ""
+            except (StoreUnavailable, membership.Conflict) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("cannot follow the cluster's metadata, and tries on: %s", said)
                 await trio.sleep(UNAVAILABLE_RETRY_MS / 1000)
 
     # -- topics ------------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ class Cluster:
                 path = znodes.topic_path(topic.name)
                 node = await self._store.get(path)
                 count = len(self.image.topics[topic.name].partitions)
-                if len(znodes.decode_topic(node.data).replicas) != count:
+                if len(_understood(path, znodes.decode_topic, node.data).replicas) != count:
                     raise BadVersion(path)
                 added = topic.partitions[count:]
                 existing = await writes.existing_partition_nodes(self._store, topic.name, added)
@@ -312,7 +313,8 @@ class Cluster:
         async with self._change():
             for _ in range(MAX_ATTEMPTS):
                 node = await self._store.find(path)
-                overrides = dict(change({} if node is None else znodes.decode_config(node.data)))
+                current = {} if node is None else _understood(path, znodes.decode_config, node.data)
+                overrides = dict(change(current))
                 data = znodes.encode_config(overrides)
                 try:
                     if node is None:
@@ -366,10 +368,7 @@ class Cluster:
             node = await self._store.get(path)
             first = 0
             if node.data is not None:
-                try:
-                    first = znodes.decode_producer_id_block(node.data).last + 1
-                except ValueError as error:
-                    raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{path} is not Kafka's: {error}.") from error
+                first = _understood(path, znodes.decode_producer_id_block, node.data).last + 1
             last = first + PRODUCER_ID_BLOCK_SIZE - 1
             if last > MAX_PRODUCER_ID:
                 raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, "All producer ids have been given out.")
@@ -433,8 +432,10 @@ class Cluster:
         log.error("the controller has more to do after %d rounds; it goes on at the next event", MAX_ATTEMPTS)
 
     async def _register(self, registration: znodes.BrokerRegistration) -> None:
-        await membership.register(self._store, self._broker_id, registration, self._now_ms(), self._sessions)
+        sessions = frozenset(self._sessions)
+        # Before it is tried: the session may end while its registration is under way.
         self._sessions.add(self._store.session_id)
+        await membership.register(self._store, self._broker_id, registration, self._now_ms(), sessions)
         self._registration = registration
         await self._observer.refresh([znodes.BROKER_IDS])
 
@@ -470,6 +471,14 @@ class Cluster:
         if image is not self.image:
             self.image = image
             self.on_change(image)
+
+
+def _understood(path: str, decode: Callable[[bytes | None], T], data: bytes | None) -> T:
+    """What a node says. Raises ApiError: nobody writes over what cannot be understood."""
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{path} cannot be understood: {error}.") from error
 
 
 def _name_of(topic: TopicImage) -> str:

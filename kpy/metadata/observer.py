@@ -27,7 +27,7 @@ from kpy.metadata.image import (
     PartitionImage,
     TopicImage,
 )
-from kpy.metadata.store import MetadataStore, Node
+from kpy.metadata.store import MetadataStore, Node, NoNode
 
 log = logging.getLogger("kpy.metadata")
 
@@ -87,9 +87,16 @@ class Observer:
         self._watched.discard(name)
 
     async def read_all(self) -> None:
-        """Raises StorageError, the first time, for a node that cannot be understood."""
+        """Raises StorageError: the first time for a node that cannot be understood, and later where this is not the
+        cluster any more that it was: a ZooKeeper that was emptied is not a reason to delete logs.
+        """
         path = znodes.CLUSTER_ID
-        self.cluster_id = self._decoded(path, await self._store.get(path), znodes.decode_cluster_id) or self.cluster_id
+        node = await self._store.find(path)
+        cluster_id = self.cluster_id if node is None else self._decoded(path, node, znodes.decode_cluster_id)
+        if node is None or (self.cluster_id and cluster_id not in (None, self.cluster_id)):
+            found = "none" if node is None else cluster_id
+            raise StorageError(f"The metadata store has another cluster id than {self.cluster_id or 'one'}: {found}.")
+        self.cluster_id = cluster_id or self.cluster_id
         await self._read_controller()
         await self._read_brokers()
         await self._read_broker_configs()
@@ -98,8 +105,13 @@ class Observer:
         self._is_first_read = False
 
     async def refresh(self, paths: Iterable[str]) -> None:
-        """Reads again what the store has told of."""
-        changed = set(paths)
+        """Reads again what the store has told of. Raises StorageError where what every cluster has is gone."""
+        try:
+            await self._refresh(set(paths))
+        except NoNode as missing:
+            raise StorageError(f"The metadata store has no {missing.path} any more.") from missing
+
+    async def _refresh(self, changed: set[str]) -> None:
         if EVERYTHING in changed:
             await self.read_all()
             return

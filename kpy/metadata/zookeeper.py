@@ -1,4 +1,4 @@
-"""The metadata store of a cluster: Apache ZooKeeper 3.5 or newer, through kazoo.
+"""The metadata store of a cluster: Apache ZooKeeper, through kazoo.
 
 Theory of operation. kazoo keeps the session in threads of its own: it sends heartbeats, finds another server when one
 is lost, and asks for a new session when the old one has expired. Requests are handed to it from the trio thread, and

@@ -195,3 +195,33 @@ def test_a_large_topic_is_written_and_deleted_in_several_transactions(cluster: C
     run(cluster.delete_topics(lambda image: ["large"]))
     assert run(store.children("/brokers/topics")) == []
     assert run(store.children("/config/topics")) == []
+
+
+def test_a_store_that_was_emptied_stops_the_broker_and_deletes_no_topic(cluster: Cluster, store: EmbeddedStore) -> None:
+    run(cluster.create_topics(plan))
+    images: list[MetadataImage] = []
+    cluster.on_change = images.append
+    run(store.delete("/cluster/id"))
+    store.on_change("/")  # As after a lost connection.
+    with pytest.raises(StorageError, match="another cluster id"):
+        run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    run(store.create("/cluster/id", znodes.encode_cluster_id("VUJmE3lXTTqs0g9LRGRJbQ")))
+    with pytest.raises(StorageError, match="VUJmE3lXTTqs0g9LRGRJbQ"):
+        run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    assert images == []
+
+
+def test_what_cannot_be_understood_is_not_written_over(cluster: Cluster, store: EmbeddedStore) -> None:
+    run(cluster.create_topics(plan))
+    for path, operation in (
+        ("/config/topics/t", cluster.alter_configs("topics", "t", lambda overrides: overrides)),
+        (
+            "/brokers/topics/t",
+            cluster.create_partitions(lambda image: [plan_partitions(CreatePartitionsTopic("t", 2, None), image, RNG)]),
+        ),
+    ):
+        run(store.set(path, b'{"version":9}'))
+        with pytest.raises(ApiError, match="newer than"):
+            run(operation)
+        assert run(store.get(path)).data == b'{"version":9}'
+    assert len(cluster.image.topics["t"].partitions) == 1
