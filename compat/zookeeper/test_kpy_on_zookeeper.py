@@ -99,10 +99,9 @@ def test_configs_that_others_write_are_followed(cluster: KpyCluster) -> None:
         wait_until(lambda: retention_of(clients, topic) == "77777", "the topic has a config of its own")
 
 
-def retention_of(clients: Clients, topic: str) -> str | None:
-    """None as long as it is Apache Kafka's default."""
-    described = clients.admin().describe_configs([ConfigResource("TOPIC", topic)])["topic"][topic]
-    value: str | None = described.get("retention.ms", {}).get("value")
+def retention_of(clients: Clients, topic: str) -> str:
+    described = clients.admin().describe_configs([ConfigResource("TOPIC", topic)], config_filter="all")["topic"][topic]
+    value: str = described["retention.ms"]["value"]
     return value
 
 
