@@ -63,10 +63,8 @@ class BrokerConfig:
     zookeeper_ssl_client_enable: bool
     zookeeper_ssl_keystore_location: str | None
     zookeeper_ssl_keystore_password: str | None
-    zookeeper_ssl_keystore_type: str | None
     zookeeper_ssl_truststore_location: str | None
-    zookeeper_ssl_truststore_type: str | None
-    zookeeper_ssl_endpoint_identification_algorithm: str | None
+    zookeeper_ssl_endpoint_identification_algorithm: str
 
     cluster_id: str | None
     socket_request_max_bytes: int

@@ -196,7 +196,7 @@ class Cluster:
     # -- topics ------------------------------------------------------------------------------------------------------
 
     async def create_topics(self, plan: TopicPlan) -> None:
-        """Creates the topics of a plan (kpy/controller/topics.py): small ones in one transaction.
+        """Creates the topics of a plan (kpy/controller/topics.py), in one transaction if they fit.
 
         A broker that is not the controller leaves their states to it, so they are not in the image yet.
         """
@@ -204,17 +204,21 @@ class Cluster:
         async def create(topics: Sequence[TopicImage]) -> None:
             config_paths = [znodes.topic_config_path(topic.name) for topic in topics]
             configs = await self._store.find_all(config_paths)
+            ops: list[Op] = []
             for topic, config in zip(topics, configs, strict=True):
-                ops = writes.new_topic(topic, config_exists=config is not None)
+                nodes = writes.new_topic(topic, config_exists=config is not None)
                 if self.is_controller:
+                    ops += nodes
                     ops += writes.new_states(topic.name, topic.partitions, self.office.epoch)
-                    await self.office.write(ops)
-                    self._observer.put_topic(topic)
                     continue
                 try:
-                    await self._store.multi(ops)
+                    await self._store.multi(nodes)
                 except NodeExists:
                     continue  # Another broker was asked for the same topic, and the controller has not seen it yet.
+            if self.is_controller:
+                await self.office.write(ops)
+                for topic in topics:
+                    self._observer.put_topic(topic)
 
         await self._plan_and_write(plan, create, _name_of)
 
@@ -250,6 +254,7 @@ class Cluster:
 
         async def create(topics: Sequence[TopicImage]) -> None:
             epoch = self.office.epoch
+            ops: list[Op] = []
             for topic in topics:
                 path = znodes.topic_path(topic.name)
                 node = await self._store.get(path)
@@ -258,9 +263,10 @@ class Cluster:
                     raise BadVersion(path)
                 added = topic.partitions[count:]
                 existing = await writes.existing_partition_nodes(self._store, topic.name, added)
-                ops: list[Op] = [SetData(path, writes.encode_topic(topic), node.version)]
+                ops.append(SetData(path, writes.encode_topic(topic), node.version))
                 ops += writes.new_states(topic.name, added, epoch, existing)
-                await self.office.write(ops)
+            await self.office.write(ops)
+            for topic in topics:
                 self._observer.put_topic(topic)
 
         await self._plan_and_write(plan, create, _name_of)
