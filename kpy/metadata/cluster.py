@@ -185,7 +185,8 @@ class Cluster:
         while True:
             await self._wake.wait()
             try:
-                async with self._change():
+                # The broker does not wait for a store that is away when it is to stop.
+                async with self._change(shield=False):
                     said = ""
             except (StoreUnavailable, membership.Conflict) as error:
                 if str(error) != said:
@@ -391,12 +392,12 @@ class Cluster:
     # -- how a change is made ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _change(self) -> AsyncGenerator[None]:
+    async def _change(self, *, shield: bool = True) -> AsyncGenerator[None]:
         """One operation at a time, on an image that is up to date, and to the end even if its client has left. What
         follows from it, the controller's part and the new image, is done before the next one begins.
         """
         async with self._lock:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=shield):
                 try:
                     await self._catch_up()
                     try:
