@@ -53,6 +53,19 @@ class BrokerConfig:
     # Identity, network, and limits on requests.
     broker_id: int
     broker_rack: str | None
+
+    # ZooKeeper.
+    zookeeper_connect: str | None
+    zookeeper_session_timeout_ms: int
+    zookeeper_connection_timeout_ms: int | None
+    zookeeper_max_in_flight_requests: int
+    zookeeper_set_acl: bool
+    zookeeper_ssl_client_enable: bool
+    zookeeper_ssl_keystore_location: str | None
+    zookeeper_ssl_keystore_password: str | None
+    zookeeper_ssl_truststore_location: str | None
+    zookeeper_ssl_endpoint_identification_algorithm: str
+
     cluster_id: str | None
     socket_request_max_bytes: int
     socket_listen_backlog_size: int
@@ -178,6 +191,11 @@ class BrokerConfig:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a BrokerConfig does not change; with_overrides makes a new one with another {name}")
+
+    @property
+    def on_zookeeper(self) -> bool:
+        """Whether the cluster's metadata is in ZooKeeper, and not in a file of this broker's."""
+        return config_checks.on_zookeeper(self.values)
 
     def get(self, key: str) -> Value:
         """The value of any key by its name in Kafka, None for one that is unknown and not set."""

@@ -17,8 +17,6 @@ Values = Mapping[str, Value]
 _MIB: Final = 1024 * 1024
 
 _UNAVAILABLE: Final = {
-    "zookeeper.connect": "clusters on ZooKeeper are not available in this version of kpy; for a single broker leave "
-    "the key out, or empty it with --set zookeeper.connect=",
     "authorizer.class.name": "authorization is not available in this version of kpy, so everybody could do everything",
     "create.topic.policy.class.name": "kpy cannot run Java classes, so the policy would not be kept",
     "alter.config.policy.class.name": "kpy cannot run Java classes, so the policy would not be kept",
@@ -59,6 +57,7 @@ def check_available(values: Values, texts: Mapping[str, str]) -> None:
 def check_values(values: Values) -> None:
     """The rules between numbers, and those on a single value that its row in the table cannot express."""
     _check_identity(values)
+    _check_zookeeper(values)
     for lower, upper in _NOT_ABOVE:
         if _number(values, lower) > _number(values, upper):
             raise _blame(values, lower, f"must not be greater than {upper}={to_text(values[upper])}")
@@ -80,6 +79,47 @@ def check_values(values: Values) -> None:
         raise _blame(values, delay, f"must be less than {idle}={to_text(values[idle])}")
     if "classic" not in names(values, "group.coordinator.rebalance.protocols"):
         raise _blame(values, "group.coordinator.rebalance.protocols", "cannot leave out classic")
+
+
+def on_zookeeper(values: Values) -> bool:
+    """Whether the cluster's metadata is in ZooKeeper. A broker with KRaft's roles has none, as in Apache Kafka."""
+    return bool(values["zookeeper.connect"]) and not values["process.roles"]
+
+
+def _check_zookeeper(values: Values) -> None:
+    if not on_zookeeper(values):
+        return
+    _check_zookeeper_address(values)
+    for key in ("zookeeper.session.timeout.ms", "zookeeper.connection.timeout.ms"):
+        if values[key] is not None and _number(values, key) < 1:
+            raise _blame(values, key, "must be at least 1")
+    tls = bool(values["zookeeper.ssl.client.enable"])
+    if values["zookeeper.set.acl"] and not (tls and values["zookeeper.ssl.keystore.location"]):
+        allowed = "needs zookeeper.ssl.client.enable=true and a certificate in zookeeper.ssl.keystore.location"
+        raise _blame(values, "zookeeper.set.acl", allowed)
+    for store in ("keystore", "truststore"):
+        location, kind = f"zookeeper.ssl.{store}.location", f"zookeeper.ssl.{store}.type"
+        if not tls or not values[location]:
+            continue
+        is_pem = str(values[kind]).upper() == "PEM" if values[kind] else str(values[location]).endswith(".pem")
+        if not is_pem:
+            raise _blame(values, location, f"kpy reads PEM files: the name ends in .pem, or {kind} is PEM")
+    for key in ("zookeeper.ssl.crl.enable", "zookeeper.ssl.ocsp.enable"):
+        if tls and values[key]:
+            raise _blame(values, key, "kpy cannot check whether ZooKeeper's certificate has been revoked")
+
+
+def _check_zookeeper_address(values: Values) -> None:
+    key = "zookeeper.connect"
+    hosts, slash, chroot = str(values[key]).partition("/")
+    for host in hosts.split(","):
+        name, colon, port = host.strip().rpartition(":")
+        if colon and not (name and port.isdecimal() and 0 < int(port) < 65536):
+            raise _blame(values, key, f"{host.strip()!r} is not of the form host:port")
+        if not host.strip():
+            raise _blame(values, key, "must be host:port, several separated by commas, and perhaps a /path at the end")
+    if slash and any(part in ("", ".", "..") for part in chroot.rstrip("/").split("/") if chroot.rstrip("/")):
+        raise _blame(values, key, f"/{chroot} is not a path of ZooKeeper's")
 
 
 def _check_identity(values: Values) -> None:
@@ -166,11 +206,15 @@ def _inter_broker_listener(
 
 
 def clamp_to_one_broker(values: dict[str, Value]) -> list[str]:
-    """Lowers in place what one broker cannot give; says so. Apache Kafka would let the first consumer wait for ever."""
+    """Lowers in place what one broker cannot give; says so. Apache Kafka would let the first consumer wait for ever.
+
+    That goes for a cluster as well, as long as its brokers do not replicate.
+    """
     said: list[str] = []
+    lacking = "replication between brokers" if on_zookeeper(values) else "more than the one broker there is"
     for key in _ONE_BROKER:
         if _number(values, key) > 1:
-            said.append(f"{key}={to_text(values[key])} needs more than the one broker there is; 1 is used")
+            said.append(f"{key}={to_text(values[key])} needs {lacking}; 1 is used")
             values[key] = 1
     return said
 
@@ -179,6 +223,8 @@ def remarks(texts: Mapping[str, str], origins: Mapping[str, str]) -> list[str]:
     """What the operator should know about keys that are set but do nothing: unknown ones, and those of KRaft."""
     unknown = (key for key in texts if find(key) is None and not key.startswith(("rsm.config.", "rlmm.config.")))
     said = [f"unknown key {key}, kept without effect{_similar(key)} ({origins[key]})" for key in unknown]
+    if texts.get("zookeeper.connect") and texts.get("process.roles"):
+        said.append("zookeeper.connect is ignored beside process.roles, as in Apache Kafka")
     ignored = [key for key in texts if key.startswith(("process.roles", "controller.", "metadata.log."))]
     if ignored:
         said.append(f"kpy needs no KRaft controller and ignores {', '.join(sorted(ignored))}")

@@ -132,7 +132,7 @@ class Topics(Protocol):
 
     @property
     def image(self) -> MetadataImage: ...
-    def create_internal_topic(
+    async def create_internal_topic(
         self, name: str, num_partitions: int, replication_factor: int, configs: Mapping[str, str]
     ) -> TopicImage: ...
 
@@ -191,12 +191,19 @@ class Coordinator(ABC, Generic[M]):
         count = len(self._topic.partitions) if self._topic else self._state_topic.num_partitions
         return positive_java_hash(key) % count
 
-    def ensure_topic(self) -> TopicImage:
+    @property
+    def topic(self) -> TopicImage | None:
+        """The coordinator's topic, if it exists."""
+        return self._topic
+
+    async def ensure_topic(self) -> TopicImage:
         """The coordinator's topic; the first client that looks for it creates it. ApiError if that fails."""
         topic = self._state_topic
         # A small cluster gets as many replicas as it has brokers, where Apache Kafka would wait for more to come.
         replication_factor = min(topic.replication_factor, max(1, len(self._cluster.image.brokers)))
-        return self._cluster.create_internal_topic(topic.name, topic.num_partitions, replication_factor, topic.configs)
+        return await self._cluster.create_internal_topic(
+            topic.name, topic.num_partitions, replication_factor, topic.configs
+        )
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,18 @@
 """The composition root: the only file that builds everything, and the order in which a broker starts and stops.
 
-Start: the metadata store, the logs (recovered if the last stop was not clean), the partitions that the metadata gives
-this broker, the listening sockets, then the tasks: one that serves all connections, one for parked fetches, one for
-groups, and one for each chore. Stop, in reverse: the sockets close first, so nothing is acknowledged any more, then the
-logs are flushed, and last the marker of a clean stop is written.
+Start: the metadata store (on ZooKeeper a session with it), the logs (recovered if the last stop was not clean), the
+partitions that the metadata gives this broker, the listening sockets, then the tasks: one that serves all connections,
+one for parked fetches, one for groups, and one for each chore. Stop, in reverse: the sockets close first, so nothing is
+acknowledged any more, then the logs are flushed, and last the marker of a clean stop is written.
 """
 
+import importlib.util
 import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -31,6 +32,9 @@ from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
+from kpy.metadata.office import Policy
+from kpy.metadata.store import MetadataStore
+from kpy.metadata.znodes import SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
@@ -67,7 +71,12 @@ async def serve(config: BrokerConfig, *, started: Started, fs: Fs | None = None)
 
     `fs` stands in for the disk under the logs.
     """
-    with opened(config, now_ms, fs) as (broker, log_dirs), ExitStack() as sockets:
+    async with opened(config, now_ms, fs) as (broker, log_dirs):
+        await _serve_opened(config, broker, log_dirs, started)
+
+
+async def _serve_opened(config: BrokerConfig, broker: Broker, log_dirs: LogDirs, started: Started) -> None:
+    with ExitStack() as sockets:
         listening = {
             endpoint.name: [
                 sockets.enter_context(sock)
@@ -77,7 +86,14 @@ async def serve(config: BrokerConfig, *, started: Started, fs: Fs | None = None)
         }
         bound_ports = {name: socks[0].getsockname()[1] for name, socks in listening.items()}
         advertised = config.advertised(bound_ports, socket.gethostname())
-        broker.cluster.register(advertised, dict.fromkeys(advertised, "PLAINTEXT"), config.broker_rack)
+        await broker.cluster.register(
+            advertised,
+            dict.fromkeys(advertised, "PLAINTEXT"),
+            config.broker_rack,
+            patience_ms=2 * config.zookeeper_session_timeout_ms,
+        )
+        if not log_dirs.was_clean:
+            await broker.cluster.start_leader_epochs()
         purgatory = broker.replicas.purgatory
         poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
         async with trio.open_nursery() as nursery:
@@ -85,6 +101,7 @@ async def serve(config: BrokerConfig, *, started: Started, fs: Fs | None = None)
             nursery.start_soon(purgatory.run)
             nursery.start_soon(broker.groups.run)
             nursery.start_soon(broker.transactions.run)
+            nursery.start_soon(broker.cluster.run)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
             nursery.start_soon(_stop_without_disks, log_dirs, nursery.cancel_scope)
@@ -122,14 +139,18 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@contextmanager
-def opened(config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None) -> Generator[tuple[Broker, LogDirs]]:
+@asynccontextmanager
+async def opened(
+    config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None
+) -> AsyncGenerator[tuple[Broker, LogDirs]]:
     """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
     rng = random.SystemRandom()
     _make_directory(config.data_dirs[0])
-    store = EmbeddedStore(config.data_dirs[0] / METADATA_FILE)
+    store = await _open_store(config, clock)
     try:
-        cluster = Cluster(store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id)
+        cluster = await Cluster.open(
+            store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id
+        )
         current = _with_dynamic_configs(config, cluster.image)
 
         @cache
@@ -154,7 +175,37 @@ def opened(config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None)
         finally:
             log_dirs.close()
     finally:
-        store.close()
+        # Also when this is cancelled: the session is to end now, and not by silence.
+        with trio.CancelScope(shield=True):
+            await store.close()
+
+
+async def _open_store(config: BrokerConfig, clock: Callable[[], int]) -> MetadataStore:
+    if not config.on_zookeeper:
+        return EmbeddedStore(config.data_dirs[0] / METADATA_FILE, clock)
+    if importlib.util.find_spec("kazoo") is None:
+        raise StorageError("zookeeper.connect is set, which needs kazoo: pip install 'kpy-broker[zookeeper]'.")
+    # Imported here because a broker without ZooKeeper does not need it, and may not have it.
+    from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
+
+    assert config.zookeeper_connect is not None
+    session_timeout_ms = config.zookeeper_session_timeout_ms
+    log.info("waiting for ZooKeeper at %s", config.zookeeper_connect)
+    return await ZookeeperStore.connect(
+        ZookeeperConfig(
+            config.zookeeper_connect.replace(" ", ""),
+            session_timeout_ms,
+            config.zookeeper_connection_timeout_ms or session_timeout_ms,
+            config.zookeeper_max_in_flight_requests,
+            set_acl=config.zookeeper_set_acl,
+            tls=config.zookeeper_ssl_client_enable,
+            certificate_file=config.zookeeper_ssl_keystore_location,
+            key_password=config.zookeeper_ssl_keystore_password,
+            trusted_file=config.zookeeper_ssl_truststore_location,
+            check_hostname=bool(config.zookeeper_ssl_endpoint_identification_algorithm),
+            secret_paths=SENSITIVE_PATHS,
+        )
+    )
 
 
 def _make_directory(path: Path) -> None:
@@ -173,7 +224,7 @@ def _assemble(
     groups = GroupCoordinator(replicas, cluster, _group_config(config), rng, clock)
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     transactions = TransactionCoordinator(
-        replicas, cluster, groups, _transaction_config(config), cluster.next_producer_id, clock
+        replicas, cluster, groups, _transaction_config(config), cluster.producer_ids.take, clock
     )
     broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng)
 
@@ -192,15 +243,15 @@ def _assemble(
         replicas.apply(image)
         if changed is not broker.config:
             broker.config = changed
+            cluster.office.policy = _policy(changed)
             replicas.reconfigure()
             configure_disk_work(changed)
         groups.apply(image)
         transactions.apply(image)
 
-    if not log_dirs.was_clean:
-        cluster.start_leader_epochs()
     log_dirs.cleaner.check_cancelled = trio.from_thread.check_cancelled
     configure_disk_work(config)
+    cluster.office.policy = _policy(config)
     cluster.on_change = follow
     replicas.on_commit = committed
     follow(cluster.image)
@@ -214,6 +265,10 @@ def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerC
     if for_all == config.cluster_overrides and for_this == config.broker_overrides:
         return config
     return config.with_overrides(for_all, for_this)
+
+
+def _policy(config: BrokerConfig) -> Policy:
+    return Policy(config.unclean_leader_election_enable, config.delete_topic_enable)
 
 
 def _group_config(config: BrokerConfig) -> GroupCoordinatorConfig:

@@ -153,7 +153,7 @@ class Output(NamedTuple):
 
 
 class KafkaTools:
-    """The tools of one version, pointed at one cluster."""
+    """The tools of one version, pointed at one cluster; at none, with an empty `bootstrap`, if arguments say where."""
 
     def __init__(self, version: str, bootstrap: str) -> None:
         self.version = version
@@ -162,7 +162,7 @@ class KafkaTools:
 
     def command(self, name: str, arguments: Sequence[str]) -> list[str]:
         tool = TOOLS[self.version][name]
-        bootstrap = [part.format(self._bootstrap) for part in tool.bootstrap or ()]
+        bootstrap = [part.format(self._bootstrap) for part in tool.bootstrap or () if self._bootstrap]
         return java(self.version, tool.main_class, *arguments, *bootstrap)
 
     def run(self, name: str, *arguments: str, stdin: str = "", exit_code: int = 0) -> Output:

@@ -10,7 +10,7 @@ from collections import Counter
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.api.config_resources import check_keys, find_overrides, replace_overrides
+from kpy.api.config_resources import change_overrides, check_keys
 from kpy.errors import ApiError, ErrorCode
 from kpy.wire.alter_configs import (
     AlterConfigsRequest,
@@ -20,7 +20,7 @@ from kpy.wire.alter_configs import (
 )
 
 
-def alter_configs(request: AlterConfigsRequest, client: Client, broker: Broker) -> AlterConfigsResponse:
+async def alter_configs(request: AlterConfigsRequest, client: Client, broker: Broker) -> AlterConfigsResponse:
     times = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
     responses: list[AlterConfigsResourceResponse] = []
     for resource in request.resources:
@@ -30,16 +30,17 @@ def alter_configs(request: AlterConfigsRequest, client: Client, broker: Broker) 
         try:
             if times[resource.resource_type, resource.resource_name] > 1:
                 raise ApiError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
-            _replace(resource, request.validate_only, broker)
+            await _replace(resource, request.validate_only, broker)
         except ApiError as error:
             response.error_code, response.error_message = error.code, error.message
         responses.append(response)
     return AlterConfigsResponse(responses=responses)
 
 
-def _replace(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
+async def _replace(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
     overrides = {config.name: config.value for config in resource.configs if config.value is not None}
     nulls = [config.name for config in resource.configs if config.value is None]
     check_keys([config.name for config in resource.configs], nulls)
-    find_overrides(resource.resource_type, resource.resource_name, broker)
-    replace_overrides(resource.resource_type, resource.resource_name, overrides, broker, validate_only=validate_only)
+    await change_overrides(
+        resource.resource_type, resource.resource_name, lambda _: overrides, broker, validate_only=validate_only
+    )

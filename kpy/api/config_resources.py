@@ -3,7 +3,7 @@
 The checks, their order and their texts are those of Apache Kafka's ConfigAdminManager and ZkAdminManager.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 from kpy.api.broker import Broker
@@ -72,26 +72,44 @@ def find_overrides(resource_type: int, name: str, broker: Broker) -> Mapping[str
             raise ApiError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {unknown}")
 
 
-def replace_overrides(
-    resource_type: int, name: str, overrides: Mapping[str, str], broker: Broker, *, validate_only: bool
+async def change_overrides(
+    resource_type: int,
+    name: str,
+    change: Callable[[Mapping[str, str]], Mapping[str, str]],
+    broker: Broker,
+    *,
+    validate_only: bool,
 ) -> None:
-    """Validates the complete new overrides of what `find_overrides` found, and stores them. Raises ApiError."""
-    check_config_size(overrides)
+    """Validates what `change` makes of the overrides that a resource has so far, and stores it. Raises ApiError."""
+
+    def changed(overrides: Mapping[str, str]) -> Mapping[str, str]:
+        after = change(overrides)
+        _validate(resource_type, name, after, broker)
+        return after
+
+    # What the image has is judged first: so a change that is refused, or only to be validated, writes nothing.
+    changed(find_overrides(resource_type, name, broker))
+    if validate_only:
+        return
     if resource_type == ResourceType.TOPIC:
-        try:
-            validate_topic_configs(overrides, broker.config)
-        except ApiError as error:
-            if isinstance(error.__cause__, ConfigError):
-                # Where a value is invalid by itself, and only there, Apache Kafka says of which topic.
-                where = f"Invalid config value for resource ConfigResource(type=TOPIC, name='{name}')"
-                raise ApiError(error.code, f"{where}: {error.message}") from error
-            raise
-        if not validate_only:
-            broker.cluster.alter_configs("topics", name, overrides)
+        await broker.cluster.alter_configs("topics", name, changed)
     else:
+        await broker.cluster.alter_configs("brokers", _broker_entity(name, broker), changed)
+
+
+def _validate(resource_type: int, name: str, overrides: Mapping[str, str], broker: Broker) -> None:
+    check_config_size(overrides)
+    if resource_type != ResourceType.TOPIC:
         validate_overrides(broker.config, overrides, per_broker=name != "")
-        if not validate_only:
-            broker.cluster.alter_configs("brokers", _broker_entity(name, broker), overrides)
+        return
+    try:
+        validate_topic_configs(overrides, broker.config)
+    except ApiError as error:
+        if isinstance(error.__cause__, ConfigError):
+            # Where a value is invalid by itself, and only there, Apache Kafka says of which topic.
+            where = f"Invalid config value for resource ConfigResource(type=TOPIC, name='{name}')"
+            raise ApiError(error.code, f"{where}: {error.message}") from error
+        raise
 
 
 def check_broker_id(name: str, broker_id: int) -> None:

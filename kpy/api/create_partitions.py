@@ -1,7 +1,7 @@
 """CreatePartitions (37), versions 0-3.
 
-Topics only grow, and keys of keyed records move to other partitions when they do. All topics of a request that can
-grow do so in one transaction; each has its own answer. KIP-195.
+Topics only grow, and keys of keyed records move to other partitions when they do. Each topic of a request has its own
+answer. Only the controller adds partitions; other brokers answer NOT_CONTROLLER. KIP-195.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.controller.topics import plan_partitions
 from kpy.errors import ApiError, ErrorCode
-from kpy.metadata.image import TopicImage
+from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.wire.create_partitions import (
     CreatePartitionsRequest,
     CreatePartitionsResponse,
@@ -19,22 +19,37 @@ from kpy.wire.create_partitions import (
 )
 
 
-def create_partitions(request: CreatePartitionsRequest, client: Client, broker: Broker) -> CreatePartitionsResponse:
+async def create_partitions(
+    request: CreatePartitionsRequest, client: Client, broker: Broker
+) -> CreatePartitionsResponse:
     times = Counter(topic.name for topic in request.topics)
-    planned: list[TopicImage] = []
+    topics = {topic.name: topic for topic in request.topics}
     results: list[CreatePartitionsTopicResult] = []
-    for topic in {topic.name: topic for topic in request.topics}.values():
-        try:
-            if times[topic.name] > 1:
-                raise ApiError(ErrorCode.INVALID_REQUEST, "Duplicate topic in request.")
-            planned.append(plan_partitions(topic, broker.cluster.image, broker.rng))
-            # Who does not want to wait is told that it took too long, even though it did not: as in Apache Kafka.
-            too_late = request.timeout_ms <= 0 and not request.validate_only
-            results.append(_result(topic, ErrorCode.REQUEST_TIMED_OUT if too_late else ErrorCode.NONE))
-        except ApiError as error:
-            results.append(_result(topic, error.code, error.message))
-    if planned and not request.validate_only:
-        broker.cluster.create_partitions(planned)
+
+    def plan(image: MetadataImage) -> list[TopicImage]:
+        planned: list[TopicImage] = []
+        results.clear()
+        for topic in topics.values():
+            try:
+                if times[topic.name] > 1:
+                    raise ApiError(ErrorCode.INVALID_REQUEST, "Duplicate topic in request.")
+                planned.append(plan_partitions(topic, image, broker.rng))
+                # Who does not want to wait is told that it took too long, even though it did not: as in Apache Kafka.
+                too_late = request.timeout_ms <= 0 and not request.validate_only
+                results.append(_result(topic, ErrorCode.REQUEST_TIMED_OUT if too_late else ErrorCode.NONE))
+            except ApiError as error:
+                results.append(_result(topic, error.code, error.message))
+        return planned
+
+    try:
+        if not broker.cluster.is_controller:
+            raise ApiError(ErrorCode.NOT_CONTROLLER)
+        if request.validate_only:
+            plan(broker.cluster.image)
+        else:
+            await broker.cluster.create_partitions(plan)
+    except ApiError as error:
+        results = [_result(topic, error.code, error.message) for topic in topics.values()]
     return CreatePartitionsResponse(results=results)
 
 

@@ -1,8 +1,8 @@
 """CreateTopics (19), versions 0-7.
 
-All topics of a request that can be created are, in one transaction, before this answers; each has its own answer.
-Counts of -1 mean the broker's defaults (KIP-464), version 5 answers with the topic's configs (KIP-525), version 7
-with its id.
+All topics of a request that can be created are before this answers; each has its own answer. Only the controller
+creates topics; other brokers answer NOT_CONTROLLER. Counts of -1 mean the broker's defaults (KIP-464), version 5
+answers with the topic's configs (KIP-525), version 7 with its id.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from kpy.api.client import Client
 from kpy.config_description import describe_topic
 from kpy.controller.topics import CLUSTER_METADATA, TopicDefaults, plan_topic
 from kpy.errors import ApiError, ErrorCode
-from kpy.metadata.image import TopicImage
+from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.topic_config import validate_topic_configs
 from kpy.wire.create_topics import (
     CreatableTopicConfigs,
@@ -24,23 +24,45 @@ from kpy.wire.create_topics import (
 FIRST_VERSION_WITH_CONFIGS = 5
 
 
-def create_topics(request: CreateTopicsRequest, client: Client, broker: Broker) -> CreateTopicsResponse:
+async def create_topics(request: CreateTopicsRequest, client: Client, broker: Broker) -> CreateTopicsResponse:
+    if not broker.cluster.is_controller:
+        return _refused(request, ApiError(ErrorCode.NOT_CONTROLLER))
     times = Counter(topic.name for topic in request.topics)
     defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
-    planned: dict[str, TopicImage] = {}
     results: list[CreatableTopicResult] = []
-    for asked in request.topics:
+
+    def plan(image: MetadataImage) -> list[TopicImage]:
+        planned: dict[str, TopicImage] = {}
+        results.clear()
+        for asked in request.topics:
+            try:
+                _check_allowed(asked.name, times[asked.name])
+                topic = plan_topic(asked, image, planned, defaults, broker.rng)
+                validate_topic_configs(topic.configs, broker.config)
+                planned[topic.name] = topic
+                results.append(_created(topic, request, client, broker))
+            except ApiError as error:
+                result = CreatableTopicResult(name=asked.name, error_code=error.code, error_message=error.message)
+                results.append(result)
+        return list(planned.values())
+
+    if request.validate_only:
+        plan(broker.cluster.image)
+    else:
         try:
-            _check_allowed(asked.name, times[asked.name])
-            topic = plan_topic(asked, broker.cluster.image, planned, defaults, broker.rng)
-            validate_topic_configs(topic.configs, broker.config)
-            planned[topic.name] = topic
-            results.append(_created(topic, request, client, broker))
+            await broker.cluster.create_topics(plan)
         except ApiError as error:
-            results.append(CreatableTopicResult(name=asked.name, error_code=error.code, error_message=error.message))
-    if planned and not request.validate_only:
-        broker.cluster.create_topics(list(planned.values()))
+            return _refused(request, error)
     return CreateTopicsResponse(topics=results)
+
+
+def _refused(request: CreateTopicsRequest, error: ApiError) -> CreateTopicsResponse:
+    return CreateTopicsResponse(
+        topics=[
+            CreatableTopicResult(name=topic.name, error_code=error.code, error_message=error.message)
+            for topic in request.topics
+        ]
+    )
 
 
 def _check_allowed(name: str, times: int) -> None:

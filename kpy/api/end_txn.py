@@ -10,11 +10,19 @@ before: a producer does not meet CONCURRENT_TRANSACTIONS in its next transaction
 after the answer sees these.
 """
 
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
 from kpy.api.broker import Broker
 from kpy.api.client import Client
+from kpy.api.producer_ids import with_producer_ids
 from kpy.pending import Pending
 from kpy.wire.end_txn import EndTxnRequest, EndTxnResponse
 
 
-def end_txn(request: EndTxnRequest, client: Client, broker: Broker) -> EndTxnResponse | Pending[EndTxnResponse]:
-    return broker.transactions.tell(request.transactional_id, request, client)
+def end_txn(
+    request: EndTxnRequest, client: Client, broker: Broker
+) -> EndTxnResponse | Pending[EndTxnResponse] | Coroutine[Any, Any, EndTxnResponse | Pending[EndTxnResponse]]:
+    # The epoch may be used up, and then a new producer id begins.
+    return with_producer_ids(broker, partial(broker.transactions.tell, request.transactional_id, request, client))

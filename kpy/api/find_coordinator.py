@@ -9,6 +9,7 @@ COORDINATOR_NOT_AVAILABLE and has the client ask again. Coordinators of share gr
 from an Apache Kafka broker that has none.
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 from kpy.api.broker import Broker
@@ -24,12 +25,37 @@ SUCCESS_MESSAGE = "NONE"
 """What versions 1 to 3 say beside the error code 0."""
 
 
-def find_coordinator(request: FindCoordinatorRequest, client: Client, broker: Broker) -> FindCoordinatorResponse:
+def find_coordinator(
+    request: FindCoordinatorRequest, client: Client, broker: Broker
+) -> FindCoordinatorResponse | Coroutine[Any, Any, FindCoordinatorResponse]:
+    coordinator = _coordinator_of(request.key_type, broker)
+    if coordinator is not None and coordinator.topic is None:
+        return _create_and_find(request, client, broker, coordinator)
+    return _answer(request, client, broker)
+
+
+async def _create_and_find(
+    request: FindCoordinatorRequest, client: Client, broker: Broker, coordinator: CoordinatorShell[Any]
+) -> FindCoordinatorResponse:
+    try:
+        await coordinator.ensure_topic()
+    except ApiError as error:
+        return _answer(request, client, broker, str(error))
+    return _answer(request, client, broker)
+
+
+def _answer(
+    request: FindCoordinatorRequest,
+    client: Client,
+    broker: Broker,
+    why_not: str = "The coordinator is not available.",
+) -> FindCoordinatorResponse:
+    """`why_not` is said where there is no coordinator."""
     if client.version >= BATCH_SINCE:
         return FindCoordinatorResponse(
-            coordinators=[_find(key, request.key_type, client, broker) for key in request.coordinator_keys]
+            coordinators=[_find(key, request.key_type, client, broker, why_not) for key in request.coordinator_keys]
         )
-    found = _find(request.key, request.key_type, client, broker)
+    found = _find(request.key, request.key_type, client, broker, why_not)
     return FindCoordinatorResponse(
         error_code=found.error_code,
         error_message=found.error_message if found.error_code else SUCCESS_MESSAGE,
@@ -39,24 +65,25 @@ def find_coordinator(request: FindCoordinatorRequest, client: Client, broker: Br
     )
 
 
-def _find(key: str, key_type: int, client: Client, broker: Broker) -> Coordinator:
-    coordinators: dict[int, CoordinatorShell[Any]] = {
-        GROUP_KEY_TYPE: broker.groups,
-        TRANSACTION_KEY_TYPE: broker.transactions,
-    }
-    coordinator = coordinators.get(key_type)
+def _coordinator_of(key_type: int, broker: Broker) -> CoordinatorShell[Any] | None:
+    if key_type == GROUP_KEY_TYPE:
+        return broker.groups
+    return broker.transactions if key_type == TRANSACTION_KEY_TYPE else None
+
+
+def _find(key: str, key_type: int, client: Client, broker: Broker, why_not: str) -> Coordinator:
+    coordinator = _coordinator_of(key_type, broker)
     if coordinator is None:
         is_share = key_type == SHARE_KEY_TYPE
         message = "Share groups are not served by this broker." if is_share else f"There is no key type {key_type}."
         return _not_found(key, ErrorCode.INVALID_REQUEST, message)
-    try:
-        topic = coordinator.ensure_topic()
-    except ApiError as error:
-        return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, str(error))
+    topic = coordinator.topic
+    if topic is None:
+        return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, why_not)
     leader = broker.cluster.image.brokers.get(topic.partitions[coordinator.partition_for(key)].leader)
     address = leader.endpoints.get(client.listener) if leader is not None else None
     if leader is None or address is None:
-        return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "The coordinator is not available.")
+        return _not_found(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, why_not)
     host, port = address
     return Coordinator(key=key, node_id=leader.broker_id, host=host, port=port)
 

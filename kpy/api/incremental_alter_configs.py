@@ -7,7 +7,8 @@ Deviation: appending to an unknown config, and an unknown operation, say so; Apa
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from kpy.api.broker import Broker
 from kpy.api.broker_loggers import alter_levels
@@ -15,10 +16,9 @@ from kpy.api.client import Client
 from kpy.api.config_resources import (
     Operation,
     ResourceType,
+    change_overrides,
     check_broker_id,
     check_keys,
-    find_overrides,
-    replace_overrides,
     to_operation,
 )
 from kpy.config_keys import find
@@ -34,7 +34,7 @@ from kpy.wire.incremental_alter_configs import (
 )
 
 
-def incremental_alter_configs(
+async def incremental_alter_configs(
     request: IncrementalAlterConfigsRequest, client: Client, broker: Broker
 ) -> IncrementalAlterConfigsResponse:
     times = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
@@ -46,14 +46,14 @@ def incremental_alter_configs(
         try:
             if times[resource.resource_type, resource.resource_name] > 1:
                 raise ApiError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
-            _alter(resource, request.validate_only, broker)
+            await _alter(resource, request.validate_only, broker)
         except ApiError as error:
             response.error_code, response.error_message = error.code, error.message
         responses.append(response)
     return IncrementalAlterConfigsResponse(responses=responses)
 
 
-def _alter(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
+async def _alter(resource: AlterConfigsResource, validate_only: bool, broker: Broker) -> None:
     nulls = [
         config.name
         for config in resource.configs
@@ -65,12 +65,12 @@ def _alter(resource: AlterConfigsResource, validate_only: bool, broker: Broker) 
         check_broker_id(name, broker.config.broker_id)
         alter_levels(resource.configs, validate_only=validate_only)
         return
-    overrides = find_overrides(resource_type, name, broker)
-    altered = _apply(resource.configs, overrides, of_topic=resource_type == ResourceType.TOPIC)
-    replace_overrides(resource_type, name, altered, broker, validate_only=validate_only)
+    of_topic = resource_type == ResourceType.TOPIC
+    change = partial(_apply, resource.configs, of_topic=of_topic)
+    await change_overrides(resource_type, name, change, broker, validate_only=validate_only)
 
 
-def _apply(changes: Iterable[AlterableConfig], overrides: Mapping[str, str], *, of_topic: bool) -> dict[str, str]:
+def _apply(changes: Sequence[AlterableConfig], overrides: Mapping[str, str], *, of_topic: bool) -> dict[str, str]:
     """The overrides after the changes. Values are not validated yet."""
     altered = dict(overrides)
     for change in changes:

@@ -5,12 +5,14 @@ clients ask first, and poll. A topic that is asked for by name and missing is cr
 auto.create.topics.enable allow it; versions below 4 always allow. Names are known to be null, and ids to count, from
 version 12 on (KIP-516).
 
-Deviation: a topic that was just created is answered complete. Apache Kafka answers LEADER_NOT_AVAILABLE and has the
-client ask again, because there the creation goes on in the background; here it is done.
+Deviation: a topic that the controller has just created is answered complete. Apache Kafka answers LEADER_NOT_AVAILABLE
+and has the client ask again, because there the creation goes on in the background; so does a broker here that is not
+the controller.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
@@ -57,18 +59,38 @@ class _View(NamedTuple):
         return cls(image, client.version, frozenset(reachable))
 
 
-def metadata(request: MetadataRequest, client: Client, broker: Broker) -> MetadataResponse:
+def metadata(
+    request: MetadataRequest, client: Client, broker: Broker
+) -> MetadataResponse | Coroutine[Any, Any, MetadataResponse]:
     asked = request.topics
     if client.version < FIRST_VERSION_WITH_TOPIC_IDS and any(
         topic.name is None or topic.topic_id != ZERO_ID for topic in asked or ()
     ):
         return _refused(request)
+    if request.allow_auto_topic_creation and broker.config.auto_create_topics_enable:
+        topics = broker.cluster.image.topics
+        missing = [
+            topic.name for topic in asked or () if topic.name and topic.topic_id == ZERO_ID and topic.name not in topics
+        ]
+        if missing:
+            return _create_and_answer(missing, request, client, broker)
+    return _answer(request, client, broker, {})
+
+
+async def _create_and_answer(
+    missing: Sequence[str], request: MetadataRequest, client: Client, broker: Broker
+) -> MetadataResponse:
+    return _answer(request, client, broker, await create_missing(missing, broker))
+
+
+def _answer(
+    request: MetadataRequest, client: Client, broker: Broker, errors: Mapping[str, ErrorCode]
+) -> MetadataResponse:
+    """`errors` are why topics could not be created."""
+    asked = request.topics
     of_all = asked is None or (client.version == 0 and not asked)
     # Naming a topic twice brings it once, as in Apache Kafka.
     names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked or ())
-    errors: dict[str, ErrorCode] = {}
-    if request.allow_auto_topic_creation and broker.config.auto_create_topics_enable:
-        errors = create_missing((name for name, topic_id in names if name and topic_id == ZERO_ID), broker)
     image = broker.cluster.image
     view = _View.of(image, client)
     if of_all:
@@ -89,25 +111,34 @@ def metadata(request: MetadataRequest, client: Client, broker: Broker) -> Metada
     return response
 
 
-def create_missing(names: Iterable[str], broker: Broker) -> dict[str, ErrorCode]:
+async def create_missing(names: Iterable[str], broker: Broker) -> dict[str, ErrorCode]:
     """Creates those of the topics that do not exist, as the broker's configuration says. Returns why some could not be.
 
     Internal topics get what their coordinator needs of them (Kafka class AutoTopicCreationManager).
     """
+    names = list(dict.fromkeys(names))
     errors: dict[str, ErrorCode] = {}
-    planned: dict[str, TopicImage] = {}
     config = broker.config
     defaults = TopicDefaults(config.num_partitions, config.default_replication_factor)
-    image = broker.cluster.image
+
+    def plan(image: MetadataImage) -> list[TopicImage]:
+        planned: dict[str, TopicImage] = {}
+        errors.clear()
+        for name in names:
+            if name in image.topics:
+                continue
+            try:
+                planned[name] = plan_topic(_creatable_topic(name, config), image, planned, defaults, broker.rng)
+            except ApiError as error:
+                errors[name] = error.code
+        return list(planned.values())
+
+    with suppress(ApiError):  # What is not there is answered LEADER_NOT_AVAILABLE, and asked for again.
+        await broker.cluster.create_topics(plan)
     for name in names:
-        if name in image.topics:
-            continue
-        try:
-            planned[name] = plan_topic(_creatable_topic(name, config), image, planned, defaults, broker.rng)
-        except ApiError as error:
-            errors[name] = error.code
-    if planned:
-        broker.cluster.create_topics(list(planned.values()))
+        if name not in broker.cluster.image.topics:
+            # Another broker, the controller, is at it.
+            errors.setdefault(name, ErrorCode.LEADER_NOT_AVAILABLE)
     return errors
 
 
@@ -142,7 +173,9 @@ def _creatable_topic(name: str, config: BrokerConfig) -> CreatableTopic:
     )
 
 
-def _asked_topic(name: str | None, topic_id: bytes, errors: dict[str, ErrorCode], view: _View) -> MetadataResponseTopic:
+def _asked_topic(
+    name: str | None, topic_id: bytes, errors: Mapping[str, ErrorCode], view: _View
+) -> MetadataResponseTopic:
     """One topic of the request, by id if it has one."""
     image = view.image
     if topic_id != ZERO_ID or name is None:

@@ -66,7 +66,7 @@ API_VERSIONS = 18
 
 Buffers = list[Any]
 Handler = Callable[[Any, Client, Broker], Any]
-"""A function of kpy/api: a response, None for no answer, a Pending, or a coroutine that returns a response."""
+"""A function of kpy/api: a response, None for no answer, a Pending, or a coroutine that returns any of these."""
 
 Spawn = Callable[..., None]
 """A nursery's start_soon."""
@@ -202,7 +202,11 @@ class Dispatcher:
         encoded: Pending[Buffers | None] = Pending(scope.cancel)
 
         def complete(response: Any) -> None:
-            encoded.complete(None if response is None else route.encode(response, version, correlation_id))
+            if isinstance(response, Pending):
+                encoded.on_abandon = response.abandon
+                cast("Pending[Any]", response).deliver_to(complete)
+            else:
+                encoded.complete(None if response is None else route.encode(response, version, correlation_id))
 
         self._spawn(_run, answer, scope, complete)
         return encoded

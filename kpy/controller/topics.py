@@ -13,9 +13,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
+from kpy.controller.elections import first_leader
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import new_id
-from kpy.metadata.image import NO_LEADER, BrokerImage, MetadataImage, PartitionImage, TopicImage
+from kpy.metadata.image import NO_LEADER, NO_STATE, BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.wire.create_partitions import CreatePartitionsTopic
 from kpy.wire.create_topics import CreatableTopic
 from kpy.wire.primitives import MAX_STRING_BYTES
@@ -230,11 +231,11 @@ def _rack_alternating(racks: Mapping[int, str]) -> list[int]:
 
 
 def _elect(assignment: Assignment, image: MetadataImage) -> tuple[PartitionImage, ...]:
-    """New partitions: the first live replica leads, all live ones are in sync."""
+    """New partitions, each with its first state if one of its brokers lives."""
     partitions: list[PartitionImage] = []
-    for partition, replicas in sorted(assignment.items()):
-        live = tuple(broker_id for broker_id in replicas if broker_id in image.brokers)
-        partitions.append(PartitionImage(partition, live[0] if live else NO_LEADER, 0, tuple(replicas), live))
+    for index, replicas in sorted(assignment.items()):
+        partition = PartitionImage(index, NO_LEADER, 0, tuple(replicas), (), NO_STATE)
+        partitions.append(first_leader(partition, image.brokers) or partition)
     return tuple(partitions)
 
 

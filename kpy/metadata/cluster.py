@@ -1,124 +1,234 @@
 """The cluster's metadata as this broker knows and changes it: `Cluster.image`, kept in a MetadataStore.
 
-Theory of operation. The store holds Apache Kafka's znodes; the image is what they say, read once at the start. Each
-operation decides on the image (kpy/controller), writes all its nodes in one transaction of the store, then puts a new
-image in place of the old and tells `on_change`, all before it returns. So an answer to a client follows a durable
-change that the replica layer has applied, a crash leaves whole operations only, and a reader that holds an image
-holds a consistent view.
+Theory of operation. The store holds Apache Kafka's znodes, and an Observer reads them; the image is what they say. Each
+operation decides on the image (kpy/controller), writes its nodes, then puts a new image in place of the old and tells
+`on_change`, all before it returns. So an answer to a client follows a durable change that the replica layer has
+applied, and a reader that holds an image holds a consistent view. Operations wait for each other, so that image and
+store never part; once begun they are finished even if the client goes away.
 
-Where the replica layer is one crash behind (logs of a topic whose deletion was committed, logs not yet made), the
-first image after the start tells it, by topic ids: a topic that is created again has another id.
+The store may be shared. What others change comes in through watches: `run` reads it and publishes it. If somebody was
+faster (NodeExists, BadVersion) an operation reads again and decides again, so plans are handed in as functions of the
+image. Nothing here knows which kind of store it is.
+
+The broker whose `/controller` node stands is the controller: after each change, its own or another's, it asks the
+machine of kpy/controller what follows, and writes that, until nothing does. Each of its writes is fenced by
+/controller_epoch. Other brokers create topics (automatic and internal ones) without states, which the controller adds.
+
+Where the replica layer is one crash behind (logs of a topic whose deletion was committed, logs not yet made), the first
+image after the start tells it, by topic ids: a topic that is created again has another id.
 
 Leader epochs. A clean restart changes none, like Apache Kafka's with a single ZooKeeper-mode broker. After an unclean
 one the log may have lost acknowledged records (a power cut; there is no other replica), and offsets may be given out
-again: then `start_leader_epochs` raises every epoch in one transaction, so that consumers notice by
+again: then `start_leader_epochs` raises every epoch that nobody else raises, so that consumers notice by
 OffsetForLeaderEpoch (KIP-320).
 """
 
+import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, TypeVar
+
+import trio
 
 from kpy import ids
 from kpy.controller import topics as controller
 from kpy.errors import ApiError, ErrorCode, StorageError
-from kpy.metadata import znodes
-from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
-from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, with_parents
+from kpy.metadata import membership, writes, znodes
+from kpy.metadata.image import NO_STATE, MetadataImage, TopicImage
+from kpy.metadata.observer import EVERYTHING, Observer
+from kpy.metadata.office import Office
+from kpy.metadata.producer_ids import ProducerIds
+from kpy.metadata.store import (
+    BadVersion,
+    Create,
+    MetadataStore,
+    NodeExists,
+    NoNode,
+    Op,
+    SetData,
+    StoreError,
+    StoreUnavailable,
+    with_parents,
+)
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
 
-PRODUCER_ID_BLOCK_SIZE = 1000
-MAX_PRODUCER_ID = 2**63 - 1
+log = logging.getLogger("kpy.metadata")
 
-CONTROLLER_EPOCH = 1
-"""What partition states carry: nobody ever takes the role over from a single node."""
+
+MAX_ATTEMPTS = 20
+"""How often an operation decides anew because somebody else was faster, and a controller goes on without an end."""
+
+CONFLICT_RETRY_MS = 200
+UNAVAILABLE_RETRY_MS = 1_000
+
+CONFIG_CHANGE_EXPIRATION_MS = 15 * 60 * 1000
+"""How long the other brokers have to read that a config has changed, as in Apache Kafka."""
 
 T = TypeVar("T")
+P = TypeVar("P", TopicImage, str)
 
 ConfigEntity = Literal["topics", "brokers"]
 """What has dynamic configs: the directories below /config."""
 
+TopicPlan = Callable[[MetadataImage], Sequence[TopicImage]]
+"""The topics that an operation is to write, decided on an image. It may be called again, on a newer one."""
+
 
 class Cluster:
-    """The image, and every change to it. Single-threaded; each change is synchronous.
+    """The image, and every change to it. Made by `open`.
 
-    Set `on_change` before the first change: it is called with each new image, synchronously. `cluster_id` is used only
-    if the store has none yet. Raises StorageError if the store holds what is not Kafka's.
+    Set `on_change` before the first change: it is called with each new image, synchronously. Operations raise ApiError:
+    NOT_CONTROLLER where another broker has to do it, REQUEST_TIMED_OUT while the store is out of reach.
     """
 
-    def __init__(
-        self,
+    def __init__(self, store: MetadataStore, *, broker_id: int, rng: random.Random, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._broker_id = broker_id
+        self._rng = rng
+        self._now_ms = now_ms
+        self._observer = Observer(store)
+        self._lock = trio.Lock()
+        self.producer_ids = ProducerIds(store, broker_id, self._lock)
+        self._registration: znodes.BrokerRegistration | None = None
+        self._sessions: set[int] = set()
+        self._session_lost = False
+        self._changed: set[str] = set()
+        self._wake = trio.Event()
+        self.office = Office(store, self._observer, broker_id, rng, now_ms)
+        self.on_change: Callable[[MetadataImage], None] = _ignore
+        self.image = self._observer.image()
+
+    @classmethod
+    async def open(
+        cls,
         store: MetadataStore,
         *,
         broker_id: int,
         rng: random.Random,
         now_ms: Callable[[], int],
         cluster_id: str | None = None,
-    ) -> None:
-        self._store = store
-        self._broker_id = broker_id
-        self._rng = rng
-        self._now_ms = now_ms
-        self._producer_ids = iter(range(0))
-        self.on_change: Callable[[MetadataImage], None] = _ignore
-        self._make_layout(cluster_id or ids.to_text(ids.new_id(rng)))
-        self.image = self._read_image()
+    ) -> "Cluster":
+        """The cluster in the store. `cluster_id` is used only if the store has none yet.
 
-    def register(
-        self, endpoints: Mapping[str, tuple[str, int]], security_protocols: Mapping[str, str], rack: str | None = None
+        Raises StorageError if the store holds what is not Kafka's, StoreUnavailable.
+        """
+        cluster = cls(store, broker_id=broker_id, rng=rng, now_ms=now_ms)
+        await cluster._make_layout(cluster_id or ids.to_text(ids.new_id(rng)))
+        store.on_change = cluster._node_changed
+        store.on_session = cluster._session_changed
+        await cluster._observer.read_all()
+        cluster.image = cluster._observer.image()
+        return cluster
+
+    @property
+    def is_controller(self) -> bool:
+        return self.office.is_held
+
+    # -- this broker -------------------------------------------------------------------------------------------------
+
+    async def register(
+        self,
+        endpoints: Mapping[str, tuple[str, int]],
+        security_protocols: Mapping[str, str],
+        rack: str | None = None,
+        *,
+        patience_ms: int = 0,
     ) -> None:
-        """Puts this broker among the live ones, reachable at `endpoints`: advertised host and port by listener name."""
+        """Puts this broker among the live ones, reachable at `endpoints` (advertised host and port by listener name),
+        and stands for the office of controller.
+
+        If its id or an address of it is taken, that may be a session of this broker's last life, which nobody has
+        missed yet: for `patience_ms` it waits for that to end. Raises StorageError when it has not.
+        """
         registration = znodes.BrokerRegistration(dict(endpoints), dict(security_protocols), rack)
-        path = znodes.broker_path(self._broker_id)
-        data = znodes.encode_broker(registration, self._now_ms())
-        if self._store.exists(path):
-            self._store.set(path, data)
-        else:
-            self._store.create(path, data, ephemeral=True)
-        broker = BrokerImage(self._broker_id, rack, dict(endpoints))
-        self._publish(replace(self.image, brokers={**self.image.brokers, self._broker_id: broker}))
+        waited_ms = 0
+        while True:
+            try:
+                async with self._change():
+                    await self._register(registration)
+                return
+            except membership.Conflict as conflict:
+                if waited_ms == 0 and patience_ms > 0:
+                    log.warning("%s; waiting up to %d ms for that session to end", conflict.message, patience_ms)
+                if waited_ms >= patience_ms:
+                    raise StorageError(f"Cannot join the cluster: {conflict.message}.") from None
+            await trio.sleep(CONFLICT_RETRY_MS / 1000)
+            waited_ms += CONFLICT_RETRY_MS
 
-    def start_leader_epochs(self) -> None:
-        """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly."""
-        ops: list[Op] = []
-        raised: dict[str, TopicImage] = {}
-        for topic in self.image.topics.values():
-            partitions = list(topic.partitions)
-            for index, partition in enumerate(topic.partitions):
-                if partition.leader == self._broker_id:
-                    partitions[index] = replace(partition, leader_epoch=partition.leader_epoch + 1)
-                    path = znodes.partition_state_path(topic.name, index)
-                    ops.append(SetData(path, _encode_state(partitions[index])))
-            if partitions != list(topic.partitions):
-                raised[topic.name] = replace(topic, partitions=tuple(partitions))
-        if ops:
-            self._store.multi(ops)
-            self._publish(replace(self.image, topics={**self.image.topics, **raised}))
+    async def start_leader_epochs(self) -> None:
+        """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly.
 
-    def create_topics(self, topics: Sequence[TopicImage]) -> None:
-        """Creates planned topics (kpy/controller/topics.py) in one transaction."""
-        ops: list[Op] = []
-        for topic in topics:
-            config_path = znodes.topic_config_path(topic.name)
-            configs = znodes.encode_config(topic.configs)
-            # A config node can outlive, or come before, its topic: old tools write one first.
-            ops.append(
-                SetData(config_path, configs) if self._store.exists(config_path) else Create(config_path, configs)
-            )
-            ops.append(Create(znodes.topic_path(topic.name), _encode_topic(topic)))
-            ops.append(Create(znodes.partitions_path(topic.name)))
-            ops += _create_partitions(topic.name, topic.partitions)
-        self._store.multi(ops)
-        self._publish_topics({**self.image.topics, **{topic.name: topic for topic in topics}})
+        That is the controller's to do. If another broker is it, it has seen this one go, and has raised them.
+        """
+        async with self._change():
+            if not self.is_controller:
+                return
+            for topic in list(self._observer.topics.values()):
+                raised = tuple(
+                    replace(
+                        partition,
+                        leader_epoch=partition.leader_epoch + 1,
+                        partition_epoch=partition.partition_epoch + 1,
+                    )
+                    for partition in topic.partitions
+                    if partition.leader == self._broker_id and partition.partition_epoch != NO_STATE
+                )
+                if raised:
+                    await self.office.change_states(topic.name, raised)
 
-    def create_internal_topic(
+    async def run(self) -> None:
+        """Follows what others change in the store, and keeps this broker registered, until cancelled."""
+        said = ""
+        while True:
+            await self._wake.wait()
+            try:
+                # The broker does not wait for a store that is away when it is to stop.
+                async with self._change(shield=False):
+                    said = ""
+            except (StoreUnavailable, membership.Conflict) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("cannot follow the cluster's metadata, and tries on: %s", said)
+                await trio.sleep(UNAVAILABLE_RETRY_MS / 1000)
+
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    async def create_topics(self, plan: TopicPlan) -> None:
+        """Creates the topics of a plan (kpy/controller/topics.py), in one transaction if they fit.
+
+        A broker that is not the controller leaves their states to it, so they are not in the image yet.
+        """
+
+        async def create(topics: Sequence[TopicImage]) -> None:
+            config_paths = [znodes.topic_config_path(topic.name) for topic in topics]
+            configs = await self._store.find_all(config_paths)
+            ops: list[Op] = []
+            for topic, config in zip(topics, configs, strict=True):
+                nodes = writes.new_topic(topic, config_exists=config is not None)
+                if self.is_controller:
+                    ops += nodes
+                    ops += writes.new_states(topic.name, topic.partitions, self.office.epoch)
+                    continue
+                try:
+                    await self._store.multi(nodes)
+                except NodeExists:
+                    continue  # Another broker was asked for the same topic, and the controller has not seen it yet.
+            if self.is_controller:
+                await self.office.write(ops)
+                for topic in topics:
+                    self._observer.put_topic(topic)
+
+        await self._plan_and_write(plan, create, _name_of)
+
+    async def create_internal_topic(
         self, name: str, num_partitions: int, replication_factor: int, configs: Mapping[str, str]
     ) -> TopicImage:
-        """A topic that a coordinator keeps its state in, created unless it exists. Raises ApiError as `plan_topic`."""
-        existing = self.image.topics.get(name)
-        if existing is not None:
-            return existing
+        """A topic that a coordinator keeps its state in, created unless it exists.
+
+        Raises ApiError as `plan_topic`, and COORDINATOR_NOT_AVAILABLE while another broker, the controller, is at it.
+        """
         request = CreatableTopic(
             name=name,
             num_partitions=num_partitions,
@@ -126,165 +236,218 @@ class Cluster:
             configs=[CreatableTopicConfig(name=key, value=value) for key, value in configs.items()],
         )
         defaults = controller.TopicDefaults(num_partitions, replication_factor)
-        topic = controller.plan_topic(request, self.image, (), defaults, self._rng)
-        self.create_topics([topic])
+
+        def plan(image: MetadataImage) -> Sequence[TopicImage]:
+            if name in image.topics:
+                return ()
+            return [controller.plan_topic(request, image, (), defaults, self._rng)]
+
+        if name not in self.image.topics:
+            await self.create_topics(plan)
+        topic = self.image.topics.get(name)
+        if topic is None:
+            raise ApiError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{name} is being created.")
         return topic
 
-    def create_partitions(self, topics: Sequence[TopicImage]) -> None:
-        """Puts planned topics, which have more partitions, in place of what they were, in one transaction."""
-        ops: list[Op] = []
-        for topic in topics:
-            ops.append(SetData(znodes.topic_path(topic.name), _encode_topic(topic)))
-            ops += _create_partitions(topic.name, topic.partitions[len(self.image.topics[topic.name].partitions) :])
-        self._store.multi(ops)
-        self._publish_topics({**self.image.topics, **{topic.name: topic for topic in topics}})
+    async def create_partitions(self, plan: TopicPlan) -> None:
+        """Puts planned topics, which have more partitions, in place of what they were. Only the controller can."""
 
-    def delete_topics(self, names: Iterable[str]) -> None:
-        """Deletes topics with their configs in one transaction; the replica layer drops their logs in `on_change`."""
-        doomed = frozenset(names)
-        ops: list[Op] = []
-        for name in doomed:
-            # Children come after their parents in a sorted listing, and have to go first.
-            ops += [Delete(path) for path in sorted(self._store.tree(znodes.topic_path(name)), reverse=True)]
-            if self._store.exists(znodes.topic_config_path(name)):
-                ops.append(Delete(znodes.topic_config_path(name)))
-        self._store.multi(ops)
-        self._publish_topics({name: topic for name, topic in self.image.topics.items() if name not in doomed})
+        async def create(topics: Sequence[TopicImage]) -> None:
+            epoch = self.office.epoch
+            ops: list[Op] = []
+            for topic in topics:
+                path = znodes.topic_path(topic.name)
+                node = await self._store.get(path)
+                count = len(self.image.topics[topic.name].partitions)
+                if len(znodes.understood(path, znodes.decode_topic, node.data).replicas) != count:
+                    raise BadVersion(path)
+                added = topic.partitions[count:]
+                existing = await writes.existing_partition_nodes(self._store, topic.name, added)
+                ops.append(SetData(path, writes.encode_topic(topic), node.version))
+                ops += writes.new_states(topic.name, added, epoch, existing)
+            await self.office.write(ops)
+            for topic in topics:
+                self._observer.put_topic(topic)
 
-    def alter_configs(self, entity: ConfigEntity, name: str, overrides: Mapping[str, str]) -> None:
-        """Puts `overrides`, already validated, in place of all that `name` had: a topic, a broker id as text, or ""."""
-        overrides = dict(overrides)
-        if entity == "topics":
-            path = znodes.topic_config_path(name)
-            topic = replace(self.image.topics[name], configs=overrides)
-            image = replace(self.image, topics={**self.image.topics, name: topic})
-        else:
-            path = znodes.broker_config_path(name)
-            image = replace(self.image, broker_configs={**self.image.broker_configs, name: overrides})
-        data = znodes.encode_config(overrides)
-        if self._store.exists(path):
-            self._store.set(path, data)
-        else:
-            self._store.create(path, data)
-        self._publish(image)
+        await self._plan_and_write(plan, create, _name_of)
 
-    def next_producer_id(self) -> int:
-        """An id that no producer of this cluster has or ever had."""
-        producer_id = next(self._producer_ids, None)
-        if producer_id is None:
-            first, count = self.allocate_producer_ids()
-            self._producer_ids = iter(range(first + 1, first + count))
-            producer_id = first
-        return producer_id
+    async def delete_topics(self, plan: Callable[[MetadataImage], Sequence[str]]) -> None:
+        """Deletes topics with their configs; the replica layer drops their logs in `on_change`. Only the controller
+        can.
 
-    def allocate_producer_ids(self) -> tuple[int, int]:
-        """Takes the next block of producer ids for this broker: the first one, and how many (Kafka class
-        ZkProducerIdManager).
-
-        What is left of a block when the broker stops is never used.
+        A topic with replicas on brokers that are away stays until they are back.
         """
-        while True:
-            node = self._store.get(znodes.PRODUCER_ID_BLOCK)
-            first = 0
-            if node.data is not None:
-                first = _decoded(znodes.PRODUCER_ID_BLOCK, znodes.decode_producer_id_block, node.data).last + 1
-            last = first + PRODUCER_ID_BLOCK_SIZE - 1
-            if last > MAX_PRODUCER_ID:
-                raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, "All producer ids have been given out.")
-            block = znodes.encode_producer_id_block(znodes.ProducerIdBlock(self._broker_id, first, last))
-            try:
-                self._store.set(znodes.PRODUCER_ID_BLOCK, block, node.version)
-            except BadVersion:
-                continue  # Another broker took this block; the next one is free, or the one after.
-            return first, PRODUCER_ID_BLOCK_SIZE
 
-    def close(self) -> None:
-        self._store.close()
+        async def request(names: Sequence[str]) -> None:
+            asked = [name for name in names if name not in self._observer.deletions]
+            await self.office.write([Create(znodes.deletion_path(name)) for name in asked])
+            self._observer.deletions |= frozenset(names)
 
-    def _make_layout(self, cluster_id: str) -> None:
-        ops: list[Op] = [Create(path) for path in with_parents(znodes.PERSISTENT_PATHS) if not self._store.exists(path)]
-        if not self._store.exists(znodes.CLUSTER_ID):
-            ops.append(Create(znodes.CLUSTER_ID, znodes.encode_cluster_id(cluster_id)))
-        if ops:
-            self._store.multi(ops)
+        await self._plan_and_write(plan, request, str)
 
-    def _read_image(self) -> MetadataImage:
-        topics = self._read_topics()
-        brokers: dict[int, BrokerImage] = {}
-        for name in self._store.children(znodes.BROKER_IDS):
-            broker_id = int(name)
-            path = znodes.broker_path(broker_id)
-            registration = _decoded(path, znodes.decode_broker, self._store.get(path).data)
-            brokers[broker_id] = BrokerImage(broker_id, registration.rack, registration.endpoints)
-        broker_configs: dict[str, Mapping[str, str]] = {}
-        for name in self._store.children(znodes.BROKER_CONFIGS):
-            broker = "" if name == znodes.DEFAULT_ENTITY else name
-            path = znodes.broker_config_path(broker)
-            broker_configs[broker] = _decoded(path, znodes.decode_config, self._store.get(path).data)
-        return MetadataImage(
-            cluster_id=_decoded(znodes.CLUSTER_ID, znodes.decode_cluster_id, self._store.get(znodes.CLUSTER_ID).data),
-            controller_id=self._broker_id,
-            brokers=brokers,
-            topics=topics,
-            topic_names={topic.topic_id: name for name, topic in topics.items()},
-            broker_configs=broker_configs,
-        )
+    async def _plan_and_write(
+        self,
+        plan: Callable[[MetadataImage], Sequence[P]],
+        write: Callable[[Sequence[P]], Awaitable[None]],
+        name_of: Callable[[P], str],
+    ) -> None:
+        async with self._change():
+            for _ in range(MAX_ATTEMPTS):
+                planned = plan(self.image)
+                if not planned:
+                    return
+                try:
+                    await write(planned)
+                    return
+                except StoreError:
+                    await self._observer.read_topics([name_of(each) for each in planned])
+                    await self._observer.refresh([znodes.DELETE_TOPICS])
+                    await self._settle()
+            raise ApiError(ErrorCode.REQUEST_TIMED_OUT, "The metadata was changed by others again and again.")
 
-    def _read_topics(self) -> dict[str, TopicImage]:
-        # Two sweeps, however many topics there are.
-        nodes = self._store.tree(znodes.TOPICS)
-        config_nodes = self._store.tree(znodes.TOPIC_CONFIGS)
-        topics: dict[str, TopicImage] = {}
-        for name in self._store.children(znodes.TOPICS):
-            path = znodes.topic_path(name)
-            topic = _decoded(path, znodes.decode_topic, nodes[path].data)
-            partitions: list[PartitionImage] = []
-            for partition, replicas in sorted(topic.replicas.items()):
-                state_path = znodes.partition_state_path(name, partition)
-                if state_path not in nodes:
-                    raise StorageError(f"The metadata store has no {state_path}.")
-                state = _decoded(state_path, znodes.decode_partition_state, nodes[state_path].data)
-                partitions.append(PartitionImage(partition, state.leader, state.leader_epoch, replicas, state.isr))
-            config_path = znodes.topic_config_path(name)
-            config_node = config_nodes.get(config_path)
-            configs = {} if config_node is None else _decoded(config_path, znodes.decode_config, config_node.data)
-            topics[name] = TopicImage(name, topic.topic_id, tuple(partitions), configs)
-        return topics
+    # -- configs -----------------------------------------------------------------------------------------------------
 
-    def _publish_topics(self, topics: Mapping[str, TopicImage]) -> None:
-        names = {topic.topic_id: name for name, topic in topics.items()}
-        self._publish(replace(self.image, topics=topics, topic_names=names))
+    async def alter_configs(
+        self, entity: ConfigEntity, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> None:
+        """Puts what `change` makes of the overrides that `name` has, and has validated, in their place.
 
-    def _publish(self, image: MetadataImage) -> None:
-        self.image = image
-        self.on_change(image)
+        `name` is a topic, a broker id as text, or "" for all brokers.
+        """
+        is_topic = entity == "topics"
+        path = znodes.topic_config_path(name) if is_topic else znodes.broker_config_path(name)
+        async with self._change():
+            for _ in range(MAX_ATTEMPTS):
+                node = await self._store.find(path)
+                current = {} if node is None else znodes.understood(path, znodes.decode_config, node.data)
+                overrides = dict(change(current))
+                data = znodes.encode_config(overrides)
+                try:
+                    if node is None:
+                        await self._store.create(path, data)
+                    else:
+                        await self._store.set(path, data, node.version)
+                    break
+                except (BadVersion, NodeExists, NoNode):
+                    continue
+            else:
+                raise ApiError(ErrorCode.REQUEST_TIMED_OUT, "The configs were changed by others again and again.")
+            await self._tell_of_config(f"{entity}/{name or znodes.DEFAULT_ENTITY}")
+            if is_topic and name in self._observer.topics:
+                self._observer.topics[name] = replace(self._observer.topics[name], configs=overrides)
+            elif not is_topic:
+                self._observer.broker_configs[name] = overrides
+
+    async def _tell_of_config(self, entity_path: str) -> None:
+        """Java brokers do not watch configs but notes of what has changed. Whoever writes one clears old ones away."""
+        note = znodes.encode_config_change(entity_path)
+        await self._store.create(f"{znodes.CONFIG_CHANGES}/config_change_", note, sequential=True)
+        paths = [f"{znodes.CONFIG_CHANGES}/{name}" for name in await self._store.children(znodes.CONFIG_CHANGES)]
+        expired_ms = self._now_ms() - CONFIG_CHANGE_EXPIRATION_MS
+        for path, node in zip(paths, await self._store.find_all(paths), strict=True):
+            if node is not None and node.created_ms < expired_ms:
+                try:
+                    await self._store.delete(path)
+                except NoNode:
+                    continue  # Another broker has tidied up too.
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    # -- how a change is made ----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _change(self, *, shield: bool = True) -> AsyncGenerator[None]:
+        """One operation at a time, on an image that is up to date, and to the end even if its client has left. What
+        follows from it, the controller's part and the new image, is done before the next one begins.
+        """
+        async with self._lock:
+            with trio.CancelScope(shield=shield):
+                try:
+                    await self._catch_up()
+                    try:
+                        yield
+                    finally:
+                        await self._settle()
+                except StoreUnavailable:
+                    # What was asked for may have been done, or half of it.
+                    self._node_changed(EVERYTHING)
+                    raise
+
+    async def _catch_up(self) -> None:
+        """Reads what others have changed, and registers anew in a new session."""
+        if self._wake.is_set():  # Otherwise `run` waits for this one.
+            self._wake = trio.Event()
+        changed, self._changed = self._changed, set()
+        try:
+            if self._session_lost:
+                self.office.resign()
+                if self._registration is not None:
+                    await self._register(self._registration)
+                self._session_lost = False
+            if changed:
+                await self._observer.refresh(changed)
+                await self._settle()
+        except BaseException:
+            self._changed |= changed
+            self._wake.set()
+            raise
+
+    async def _settle(self) -> None:
+        """Elects, publishes, and lets the controller do what follows, until nothing does."""
+        for _ in range(MAX_ATTEMPTS):
+            if self._registration is not None:
+                await self.office.keep()
+            self._publish()
+            if not await self.office.carry_on():
+                return
+        log.error("the controller has more to do after %d rounds; it goes on at the next event", MAX_ATTEMPTS)
+
+    async def _register(self, registration: znodes.BrokerRegistration) -> None:
+        sessions = frozenset(self._sessions)
+        # Before it is tried: the session may end while its registration is under way.
+        self._sessions.add(self._store.session_id)
+        await membership.register(self._store, self._broker_id, registration, self._now_ms(), sessions)
+        self._registration = registration
+        await self._observer.refresh([znodes.BROKER_IDS])
+
+    # -- what the store tells ----------------------------------------------------------------------------------------
+
+    def _node_changed(self, path: str) -> None:
+        self._changed.add(path)
+        self._wake.set()
+
+    def _session_changed(self) -> None:
+        self._session_lost = True
+        self._node_changed(EVERYTHING)
+
+    async def _make_layout(self, cluster_id: str) -> None:
+        paths = with_parents(znodes.PERSISTENT_PATHS)
+        nodes = await self._store.find_all([*paths, znodes.CLUSTER_ID])
+        missing = [Create(path) for path, node in zip(paths, nodes, strict=False) if node is None]
+        if nodes[-1] is None:
+            missing.append(Create(znodes.CLUSTER_ID, znodes.encode_cluster_id(cluster_id)))
+        if not missing:
+            return
+        try:
+            await self._store.multi(missing)
+        except NodeExists:
+            for op in missing:  # Another broker starts too.
+                try:
+                    await self._store.create(op.path, op.data)
+                except NodeExists:
+                    continue
+
+    def _publish(self) -> None:
+        image = self._observer.image(self.image)
+        if image is not self.image:
+            self.image = image
+            self.on_change(image)
+
+
+def _name_of(topic: TopicImage) -> str:
+    return topic.name
 
 
 def _ignore(image: MetadataImage) -> None:
     """Stands in `on_change` until somebody listens."""
-
-
-def _decoded(path: str, decode: Callable[[bytes | None], T], data: bytes | None) -> T:
-    try:
-        return decode(data)
-    except ValueError as error:
-        raise StorageError(f"The metadata store holds at {path} what is not Kafka's: {error}.") from error
-
-
-def _encode_topic(topic: TopicImage) -> bytes:
-    return znodes.encode_topic(
-        znodes.TopicNode(topic.topic_id, {partition.partition: partition.replicas for partition in topic.partitions})
-    )
-
-
-def _encode_state(partition: PartitionImage) -> bytes:
-    state = znodes.PartitionState(partition.leader, partition.leader_epoch, partition.isr, CONTROLLER_EPOCH)
-    return znodes.encode_partition_state(state)
-
-
-def _create_partitions(topic: str, partitions: Iterable[PartitionImage]) -> list[Op]:
-    ops: list[Op] = []
-    for partition in partitions:
-        ops.append(Create(znodes.partition_path(topic, partition.partition)))
-        ops.append(Create(znodes.partition_state_path(topic, partition.partition), _encode_state(partition)))
-    return ops

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NO_LEADER = -1
+NO_CONTROLLER = -1
+
+NO_STATE = -1
+"""The partition epoch of a partition that no controller has given a state yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,14 @@ class PartitionImage:
     replicas: tuple[int, ...]
     """Broker ids; the first is the preferred leader."""
     isr: tuple[int, ...]
+    partition_epoch: int = 0
+    """Counts the changes of leader and ISR: the version of the state's node in ZooKeeper."""
+    recovering: bool = False
+    """Whether the leader was elected uncleanly and its followers are not in step with it yet."""
+    adding: tuple[int, ...] = ()
+    """Those of the replicas that a reassignment brings in."""
+    removing: tuple[int, ...] = ()
+    """Those of the replicas that a reassignment takes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +49,15 @@ class BrokerImage:
     rack: str | None
     endpoints: Mapping[str, tuple[str, int]]
     """Advertised host and port by listener name."""
+    epoch: int = 0
+    """Which registration this is: each is numbered higher than all before (the czxid of its node)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataImage:
     cluster_id: str
     controller_id: int
+    """A broker id, or NO_CONTROLLER."""
     brokers: Mapping[int, BrokerImage]
     """The live brokers."""
     topics: Mapping[str, TopicImage]

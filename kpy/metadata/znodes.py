@@ -1,19 +1,28 @@
 """Where Apache Kafka 3.9 keeps what in ZooKeeper, and how it writes it: paths and JSON, both ways (its ZkData.scala).
 
 The embedded store holds the same tree, so that one set of rules serves both, and a single node's metadata can be read
-with what one knows of Kafka. Decoders raise ValueError for data that is not what the path should hold. Unknown JSON
-keys are ignored.
+with what one knows of Kafka. Decoders raise ValueError for data that is not what the path should hold, or that says it
+is of a newer version: what it means then is not to be guessed. Unknown JSON keys are ignored.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar, cast
 
 from kpy import ids
+from kpy.errors import ApiError, ErrorCode
+
+T = TypeVar("T")
 
 CLUSTER_ID = "/cluster/id"
 BROKER_IDS = "/brokers/ids"
 TOPICS = "/brokers/topics"
+CONTROLLER = "/controller"
+CONTROLLER_EPOCH = "/controller_epoch"
+FEATURE = "/feature"
+DELETE_TOPICS = "/admin/delete_topics"
+CONFIG_CHANGES = "/config/changes"
 TOPIC_CONFIGS = "/config/topics"
 BROKER_CONFIGS = "/config/brokers"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
@@ -23,19 +32,22 @@ PERSISTENT_PATHS = (
     BROKER_IDS,
     TOPICS,
     "/brokers/seqid",
-    "/config/changes",
+    CONFIG_CHANGES,
     TOPIC_CONFIGS,
     "/config/clients",
     "/config/users",
     BROKER_CONFIGS,
     "/config/ips",
-    "/admin/delete_topics",
+    DELETE_TOPICS,
     "/isr_change_notification",
     PRODUCER_ID_BLOCK,
     "/log_dir_event_notification",
     "/cluster",
 )
 """What a first start creates, with null data: Apache Kafka takes empty data for a broken producer id block."""
+
+SENSITIVE_PATHS = ("/config/users", BROKER_CONFIGS, "/delegation_token/tokens")
+"""Below these are secrets, which zookeeper.set.acl hides from everybody else (Kafka's ZkData)."""
 
 DEFAULT_ENTITY = "<default>"
 """The name of the node with the cluster-wide default configs."""
@@ -46,6 +58,9 @@ class TopicNode(NamedTuple):
     """ids.ZERO_ID where a tool older than Kafka 2.8 made the topic."""
     replicas: dict[int, tuple[int, ...]]
     """Broker ids by partition."""
+    adding: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+    removing: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+    """Where a reassignment is under way: those of the replicas that come and go."""
 
 
 class PartitionState(NamedTuple):
@@ -53,6 +68,8 @@ class PartitionState(NamedTuple):
     leader_epoch: int
     isr: tuple[int, ...]
     controller_epoch: int
+    leader_recovery_state: int = 0
+    """1 while a leader that was elected uncleanly has not yet got its followers in step."""
 
 
 class BrokerRegistration(NamedTuple):
@@ -73,6 +90,14 @@ def broker_path(broker_id: int) -> str:
 
 def topic_path(topic: str) -> str:
     return f"{TOPICS}/{topic}"
+
+
+def topic_of(path: str) -> str | None:
+    """The topic that a node belongs to: its own, one below it, or that of its configs."""
+    for above in (f"{TOPICS}/", f"{TOPIC_CONFIGS}/"):
+        if path.startswith(above):
+            return path[len(above) :].partition("/")[0]
+    return None
 
 
 def partitions_path(topic: str) -> str:
@@ -109,46 +134,47 @@ def encode_topic(topic: TopicNode) -> bytes:
         {
             "version": 3,
             "topic_id": ids.to_text(topic.topic_id),
-            "partitions": {str(partition): list(replicas) for partition, replicas in sorted(topic.replicas.items())},
-            "adding_replicas": {},
-            "removing_replicas": {},
+            "partitions": _by_partition(topic.replicas),
+            "adding_replicas": _by_partition(topic.adding),
+            "removing_replicas": _by_partition(topic.removing),
         }
     )
 
 
 def decode_topic(data: bytes | None) -> TopicNode:
-    document = _decode(data)
+    document = _decode(data, newest=3)
     topic_id = ids.from_text(_text(document, "topic_id")) if "topic_id" in document else ids.ZERO_ID
-    partitions = document.get("partitions")
-    if not isinstance(partitions, dict):
+    if "partitions" not in document:
         raise ValueError("no partitions")
-    replicas = {
-        int(partition): _broker_ids(brokers) for partition, brokers in cast("dict[str, object]", partitions).items()
-    }
+    replicas = _replicas(document, "partitions")
     if sorted(replicas) != list(range(len(replicas))):
         raise ValueError("gaps in the partitions")
-    return TopicNode(topic_id, replicas)
-
-
-def encode_partition_state(state: PartitionState) -> bytes:
-    return _encode(
-        {
-            "version": 1,
-            "leader": state.leader,
-            "leader_epoch": state.leader_epoch,
-            "controller_epoch": state.controller_epoch,
-            "isr": list(state.isr),
-        }
+    return TopicNode(
+        topic_id, replicas, _replicas(document, "adding_replicas"), _replicas(document, "removing_replicas")
     )
 
 
+def encode_partition_state(state: PartitionState) -> bytes:
+    document: dict[str, object] = {
+        "version": 1,
+        "leader": state.leader,
+        "leader_epoch": state.leader_epoch,
+        "controller_epoch": state.controller_epoch,
+        "isr": list(state.isr),
+    }
+    if state.leader_recovery_state:
+        document["leader_recovery_state"] = state.leader_recovery_state
+    return _encode(document)
+
+
 def decode_partition_state(data: bytes | None) -> PartitionState:
-    document = _decode(data)
+    document = _decode(data, newest=1)
     return PartitionState(
         _integer(document, "leader"),
         _integer(document, "leader_epoch"),
         _broker_ids(document.get("isr")),
         _integer(document, "controller_epoch"),
+        _integer(document, "leader_recovery_state") if "leader_recovery_state" in document else 0,
     )
 
 
@@ -157,7 +183,7 @@ def encode_config(configs: Mapping[str, str]) -> bytes:
 
 
 def decode_config(data: bytes | None) -> dict[str, str]:
-    config = _decode(data).get("config")
+    config = _decode(data, newest=1).get("config")
     if not isinstance(config, dict):
         raise ValueError("no config")
     configs = cast("dict[str, object]", config)
@@ -187,7 +213,7 @@ def encode_broker(broker: BrokerRegistration, now_ms: int) -> bytes:
 
 
 def decode_broker(data: bytes | None) -> BrokerRegistration:
-    document = _decode(data)
+    document = _decode(data, newest=5)
     endpoints: dict[str, tuple[str, int]] = {}
     listed = document.get("endpoints")
     if not isinstance(listed, list):
@@ -207,6 +233,40 @@ def decode_broker(data: bytes | None) -> BrokerRegistration:
     return BrokerRegistration(endpoints, security_protocols, None if rack is None else str(rack))
 
 
+def encode_controller(broker_id: int, now_ms: int) -> bytes:
+    return _encode({"version": 2, "brokerid": broker_id, "timestamp": str(now_ms), "kraftControllerEpoch": -1})
+
+
+def decode_controller(data: bytes | None) -> int:
+    """The broker id. ValueError also where the controller is one of KRaft, which a migration has put in its place."""
+    document = _decode(data, newest=2)
+    if "kraftControllerEpoch" in document and _integer(document, "kraftControllerEpoch") > 0:
+        raise ValueError("the cluster is on its way to KRaft")
+    return _integer(document, "brokerid")
+
+
+def encode_controller_epoch(epoch: int) -> bytes:
+    return str(epoch).encode()
+
+
+def decode_controller_epoch(data: bytes | None) -> int:
+    return int((data or b"").decode())
+
+
+def encode_feature() -> bytes:
+    """Finalized features: enabled, and none (KIP-584)."""
+    return _encode({"version": 2, "status": 1, "features": {}})
+
+
+def deletion_path(topic: str) -> str:
+    return f"{DELETE_TOPICS}/{topic}"
+
+
+def encode_config_change(entity_path: str) -> bytes:
+    """What tells the other brokers that the configs at `/config/<entity_path>` have changed."""
+    return _encode({"version": 2, "entity_path": entity_path})
+
+
 def encode_producer_id_block(block: ProducerIdBlock) -> bytes:
     return _encode(
         {"version": 1, "broker": block.broker_id, "block_start": str(block.first), "block_end": str(block.last)}
@@ -224,11 +284,25 @@ def _encode(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _decode(data: bytes | None) -> dict[str, object]:
+def _decode(data: bytes | None, newest: int | None = None) -> dict[str, object]:
     document: Any = json.loads("null" if data is None else data.decode())
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
-    return cast("dict[str, object]", document)
+    fields = cast("dict[str, object]", document)
+    if newest is not None and _integer(fields, "version") > newest:
+        raise ValueError(f"version {fields['version']} is newer than {newest}")
+    return fields
+
+
+def _by_partition(replicas: Mapping[int, Sequence[int]]) -> dict[str, list[int]]:
+    return {str(partition): list(broker_ids) for partition, broker_ids in sorted(replicas.items())}
+
+
+def _replicas(document: Mapping[str, object], key: str) -> dict[int, tuple[int, ...]]:
+    listed = document.get(key, {})
+    if not isinstance(listed, dict):
+        raise ValueError(f"{key} is not an object")
+    return {int(partition): _broker_ids(brokers) for partition, brokers in cast("dict[str, object]", listed).items()}
 
 
 def _text(document: Mapping[str, object], key: str) -> str:
@@ -253,3 +327,11 @@ def _broker_ids(value: object) -> tuple[int, ...]:
 
 def _format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def understood(path: str, decode: Callable[[bytes | None], T], data: bytes | None) -> T:
+    """What a node says. Raises ApiError: nobody writes over what cannot be understood."""
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{path} cannot be understood: {error}.") from error

@@ -1,8 +1,10 @@
 """The embedded store against the simplest thing that could be one: a dictionary of nodes, under random operations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,6 @@ from kpy.metadata.store import (
     Check,
     Create,
     Delete,
-    Node,
     NodeExists,
     NoNode,
     NotEmpty,
@@ -33,7 +34,8 @@ OPS = st.one_of(
     st.builds(Delete, PATHS, VERSIONS),
     st.builds(Check, PATHS, VERSIONS),
 )
-Tree = dict[str, Node]
+Tree = dict[str, tuple[bytes | None, int]]
+"""Data and version by path."""
 
 
 def applied(tree: Tree, ops: list[Op]) -> Tree:
@@ -46,15 +48,15 @@ def applied(tree: Tree, ops: list[Op]) -> Tree:
                 raise NodeExists(op.path)
             if parent not in after:
                 raise NoNode(parent)
-            after[op.path] = Node(op.data, 0)
+            after[op.path] = (op.data, 0)
             continue
         if op.path not in after:
             raise NoNode(op.path)
-        version = after[op.path].version
+        version = after[op.path][1]
         if op.version not in (ANY_VERSION, version):
             raise BadVersion(op.path)
         if isinstance(op, SetData):
-            after[op.path] = Node(op.data, version + 1)
+            after[op.path] = (op.data, version + 1)
         elif isinstance(op, Delete):
             if any(path.startswith(f"{op.path}/") for path in after):
                 raise NotEmpty(op.path)
@@ -62,10 +64,12 @@ def applied(tree: Tree, ops: list[Op]) -> Tree:
     return after
 
 
-def failure(action: Callable[[], object]) -> tuple[type[StoreError], str] | None:
+async def failure(action: Callable[[], Any]) -> tuple[type[StoreError], str] | None:
     """What the action raises, or None."""
     try:
-        action()
+        result = action()
+        if isinstance(result, Coroutine):
+            await result
     except StoreError as error:
         return type(error), error.path
     return None
@@ -74,18 +78,26 @@ def failure(action: Callable[[], object]) -> tuple[type[StoreError], str] | None
 @settings(max_examples=300)
 @given(st.lists(st.lists(OPS, min_size=1, max_size=4), max_size=25))
 def test_the_store_is_a_dictionary_with_transactions(transactions: list[list[Op]]) -> None:
+    trio.run(_compare, transactions)
+
+
+async def _compare(transactions: list[list[Op]]) -> None:
     store = EmbeddedStore(None)
-    tree: Tree = {"/": Node(None, 0)}
+    tree: Tree = {"/": (None, 0)}
     for ops in transactions:
-        expected = failure(partial(applied, tree, ops))
-        assert failure(partial(store.multi, ops)) == expected
+        expected = await failure(partial(applied, tree, ops))
+        assert await failure(partial(store.multi, ops)) == expected
         if expected is None:
             tree = applied(tree, ops)
-        assert store.tree("/") == tree
+        assert await content(store, "/") == tree
     for path in tree:
         below = path.rstrip("/") + "/"
         descendants = {key: node for key, node in tree.items() if key.startswith(below) and key != path}
-        assert store.tree(path) == {path: tree[path], **descendants}
+        assert await content(store, path) == {path: tree[path], **descendants}
         names = [key.removeprefix(below) for key in descendants]
-        assert store.children(path) == sorted(name for name in names if "/" not in name)
-    store.close()
+        assert await store.children(path) == sorted(name for name in names if "/" not in name)
+    await store.close()
+
+
+async def content(store: EmbeddedStore, path: str) -> Tree:
+    return {below: (node.data, node.version) for below, node in (await store.tree(path)).items()}

@@ -5,9 +5,9 @@ trio's MockClock, so minutes pass in milliseconds, and everything that is random
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -70,8 +70,8 @@ class World:
                 "offsets.topic.num.partitions": str(len(PARTITIONS)),
             }
         )
-        with opened(config, now_ms) as (broker, _):
-            broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
+        async with opened(config, now_ms) as (broker, _):
+            await broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(broker.groups.run)
                 self.broker = broker
@@ -85,6 +85,8 @@ class World:
         if broker is None:
             return None
         answer = handler(request, client, broker)
+        if isinstance(answer, Coroutine):
+            return await cast("Coroutine[Any, Any, Any]", answer)
         if not isinstance(answer, Pending):
             return answer
         answered = trio.Event()

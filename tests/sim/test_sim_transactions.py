@@ -9,7 +9,7 @@ transaction counts in all of its places or in none, once, and a commit that was 
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,8 @@ class World:
                     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
                 }
             )
-            with opened(config, now_ms) as (broker, _):
-                broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
+            async with opened(config, now_ms) as (broker, _):
+                await broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
                 async with trio.open_nursery() as nursery:
                     self.broker = broker
                     nursery.start_soon(self.run_task, broker.groups.run)
@@ -130,6 +130,8 @@ class World:
         client.version = version
         try:
             answer = handler(request, client, broker)
+            if isinstance(answer, Coroutine):
+                answer = await answer
         except DeadError:
             return None
         if not isinstance(answer, Pending):

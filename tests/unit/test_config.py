@@ -135,7 +135,6 @@ def test_values_that_do_not_go_together_stop_the_start(settings: dict[str, str],
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("zookeeper.connect", "localhost:2181"),
         ("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"),
         ("create.topic.policy.class.name", "org.example.Policy"),
         ("client.quota.callback.class", "org.example.Quota"),
@@ -151,6 +150,36 @@ def test_what_cannot_be_honoured_is_refused_and_not_ignored(key: str, text: str)
 
 def test_what_is_refused_may_be_set_to_its_default_or_emptied():
     BrokerConfig.of({"zookeeper.connect": "", "authorizer.class.name": "", "remote.log.storage.system.enable": "false"})
+
+
+def test_a_broker_is_on_zookeeper_unless_it_has_roles_of_kraft():
+    assert not BrokerConfig.of({}).on_zookeeper
+    assert not BrokerConfig.of({"zookeeper.connect": " "}).on_zookeeper
+    assert BrokerConfig.of({"zookeeper.connect": "zk1:2181,zk2:2181/kafka"}).on_zookeeper
+    both = BrokerConfig.of({"zookeeper.connect": "zk:2181", "process.roles": "broker"})
+    assert not both.on_zookeeper
+    assert "zookeeper.connect is ignored beside process.roles, as in Apache Kafka" in both.warnings
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"zookeeper.connect": "zk:port"}, "'zk:port' is not of the form host:port"),
+        ({"zookeeper.connect": "zk:2181,,b:2181"}, "must be host:port"),
+        ({"zookeeper.connect": "zk:2181//kafka"}, "is not a path of ZooKeeper's"),
+        ({"zookeeper.session.timeout.ms": "0"}, "must be at least 1"),
+        ({"zookeeper.set.acl": "true"}, "needs zookeeper.ssl.client.enable=true and a certificate"),
+        (
+            {"zookeeper.ssl.client.enable": "true", "zookeeper.ssl.truststore.location": "trust.jks"},
+            "zookeeper.ssl.truststore.location=trust.jks: kpy reads PEM files",
+        ),
+        ({"zookeeper.ssl.client.enable": "true", "zookeeper.ssl.crl.enable": "true"}, "has been revoked"),
+    ],
+)
+def test_what_zookeeper_could_not_be_reached_with_stops_the_start(settings: dict[str, str], line: str):
+    with pytest.raises(ConfigError) as caught:
+        BrokerConfig.of({"zookeeper.connect": "localhost:2181", **settings})
+    assert line in str(caught.value)
 
 
 def test_more_replicas_than_one_broker_can_hold_are_lowered_with_a_warning():

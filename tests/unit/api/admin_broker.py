@@ -1,9 +1,11 @@
 """A broker for metadata and administration handlers: a real cluster in memory, and replicas that only listen."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+import trio
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
@@ -16,6 +18,8 @@ from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig, CreateT
 
 CLUSTER_ID = "VUJmE3lXTTqs0g9LRGRJbQ"
 LISTENER = "PLAINTEXT"
+
+T = TypeVar("T")
 
 
 class FakeReplicas:
@@ -31,7 +35,7 @@ class FakeReplicas:
 def make_broker(**settings: str) -> Broker:
     """Broker 1 on listener PLAINTEXT at localhost:9092. `settings` are broker configs, underscores for dots."""
     texts = {"broker.id": "1"} | {key.replace("_", "."): text for key, text in settings.items()}
-    cluster = Cluster(EmbeddedStore(None), broker_id=1, rng=random.Random(1), now_ms=lambda: 0, cluster_id=CLUSTER_ID)
+    cluster = open_cluster(EmbeddedStore(None))
     broker = Broker(
         config=BrokerConfig.of(texts),
         cluster=cluster,
@@ -49,8 +53,25 @@ def make_broker(**settings: str) -> Broker:
         broker.config = broker.config.with_overrides(cluster_wide, own)
 
     cluster.on_change = on_change
-    cluster.register({LISTENER: ("localhost", 9092)}, {LISTENER: "PLAINTEXT"})
+    register(cluster)
     return broker
+
+
+def open_cluster(store: EmbeddedStore) -> Cluster:
+    return run(Cluster.open(store, broker_id=1, rng=random.Random(1), now_ms=lambda: 0, cluster_id=CLUSTER_ID))
+
+
+def register(cluster: Cluster) -> None:
+    run(cluster.register({LISTENER: ("localhost", 9092)}, {LISTENER: "PLAINTEXT"}))
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine."""
+
+    async def awaited() -> T:
+        return await coroutine
+
+    return trio.run(awaited)
 
 
 def call(broker: Broker, codec: ModuleType, request: Any, version: int, listener: str = LISTENER) -> Any:
@@ -60,6 +81,8 @@ def call(broker: Broker, codec: ModuleType, request: Any, version: int, listener
     client.version = version
     received = codec.decode_request(memoryview(b"".join(codec.encode_request(request, version))), version)
     response = route.load()(received, client, broker)
+    if isinstance(response, Coroutine):
+        response = run(cast("Coroutine[Any, Any, Any]", response))
     return codec.decode_response(memoryview(b"".join(codec.encode_response(response, version))), version)
 
 

@@ -1,14 +1,11 @@
 """CreateTopics: what is answered, with Apache Kafka 3.9.1's codes and texts, and what is then there."""
 
-import random
-
 import pytest
-from admin_broker import call, changes, create, make_broker
+from admin_broker import call, changes, create, make_broker, open_cluster, register
 
 from kpy.api.broker import Broker
 from kpy.errors import ErrorCode
 from kpy.ids import ZERO_ID
-from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.wire import create_topics
 from kpy.wire.create_topics import (
@@ -207,8 +204,8 @@ def test_configs_that_are_refused(configs: dict[str, str | None], message: str, 
 def test_a_created_topic_survives_a_restart() -> None:
     store = EmbeddedStore(None)
     broker = make_broker()
-    broker.cluster = Cluster(store, broker_id=1, rng=random.Random(1), now_ms=lambda: 0)
-    broker.cluster.register({"PLAINTEXT": ("localhost", 9092)}, {"PLAINTEXT": "PLAINTEXT"})
+    broker.cluster = open_cluster(store)
+    register(broker.cluster)
     create(broker, "t", 2, {"retention.ms": "9"})
-    again = Cluster(store, broker_id=1, rng=random.Random(1), now_ms=lambda: 0)
+    again = open_cluster(store)
     assert again.image.topics == broker.cluster.image.topics

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from admin_broker import CLUSTER_ID, call, changes, create, make_broker
+from admin_broker import CLUSTER_ID, call, changes, create, make_broker, run
 
 from kpy.api.broker import Broker
 from kpy.errors import ErrorCode
@@ -72,7 +72,7 @@ def test_no_topics_asked_means_all_in_version_0_and_none_later(broker: Broker) -
 
 
 def test_internal_topics_are_marked(broker: Broker) -> None:
-    broker.cluster.create_internal_topic("__consumer_offsets", 1, 1, {})
+    run(broker.cluster.create_internal_topic("__consumer_offsets", 1, 1, {}))
     assert ask(broker, None).topics[0].is_internal
     (missing,) = ask(broker, named("__transaction_state")).topics
     assert (missing.error_code, missing.is_internal) == (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, True)

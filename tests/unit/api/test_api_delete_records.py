@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from admin_broker import run
 from log_broker import append, ask, create_topic, open_broker
 
 from kpy.api.broker import Broker
@@ -72,7 +73,7 @@ def test_unknown_partitions_and_internal_topics_are_refused(broker: Broker) -> N
         ("t", 9, -1, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         (CONSUMER_OFFSETS, 0, -1, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
     ]
-    broker.cluster.create_internal_topic(CONSUMER_OFFSETS, 1, 1, {"cleanup.policy": "compact"})
+    run(broker.cluster.create_internal_topic(CONSUMER_OFFSETS, 1, 1, {"cleanup.policy": "compact"}))
     assert delete(broker, (CONSUMER_OFFSETS, 0, 0)) == [(CONSUMER_OFFSETS, 0, -1, ErrorCode.INVALID_TOPIC_EXCEPTION)]
 
 

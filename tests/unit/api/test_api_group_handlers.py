@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from admin_broker import run
 
 from kpy.api.client import Client
 from kpy.api.delete_groups import delete_groups
@@ -80,7 +81,11 @@ class Groups:
     def partition_for(self, group_id: str) -> int:
         return int(group_id)
 
-    def ensure_topic(self) -> TopicImage:
+    @property
+    def topic(self) -> TopicImage | None:
+        return None if self.cannot_create else OFFSETS
+
+    async def ensure_topic(self) -> TopicImage:
         if self.cannot_create is not None:
             raise self.cannot_create
         return OFFSETS
@@ -107,14 +112,16 @@ def commit(topic: str = "t", topic_id: bytes = bytes(16), partition: int = 0) ->
 
 @pytest.mark.parametrize("version", [0, 1, 3])
 def test_the_coordinator_is_named_at_the_clients_listener(broker: Any, version: int) -> None:
-    found = find_coordinator(FindCoordinatorRequest(key="0"), a_client(version, "OUTSIDE"), broker)
+    answer: Any = find_coordinator(FindCoordinatorRequest(key="0"), a_client(version, "OUTSIDE"), broker)
+    found = answer
     assert (found.error_code, found.error_message) == (ErrorCode.NONE, "NONE")
     assert (found.node_id, found.host, found.port) == (0, "outside-0", 2)
 
 
 def test_several_coordinators_come_in_the_order_asked(broker: Any) -> None:
     request = FindCoordinatorRequest(coordinator_keys=["1", "0", "2"])
-    found = find_coordinator(request, a_client(4), broker).coordinators
+    answer: Any = find_coordinator(request, a_client(4), broker)
+    found = answer.coordinators
     assert [(each.key, each.node_id, each.host, each.port, each.error_code) for each in found] == [
         ("1", 1, "inside-1", 1, ErrorCode.NONE),
         ("0", 0, "inside-0", 1, ErrorCode.NONE),
@@ -123,7 +130,8 @@ def test_several_coordinators_come_in_the_order_asked(broker: Any) -> None:
 
 
 def test_a_leader_that_is_not_reached_by_this_listener_is_not_available(broker: Any) -> None:
-    found = find_coordinator(FindCoordinatorRequest(key="1"), a_client(3, "OUTSIDE"), broker)
+    answer: Any = find_coordinator(FindCoordinatorRequest(key="1"), a_client(3, "OUTSIDE"), broker)
+    found = answer
     assert (found.error_code, found.node_id, found.host, found.port) == (
         ErrorCode.COORDINATOR_NOT_AVAILABLE,
         -1,
@@ -134,14 +142,16 @@ def test_a_leader_that_is_not_reached_by_this_listener_is_not_available(broker: 
 
 def test_a_topic_that_cannot_be_created_means_no_coordinator_yet(broker: Any) -> None:
     broker.groups.cannot_create = ApiError(ErrorCode.INVALID_REPLICATION_FACTOR, "no brokers")
-    found = find_coordinator(FindCoordinatorRequest(key="0"), a_client(3), broker)
+    answer: Any = find_coordinator(FindCoordinatorRequest(key="0"), a_client(3), broker)
+    found = run(answer)
     assert (found.error_code, found.error_message) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, "no brokers")
 
 
 @pytest.mark.parametrize("key_type", [2, 3, -1])
 def test_other_kinds_of_coordinators_are_an_invalid_request(broker: Any, key_type: int) -> None:
     request = FindCoordinatorRequest(key_type=key_type, coordinator_keys=["0"])
-    found = find_coordinator(request, a_client(6), broker).coordinators[0]
+    answer: Any = find_coordinator(request, a_client(6), broker)
+    found = answer.coordinators[0]
     assert (found.key, found.error_code, found.node_id) == ("0", ErrorCode.INVALID_REQUEST, -1)
     assert found.error_message
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from admin_broker import run
 from log_broker import append, ask, create_topic, open_broker
 
 from kpy.api.broker import Broker
@@ -22,9 +23,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     with open_broker(tmp_path) as broker:
         create_topic(broker, "t")
         append(broker, "t", b"a", b"b")
-        broker.cluster.start_leader_epochs()
+        run(broker.cluster.start_leader_epochs())
         append(broker, "t", b"c")
-        broker.cluster.start_leader_epochs()
+        run(broker.cluster.start_leader_epochs())
         yield broker
 
 

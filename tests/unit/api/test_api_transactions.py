@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 from admin_broker import call
+from log_broker import NOW_MS, open_broker
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.api.produce import produce
-from kpy.config import BrokerConfig
 from kpy.errors import ErrorCode
 from kpy.records.batch import NewRecord, build_batch
-from kpy.server import opened
 from kpy.wire import api_versions, create_topics, describe_producers, find_coordinator, init_producer_id
 from kpy.wire import list_transactions as list_transactions_codec
 from kpy.wire.api_versions import ApiVersionsRequest
@@ -23,14 +22,10 @@ from kpy.wire.init_producer_id import InitProducerIdRequest
 from kpy.wire.list_transactions import ListTransactionsRequest
 from kpy.wire.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
-NOW_MS = 1_700_000_000_000
-
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Any:
-    settings = {"log.dirs": str(tmp_path), "listeners": "PLAINTEXT://localhost:0"}
-    with opened(BrokerConfig.of(settings), lambda: NOW_MS) as (broker, _):
-        broker.cluster.register({"PLAINTEXT": ("localhost", 9092)}, {"PLAINTEXT": "PLAINTEXT"})
+    with open_broker(tmp_path, settings={"listeners": "PLAINTEXT://localhost:0"}) as broker:
         call(broker, create_topics, CreateTopicsRequest([CreatableTopic("t", 1, 1)], 1000), 5)
         yield broker
 

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from store_conformance import run
 
 from kpy import ids
 from kpy.controller.topics import TopicDefaults, plan_partitions, plan_topic
@@ -13,7 +14,7 @@ from kpy.metadata import znodes
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import BrokerImage, MetadataImage, TopicImage
-from kpy.metadata.store import MetadataStore, NodeExists
+from kpy.metadata.store import MetadataStore
 from kpy.wire.create_partitions import CreatePartitionsTopic
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
 
@@ -22,8 +23,8 @@ RNG = random.Random(1)
 
 
 def open_cluster(store: MetadataStore, *, cluster_id: str | None = None) -> Cluster:
-    cluster = Cluster(store, broker_id=BROKER_ID, rng=RNG, now_ms=lambda: 1000, cluster_id=cluster_id)
-    cluster.register({"PLAINTEXT": ("localhost", 9092)}, {"PLAINTEXT": "PLAINTEXT"})
+    cluster = run(Cluster.open(store, broker_id=BROKER_ID, rng=RNG, now_ms=lambda: 1000, cluster_id=cluster_id))
+    run(cluster.register({"PLAINTEXT": ("localhost", 9092)}, {"PLAINTEXT": "PLAINTEXT"}))
     return cluster
 
 
@@ -49,20 +50,26 @@ def planned(cluster: Cluster, name: str, partitions: int = 1, **configs: str) ->
 
 def create(cluster: Cluster, name: str, partitions: int = 1, **configs: str) -> TopicImage:
     topic = planned(cluster, name, partitions, **configs)
-    cluster.create_topics([topic])
+    run(cluster.create_topics(lambda _: [topic]))
     return topic
 
 
 def reopened(store: MetadataStore) -> Cluster:
-    return Cluster(store, broker_id=BROKER_ID, rng=RNG, now_ms=lambda: 1000)
+    return run(Cluster.open(store, broker_id=BROKER_ID, rng=RNG, now_ms=lambda: 1000))
+
+
+def restarted(store: MetadataStore) -> Cluster:
+    """The next life of the broker: its session has ended, so the office of controller is free again."""
+    run(store.delete("/controller"))
+    return open_cluster(store)
 
 
 def test_a_first_start_makes_kafkas_layout(store: EmbeddedStore) -> None:
     open_cluster(store, cluster_id="VUJmE3lXTTqs0g9LRGRJbQ")
-    assert json.loads(store.get("/cluster/id").data or b"") == {"version": "1", "id": "VUJmE3lXTTqs0g9LRGRJbQ"}
+    assert json.loads(run(store.get("/cluster/id")).data or b"") == {"version": "1", "id": "VUJmE3lXTTqs0g9LRGRJbQ"}
     for path in ("/brokers/topics", "/config/topics", "/config/brokers", "/admin/delete_topics", "/consumers"):
-        assert store.get(path).data is None
-    assert store.get("/latest_producer_id_block").data is None
+        assert run(store.get(path)).data is None
+    assert run(store.get("/latest_producer_id_block")).data is None
 
 
 def test_the_cluster_id_stays(store: EmbeddedStore) -> None:
@@ -73,33 +80,34 @@ def test_the_cluster_id_stays(store: EmbeddedStore) -> None:
 
 
 def test_registering_puts_the_broker_into_image_and_store(store: EmbeddedStore) -> None:
-    cluster = Cluster(store, broker_id=7, rng=RNG, now_ms=lambda: 1000)
+    cluster = run(Cluster.open(store, broker_id=7, rng=RNG, now_ms=lambda: 1000))
     assert cluster.image.brokers == {}
     seen: list[MetadataImage] = []
     cluster.on_change = seen.append
-    cluster.register({"IN": ("10.0.0.1", 9092)}, {"IN": "SSL"}, rack="r1")
-    assert cluster.image.brokers == {7: BrokerImage(7, "r1", {"IN": ("10.0.0.1", 9092)})}
+    run(cluster.register({"IN": ("10.0.0.1", 9092)}, {"IN": "SSL"}, rack="r1"))
+    epoch = run(store.get("/brokers/ids/7")).czxid
+    assert cluster.image.brokers == {7: BrokerImage(7, "r1", {"IN": ("10.0.0.1", 9092)}, epoch)}
     assert cluster.image.controller_id == 7
     assert seen == [cluster.image]
-    assert json.loads(store.get("/brokers/ids/7").data or b"")["endpoints"] == ["IN://10.0.0.1:9092"]
+    assert json.loads(run(store.get("/brokers/ids/7")).data or b"")["endpoints"] == ["IN://10.0.0.1:9092"]
 
 
 def test_registering_again_changes_the_endpoints(cluster: Cluster) -> None:
-    cluster.register({"PLAINTEXT": ("other", 1)}, {"PLAINTEXT": "PLAINTEXT"})
+    run(cluster.register({"PLAINTEXT": ("other", 1)}, {"PLAINTEXT": "PLAINTEXT"}))
     assert cluster.image.brokers[BROKER_ID].endpoints == {"PLAINTEXT": ("other", 1)}
 
 
 def test_brokers_that_are_registered_already_are_in_the_image(store: EmbeddedStore) -> None:
     first = open_cluster(store)
-    second = Cluster(store, broker_id=2, rng=RNG, now_ms=lambda: 1000)
+    second = run(Cluster.open(store, broker_id=2, rng=RNG, now_ms=lambda: 1000))
     assert second.image.brokers == first.image.brokers
-    second.register({"PLAINTEXT": ("two", 1)}, {"PLAINTEXT": "PLAINTEXT"})
+    run(second.register({"PLAINTEXT": ("two", 1)}, {"PLAINTEXT": "PLAINTEXT"}))
     assert list(second.image.brokers) == [1, 2]
 
 
 def test_a_created_topic_is_written_as_kafka_does(cluster: Cluster, store: EmbeddedStore) -> None:
     topic = create(cluster, "t", 2, retention_ms="1000")
-    nodes = {path: node.data for path, node in store.tree("/brokers/topics").items()}
+    nodes = {path: node.data for path, node in run(store.tree("/brokers/topics")).items()}
     assert {path for path, data in nodes.items() if data is None} == {
         "/brokers/topics",
         "/brokers/topics/t/partitions",
@@ -116,7 +124,7 @@ def test_a_created_topic_is_written_as_kafka_does(cluster: Cluster, store: Embed
     for partition in (0, 1):
         state = json.loads(nodes[f"/brokers/topics/t/partitions/{partition}/state"] or b"")
         assert state == {"version": 1, "leader": 1, "leader_epoch": 0, "controller_epoch": 1, "isr": [1]}
-    configs = json.loads(store.get("/config/topics/t").data or b"")
+    configs = json.loads(run(store.get("/config/topics/t")).data or b"")
     assert configs == {"version": 1, "config": {"retention.ms": "1000"}}
 
 
@@ -125,7 +133,7 @@ def test_each_change_gives_the_listener_one_new_image(cluster: Cluster) -> None:
     before = cluster.image
     cluster.on_change = seen.append
     topics = [planned(cluster, "a"), planned(cluster, "b", 3)]
-    cluster.create_topics(topics)
+    run(cluster.create_topics(lambda _: topics))
     assert seen == [cluster.image]
     assert cluster.image.topics == {"a": topics[0], "b": topics[1]}
     assert cluster.image.topic_names == {topics[0].topic_id: "a", topics[1].topic_id: "b"}
@@ -137,11 +145,11 @@ def test_a_restart_reads_the_same_image(store: EmbeddedStore) -> None:
     create(cluster, "one", 3)
     create(cluster, "two", 1, cleanup_policy="compact")
     create(cluster, "gone")
-    cluster.delete_topics(["gone"])
-    cluster.create_partitions([plan_partitions(CreatePartitionsTopic("two", 4, None), cluster.image, RNG)])
-    cluster.alter_configs("topics", "one", {"retention.ms": "5"})
-    cluster.alter_configs("brokers", "", {"log.retention.ms": "6"})
-    cluster.alter_configs("brokers", "1", {"log.retention.ms": "7"})
+    run(cluster.delete_topics(lambda _: ["gone"]))
+    run(cluster.create_partitions(lambda image: [plan_partitions(CreatePartitionsTopic("two", 4, None), image, RNG)]))
+    run(cluster.alter_configs("topics", "one", lambda _: {"retention.ms": "5"}))
+    run(cluster.alter_configs("brokers", "", lambda _: {"log.retention.ms": "6"}))
+    run(cluster.alter_configs("brokers", "1", lambda _: {"log.retention.ms": "7"}))
     again = reopened(store)
     assert again.image.topics == cluster.image.topics
     assert again.image.topic_names == cluster.image.topic_names
@@ -160,15 +168,16 @@ def test_a_topic_created_twice_changes_nothing(cluster: Cluster) -> None:
     first = create(cluster, "t")
     image = cluster.image
     twin = TopicImage("t", ids.new_id(RNG), first.partitions)
-    with pytest.raises(NodeExists):
-        cluster.create_topics([twin])
+    with pytest.raises(ApiError) as caught:
+        run(cluster.create_topics(lambda _: [twin]))
+    assert caught.value.code == ErrorCode.REQUEST_TIMED_OUT
     assert cluster.image is image
 
 
 def test_a_config_node_that_is_there_already_is_replaced(cluster: Cluster, store: EmbeddedStore) -> None:
-    store.create("/config/topics/t", znodes.encode_config({"retention.ms": "1"}))
+    run(store.create("/config/topics/t", znodes.encode_config({"retention.ms": "1"})))
     create(cluster, "t")
-    assert znodes.decode_config(store.get("/config/topics/t").data) == {}
+    assert znodes.decode_config(run(store.get("/config/topics/t")).data) == {}
 
 
 def test_deleting_leaves_no_node(cluster: Cluster, store: EmbeddedStore) -> None:
@@ -176,9 +185,9 @@ def test_deleting_leaves_no_node(cluster: Cluster, store: EmbeddedStore) -> None
     create(cluster, "t-other")
     seen: list[MetadataImage] = []
     cluster.on_change = seen.append
-    cluster.delete_topics(["t"])
-    assert store.children("/brokers/topics") == ["t-other"]
-    assert store.children("/config/topics") == ["t-other"]
+    run(cluster.delete_topics(lambda _: ["t"]))
+    assert run(store.children("/brokers/topics")) == ["t-other"]
+    assert run(store.children("/config/topics")) == ["t-other"]
     assert list(cluster.image.topics) == ["t-other"]
     assert list(cluster.image.topic_names.values()) == ["t-other"]
     assert len(seen) == 1
@@ -186,53 +195,53 @@ def test_deleting_leaves_no_node(cluster: Cluster, store: EmbeddedStore) -> None
 
 def test_a_recreated_topic_has_another_id(cluster: Cluster) -> None:
     first = create(cluster, "t")
-    cluster.delete_topics(["t"])
+    run(cluster.delete_topics(lambda _: ["t"]))
     assert create(cluster, "t").topic_id != first.topic_id
 
 
 def test_added_partitions_leave_the_old_ones_alone(cluster: Cluster, store: EmbeddedStore) -> None:
     topic = create(cluster, "t", 2)
-    state_version = store.get("/brokers/topics/t/partitions/0/state").version
-    cluster.create_partitions([plan_partitions(CreatePartitionsTopic("t", 3, None), cluster.image, RNG)])
+    state_version = run(store.get("/brokers/topics/t/partitions/0/state")).version
+    run(cluster.create_partitions(lambda image: [plan_partitions(CreatePartitionsTopic("t", 3, None), image, RNG)]))
     grown = cluster.image.topics["t"]
     assert grown.topic_id == topic.topic_id
     assert grown.partitions[:2] == topic.partitions
     assert len(grown.partitions) == 3
-    assert store.get("/brokers/topics/t/partitions/0/state").version == state_version
-    assert store.exists("/brokers/topics/t/partitions/2/state")
+    assert run(store.get("/brokers/topics/t/partitions/0/state")).version == state_version
+    assert run(store.find("/brokers/topics/t/partitions/2/state")) is not None
 
 
 def test_configs_are_replaced_and_not_merged(cluster: Cluster) -> None:
     create(cluster, "t", 1, retention_ms="1", segment_bytes="2")
-    cluster.alter_configs("topics", "t", {"retention.ms": "3"})
+    run(cluster.alter_configs("topics", "t", lambda _: {"retention.ms": "3"}))
     assert cluster.image.topics["t"].configs == {"retention.ms": "3"}
 
 
 def test_a_handed_in_mapping_is_copied(cluster: Cluster) -> None:
     create(cluster, "t")
     overrides = {"retention.ms": "3"}
-    cluster.alter_configs("topics", "t", overrides)
+    run(cluster.alter_configs("topics", "t", lambda _: overrides))
     overrides.clear()
     assert cluster.image.topics["t"].configs == {"retention.ms": "3"}
 
 
 def test_an_internal_topic_is_created_once(cluster: Cluster) -> None:
-    first = cluster.create_internal_topic("__consumer_offsets", 5, 1, {"cleanup.policy": "compact"})
+    first = run(cluster.create_internal_topic("__consumer_offsets", 5, 1, {"cleanup.policy": "compact"}))
     assert len(first.partitions) == 5
     assert first.configs == {"cleanup.policy": "compact"}
-    assert cluster.create_internal_topic("__consumer_offsets", 50, 1, {}) is first
+    assert run(cluster.create_internal_topic("__consumer_offsets", 50, 1, {})) is first
 
 
 def test_an_internal_topic_with_more_replicas_than_brokers_is_refused(cluster: Cluster) -> None:
     with pytest.raises(ApiError) as caught:
-        cluster.create_internal_topic("__consumer_offsets", 5, 3, {})
+        run(cluster.create_internal_topic("__consumer_offsets", 5, 3, {}))
     assert caught.value.code == ErrorCode.INVALID_REPLICATION_FACTOR
 
 
 def test_leader_epochs_rise_after_an_unclean_stop(store: EmbeddedStore) -> None:
     create(open_cluster(store), "t", 2)
-    cluster = reopened(store)
-    cluster.start_leader_epochs()
+    cluster = restarted(store)
+    run(cluster.start_leader_epochs())
     assert [partition.leader_epoch for partition in cluster.image.topics["t"].partitions] == [1, 1]
     assert reopened(store).image.topics == cluster.image.topics
 
@@ -242,42 +251,42 @@ def test_leader_epochs_rise_in_one_change(cluster: Cluster) -> None:
     create(cluster, "b")
     seen: list[MetadataImage] = []
     cluster.on_change = seen.append
-    cluster.start_leader_epochs()
+    run(cluster.start_leader_epochs())
     assert len(seen) == 1
 
 
 def test_leader_epochs_of_other_leaders_stay(store: EmbeddedStore) -> None:
     cluster = open_cluster(store)
     create(cluster, "t")
-    other = Cluster(store, broker_id=2, rng=RNG, now_ms=lambda: 1000)
+    other = run(Cluster.open(store, broker_id=2, rng=RNG, now_ms=lambda: 1000))
     image = other.image
-    other.start_leader_epochs()
+    run(other.start_leader_epochs())
     assert other.image is image
 
 
 def test_producer_ids_come_in_blocks_that_a_restart_does_not_share(store: EmbeddedStore) -> None:
     cluster = open_cluster(store)
-    assert [cluster.next_producer_id() for _ in range(1001)] == list(range(1001))
-    assert json.loads(store.get("/latest_producer_id_block").data or b"") == {
+    assert [run(cluster.producer_ids.next()) for _ in range(1001)] == list(range(1001))
+    assert json.loads(run(store.get("/latest_producer_id_block")).data or b"") == {
         "version": 1,
         "broker": 1,
         "block_start": "1000",
         "block_end": "1999",
     }
-    assert reopened(store).next_producer_id() == 2000
-    assert cluster.next_producer_id() == 1001
+    assert run(reopened(store).producer_ids.next()) == 2000
+    assert run(cluster.producer_ids.next()) == 1001
 
 
 def test_a_block_of_another_broker_is_skipped(cluster: Cluster, store: EmbeddedStore) -> None:
-    store.set("/latest_producer_id_block", znodes.encode_producer_id_block(znodes.ProducerIdBlock(2, 5000, 5999)))
-    assert cluster.allocate_producer_ids() == (6000, 1000)
+    run(store.set("/latest_producer_id_block", znodes.encode_producer_id_block(znodes.ProducerIdBlock(2, 5000, 5999))))
+    assert run(cluster.producer_ids.allocate()) == range(6000, 7000)
 
 
 def test_the_last_producer_id_is_never_passed(cluster: Cluster, store: EmbeddedStore) -> None:
     block = znodes.ProducerIdBlock(1, 2**63 - 2000, 2**63 - 500)
-    store.set("/latest_producer_id_block", znodes.encode_producer_id_block(block))
+    run(store.set("/latest_producer_id_block", znodes.encode_producer_id_block(block)))
     with pytest.raises(ApiError) as caught:
-        cluster.next_producer_id()
+        run(cluster.producer_ids.next())
     assert caught.value.code == ErrorCode.UNKNOWN_SERVER_ERROR
 
 
@@ -294,31 +303,31 @@ def test_the_last_producer_id_is_never_passed(cluster: Cluster, store: EmbeddedS
 def test_damaged_nodes_are_named(path: str, store: EmbeddedStore) -> None:
     cluster = open_cluster(store)
     create(cluster, "t")
-    cluster.alter_configs("brokers", "", {})
-    store.set(path, b'{"version":1}')
+    run(cluster.alter_configs("brokers", "", lambda _: {}))
+    run(store.set(path, b'{"version":1}'))
     with pytest.raises(StorageError, match=path):
         reopened(store)
 
 
-def test_a_missing_partition_state_is_named(store: EmbeddedStore) -> None:
-    create(open_cluster(store), "t")
-    store.delete("/brokers/topics/t/partitions/0/state")
-    with pytest.raises(StorageError, match="has no /brokers/topics/t/partitions/0/state"):
-        reopened(store)
+def test_a_partition_without_a_state_is_new_to_the_next_controller(store: EmbeddedStore) -> None:
+    topic = create(open_cluster(store), "t", 2)
+    run(store.delete("/brokers/topics/t/partitions/1/state"))
+    assert len(reopened(store).image.topics["t"].partitions) == 1
+    assert restarted(store).image.topics["t"] == topic
 
 
 def test_a_topic_without_a_config_node_has_no_configs(store: EmbeddedStore) -> None:
     create(open_cluster(store), "t")
-    store.delete("/config/topics/t")
-    cluster = reopened(store)
+    run(store.delete("/config/topics/t"))
+    cluster = restarted(store)
     assert cluster.image.topics["t"].configs == {}
-    cluster.delete_topics(["t"])
+    run(cluster.delete_topics(lambda _: ["t"]))
     assert cluster.image.topics == {}
 
 
 def test_closing_ends_the_registration(tmp_path: Path) -> None:
     cluster = open_cluster(EmbeddedStore(tmp_path / "metadata.db"))
-    cluster.close()
+    run(cluster.close())
     store = EmbeddedStore(tmp_path / "metadata.db")
-    assert store.children("/brokers/ids") == []
-    store.close()
+    assert run(store.children("/brokers/ids")) == []
+    run(store.close())

@@ -46,7 +46,7 @@ def test_partition_state_while_recovering_is_read() -> None:
         b'{"leader_recovery_state":1,"controller_epoch":9,"leader":2,"version":1,"leader_epoch":4,"isr":[2],'
         b'"a_key_of_the_future":[]}'
     )
-    assert znodes.decode_partition_state(data) == znodes.PartitionState(2, 4, (2,), 9)
+    assert znodes.decode_partition_state(data) == znodes.PartitionState(2, 4, (2,), 9, leader_recovery_state=1)
 
 
 def test_config_node_is_kafkas() -> None:

@@ -1,7 +1,7 @@
 """The transaction coordinator's shell over real logs: markers that must wait, damage, loading, and late commits."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,12 @@ from kpy.api.list_transactions import list_transactions
 from kpy.api.produce import produce
 from kpy.api.txn_offset_commit import txn_offset_commit
 from kpy.api.write_txn_markers import write_txn_markers
-from kpy.config import BrokerConfig
 from kpy.controller.topics import TopicDefaults, plan_topic
 from kpy.errors import ApiError, ErrorCode
 from kpy.pending import Pending
 from kpy.records.batch import NewRecord, build_batch, iter_records, read_header
 from kpy.records.validate import ValidBatch
 from kpy.replica.partition import Partition
-from kpy.server import opened
 from kpy.transaction_coordinator import MARKERS_A_SLICE, RETRY_MS
 from kpy.wire.add_offsets_to_txn import AddOffsetsToTxnRequest
 from kpy.wire.add_partitions_to_txn import (
@@ -50,9 +48,10 @@ from kpy.wire.txn_offset_commit import (
     TxnOffsetCommitRequestTopic,
 )
 from kpy.wire.write_txn_markers import WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest
+from tests.unit.api.admin_broker import run
+from tests.unit.api.log_broker import NOW_MS, open_broker
 
 STATE = "__transaction_state"
-NOW_MS = 1_700_000_000_000
 
 
 class Shell:
@@ -65,12 +64,13 @@ class Shell:
     def ask(self, handler: Callable[..., Any], request: Any, version: int) -> Any:
         client = Client("127.0.0.1", "PLAINTEXT")
         client.version = version
-        return handler(request, client, self.broker)
+        answer = handler(request, client, self.broker)
+        return run(answer) if isinstance(answer, Coroutine) else answer
 
     def create_topic(self, name: str, partitions: int) -> None:
-        cluster = self.broker.cluster
         request = CreatableTopic(name, partitions, 1)
-        cluster.create_topics([plan_topic(request, cluster.image, (), TopicDefaults(1, 1), self.broker.rng)])
+        defaults, rng = TopicDefaults(1, 1), self.broker.rng
+        run(self.broker.cluster.create_topics(lambda image: [plan_topic(request, image, (), defaults, rng)]))
 
     def init(self, name: str = "tx") -> None:
         answer = self.ask(init_producer_id, InitProducerIdRequest(name, 60_000, -1, -1), 5)
@@ -104,13 +104,11 @@ class Shell:
 @contextmanager
 def shell(directory: Path) -> Iterator[Shell]:
     settings = {
-        "log.dirs": str(directory),
         "listeners": "PLAINTEXT://127.0.0.1:0",
         "transaction.state.log.num.partitions": "1",
         "offsets.topic.num.partitions": "1",
     }
-    with opened(BrokerConfig.of(settings), lambda: NOW_MS) as (broker, _):
-        broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
+    with open_broker(directory, settings=settings) as broker:
         made = Shell(broker)
         for key_type in (0, 1):
             made.ask(find_coordinator, FindCoordinatorRequest("tx", key_type), 3)
@@ -180,7 +178,7 @@ def test_a_topic_that_is_gone_needs_no_marker(tmp_path: Path) -> None:
         told.create_topic("t", 2)
         told.init()
         told.add(0, 1)
-        told.broker.cluster.delete_topics(["t"])
+        run(told.broker.cluster.delete_topics(lambda _: ["t"]))
         assert told.end().error_code == 0
         assert told.state() == "CompleteCommit"
 

@@ -1,0 +1,175 @@
+"""The office of controller, as this broker holds it or not: the shell of the machine in kpy/controller.
+
+The broker whose `/controller` node stands is the controller. It asks the machine what follows from what the store says,
+writes that, and asks again. Each transaction begins with a check of /controller_epoch, which the next controller's
+election raises: so a controller that has been replaced, and has not noticed, writes nothing more.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from kpy import ids
+from kpy.controller.machine import (
+    AssignTopicId,
+    Change,
+    ChangeStates,
+    Controller,
+    CreateStates,
+    DeleteTopic,
+    ForgetDeletion,
+)
+from kpy.errors import ApiError, ErrorCode
+from kpy.metadata import membership, writes, znodes
+from kpy.metadata.image import NO_CONTROLLER, PartitionImage, TopicImage
+from kpy.metadata.observer import Observer, with_partitions
+from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
+
+log = logging.getLogger("kpy.metadata")
+
+
+class Policy(NamedTuple):
+    """The broker's configs that its controller obeys."""
+
+    unclean_leader_election: bool = False
+    topic_deletion: bool = True
+
+
+class Office:
+    """`epoch` is the controller epoch while this broker is the controller. All is done under the cluster's lock."""
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        observer: Observer,
+        broker_id: int,
+        rng: random.Random,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._broker_id = broker_id
+        self._rng = rng
+        self._now_ms = now_ms
+        self._term: membership.Term | None = None
+        self._machine = Controller(rng)
+        self.policy = Policy()
+
+    @property
+    def is_held(self) -> bool:
+        return self._term is not None
+
+    @property
+    def epoch(self) -> int:
+        """The controller epoch. Raises ApiError NOT_CONTROLLER."""
+        return self._held().controller_epoch
+
+    async def keep(self) -> None:
+        """Stands for election where nobody holds the office, and resigns where somebody else does."""
+        if self._term is not None and self._observer.controller_id != self._broker_id:
+            self.resign()
+        if self._term is not None or self._observer.controller_id != NO_CONTROLLER:
+            return
+        self._term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
+        await self._observer.refresh([znodes.CONTROLLER])
+        if self._term is None:
+            return
+        log.info("broker %d is the controller, with epoch %d", self._broker_id, self._term.controller_epoch)
+        self._machine = Controller(self._rng)
+        try:
+            if await self._store.find(znodes.FEATURE) is None:
+                await self.write([Create(znodes.FEATURE, znodes.encode_feature())])
+        except StoreError as error:
+            self._resign_if_fenced(error)
+
+    def resign(self) -> None:
+        if self._term is not None:
+            log.info("broker %d is not the controller any more", self._broker_id)
+            self._term = None
+
+    async def write(self, ops: Sequence[Op]) -> None:
+        """Writes as the controller, in as many transactions as it takes. Raises StoreError, and ApiError NOT_CONTROLLER
+        where this broker is not the controller, or, as it turns out, no more.
+        """
+        fence = self._held().fence
+        try:
+            for transaction in writes.in_transactions(ops, [fence]):
+                await self._store.multi(transaction)
+        except StoreError as error:
+            if self._resign_if_fenced(error):
+                raise ApiError(ErrorCode.NOT_CONTROLLER) from error
+            raise
+
+    async def change_states(self, topic: str, partitions: Sequence[PartitionImage]) -> None:
+        """Puts states in place of those of the partition epoch before. Raises as `write`."""
+        await self.write(writes.changed_states(topic, partitions, self.epoch))
+        self._observer.put_topic(with_partitions(self._observer.topics[topic], partitions))
+
+    async def carry_on(self) -> bool:
+        """Carries out what the machine decides now: whether there was anything."""
+        if self._term is None:
+            return False
+        unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
+        observed = self._observer.observed
+        changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
+        for change in changes:
+            try:
+                await self._carry_out(change)
+            except StoreError:
+                # Somebody was faster. What there is now is read, and decided on anew.
+                await self._observer.read_topics([change.topic])
+                await self._observer.refresh([znodes.DELETE_TOPICS])
+            except ApiError as error:
+                if error.code != ErrorCode.NOT_CONTROLLER:
+                    raise
+                return True
+        return bool(changes)
+
+    async def _carry_out(self, change: Change) -> None:
+        name = change.topic
+        match change:
+            case AssignTopicId(topic_id=topic_id):
+                await self._assign_topic_id(name, topic_id)
+            case CreateStates(partitions=partitions):
+                existing = await writes.existing_partition_nodes(self._store, name, partitions)
+                await self.write(writes.new_states(name, partitions, self.epoch, existing))
+                self._observer.put_topic(with_partitions(self._observer.topics[name], partitions))
+            case ChangeStates(partitions=partitions):
+                await self.change_states(name, partitions)
+            case DeleteTopic():
+                await self.write(await writes.topic_deletion(self._store, name))
+                self._observer.drop_topic(name)
+                self._observer.deletions -= {name}
+            case ForgetDeletion():
+                await self.write([Delete(znodes.deletion_path(name))])
+                self._observer.deletions -= {name}
+
+    async def _assign_topic_id(self, name: str, topic_id: bytes) -> None:
+        path = znodes.topic_path(name)
+        node = await self._store.get(path)
+        try:
+            topic = znodes.decode_topic(node.data)
+        except ValueError:
+            raise BadVersion(path) from None
+        if topic.topic_id != ids.ZERO_ID:
+            raise BadVersion(path)
+        await self.write([SetData(path, znodes.encode_topic(topic._replace(topic_id=topic_id)), node.version)])
+        log.info("topic %s has been given the id %s", name, ids.to_text(topic_id))
+        self._observer.put_topic(replace(self._observer.topics[name], topic_id=topic_id))
+
+    def _may_elect_unclean(self, topic: TopicImage) -> bool:
+        override = topic.configs.get("unclean.leader.election.enable")
+        return self.policy.unclean_leader_election if override is None else override == "true"
+
+    def _held(self) -> membership.Term:
+        if self._term is None:
+            raise ApiError(ErrorCode.NOT_CONTROLLER)
+        return self._term
+
+    def _resign_if_fenced(self, error: StoreError) -> bool:
+        if error.path == znodes.CONTROLLER_EPOCH:
+            self.resign()
+            return True
+        return False
