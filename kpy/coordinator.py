@@ -287,6 +287,10 @@ class Coordinator(ABC, Generic[M]):
             self._topic = topic
             self._lead(topic)
 
+    def leaders_changed(self) -> None:
+        """A controller has given partitions to this broker, or taken some away."""
+        self._lead(self._topic)
+
     def _lead(self, topic: TopicImage | None) -> None:
         led_now: dict[int, Partition] = {}
         for each in topic.partitions if topic is not None else ():

@@ -198,6 +198,10 @@ class Cluster:
                 continue  # Another broker took this block; the next one is free, or the one after.
             return first, PRODUCER_ID_BLOCK_SIZE
 
+    def learn(self, image: MetadataImage) -> None:
+        """Takes what a controller has told, which is in its own store and not in this one."""
+        self._publish(image)
+
     def close(self) -> None:
         self._store.close()
 

@@ -19,6 +19,8 @@ class PartitionImage:
     replicas: tuple[int, ...]
     """Broker ids; the first is the preferred leader."""
     isr: tuple[int, ...]
+    partition_epoch: int = 0
+    """Counts the changes of leader and ISR: the version of the state's node in ZooKeeper."""
 
 
 @dataclass(frozen=True, slots=True)
