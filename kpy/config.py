@@ -120,6 +120,14 @@ class BrokerConfig:
     min_insync_replicas: int
     num_partitions: int
     replica_alter_log_dirs_io_max_bytes_per_second: int
+    num_replica_fetchers: int
+    replica_fetch_backoff_ms: int
+    replica_fetch_max_bytes: int
+    replica_fetch_min_bytes: int
+    replica_fetch_response_max_bytes: int
+    replica_fetch_wait_max_ms: int
+    replica_lag_time_max_ms: int
+    replica_socket_timeout_ms: int
     replica_high_watermark_checkpoint_interval_ms: int
     unclean_leader_election_enable: bool
 

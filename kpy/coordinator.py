@@ -29,6 +29,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import trio
 
 from kpy.errors import ApiError, ErrorCode, WireError
+from kpy.java_hash import string_hash, without_sign
 from kpy.machine import NO_PRODUCER_ID, Effects, Machine, Reply, Request, StateRecord, Tick
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.pending import Pending
@@ -189,7 +190,7 @@ class Coordinator(ABC, Generic[M]):
     def partition_for(self, key: str) -> int:
         """The partition of the coordinator's topic that a group id or a transactional id lives in."""
         count = len(self._topic.partitions) if self._topic else self._state_topic.num_partitions
-        return positive_java_hash(key) % count
+        return without_sign(string_hash(key)) % count
 
     @property
     def topic(self) -> TopicImage | None:
@@ -293,6 +294,10 @@ class Coordinator(ABC, Generic[M]):
         if topic is not self._topic:
             self._topic = topic
             self._lead(topic)
+
+    def leaders_changed(self) -> None:
+        """A controller has given partitions to this broker, or taken some away."""
+        self._lead(self._topic)
 
     def _lead(self, topic: TopicImage | None) -> None:
         led_now: dict[int, Partition] = {}
@@ -417,16 +422,6 @@ def readable_records(batch: memoryview, where: str) -> Iterator[Record]:
             next_offset = record.offset + 1
     except ApiError as error:
         log.error("%s: the rest of its batch from offset %d on is passed over: %s", where, next_offset, error)
-
-
-def positive_java_hash(text: str) -> int:
-    """Java's String.hashCode without its sign, by which Apache Kafka places names (Utils.abs)."""
-    value = 0
-    units = text.encode("utf-16-be", "surrogatepass")
-    for high, low in zip(units[::2], units[1::2], strict=True):
-        value = (31 * value + (high << 8 | low)) & 0xFFFFFFFF
-    signed = value - 0x1_0000_0000 if value & 0x8000_0000 else value
-    return 0 if signed == -0x8000_0000 else abs(signed)
 
 
 def in_batches(records: list[StateRecord], max_bytes: int) -> Iterator[list[StateRecord]]:

@@ -15,10 +15,12 @@ T = TypeVar("T")
 class Pending(Generic[T]):
     """Completed with a value by `complete`, or given up by `abandon`. The receiver is set before either happens."""
 
-    __slots__ = ("_deliver", "done", "on_abandon")
+    __slots__ = ("_deliver", "done", "may_be_overtaken", "on_abandon")
 
-    def __init__(self, on_abandon: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_abandon: Callable[[], None] | None = None, *, may_be_overtaken: bool = False) -> None:
         self.done = False
+        self.may_be_overtaken = may_be_overtaken
+        """Whether the connection may take up the next Produce meanwhile. Its answer still leaves after this one."""
         self.on_abandon = on_abandon
         self._deliver: Callable[[T], None] | None = None
 

@@ -38,8 +38,13 @@ from kpy.metadata.znodes import SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
+from kpy.peers import ControllerChannel, PeerChannel, PeerError
+from kpy.replica.alter_partition import AlterPartitionSender
 from kpy.replica.disk_threads import run_in_thread
-from kpy.replica.manager import ReplicaManager
+from kpy.replica.fetchers import Fetchers
+from kpy.replica.follower import Limits
+from kpy.replica.manager import Cooperation, ReplicaManager
+from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition
 from kpy.storage.cleaner_manager import CleanerConfig
 from kpy.storage.fs import Fs
@@ -66,12 +71,15 @@ Started = Callable[[list[tuple[str, str, int]]], None]
 """Told, for each listener, its name and the host and port that clients are to use."""
 
 
-async def serve(config: BrokerConfig, *, started: Started, fs: Fs | None = None) -> None:
+async def serve(
+    config: BrokerConfig, *, started: Started, fs: Fs | None = None, membership: Membership | None = None
+) -> None:
     """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use.
 
-    `fs` stands in for the disk under the logs.
+    `fs` stands in for the disk under the logs. With a `membership` it takes its roles from a controller, and whoever
+    made it registers the broker.
     """
-    async with opened(config, now_ms, fs) as (broker, log_dirs):
+    async with opened(config, now_ms, fs, membership) as (broker, log_dirs):
         await _serve_opened(config, broker, log_dirs, started)
 
 
@@ -102,6 +110,8 @@ async def _serve_opened(config: BrokerConfig, broker: Broker, log_dirs: LogDirs,
             nursery.start_soon(broker.groups.run)
             nursery.start_soon(broker.transactions.run)
             nursery.start_soon(broker.cluster.run)
+            for task in broker.replicas.tasks():
+                nursery.start_soon(task)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
             nursery.start_soon(_stop_without_disks, log_dirs, nursery.cancel_scope)
@@ -141,7 +151,7 @@ def now_ms() -> int:
 
 @asynccontextmanager
 async def opened(
-    config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None
+    config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None, membership: Membership | None = None
 ) -> AsyncGenerator[tuple[Broker, LogDirs]]:
     """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
     rng = random.SystemRandom()
@@ -170,7 +180,7 @@ async def opened(
             closing_threads=CLOSING_THREADS,
         )
         try:
-            broker = _assemble(current, cluster, log_dirs, rng, clock)
+            broker = _assemble(current, cluster, log_dirs, rng, clock, membership)
             yield broker, log_dirs
         finally:
             log_dirs.close()
@@ -216,7 +226,12 @@ def _make_directory(path: Path) -> None:
 
 
 def _assemble(
-    config: BrokerConfig, cluster: Cluster, log_dirs: LogDirs, rng: random.Random, clock: Callable[[], int]
+    config: BrokerConfig,
+    cluster: Cluster,
+    log_dirs: LogDirs,
+    rng: random.Random,
+    clock: Callable[[], int],
+    membership: Membership | None,
 ) -> Broker:
     replicas = ReplicaManager(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
@@ -226,11 +241,15 @@ def _assemble(
     transactions = TransactionCoordinator(
         replicas, cluster, groups, _transaction_config(config), cluster.producer_ids.take, clock
     )
-    broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng)
+    broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng, membership)
+    if membership is not None:
+        replicas.cooperate(_cooperation(broker, membership))
 
     def committed(partition: Partition) -> None:
         groups.committed_in(partition.topic, partition.partition)
         transactions.committed_in(partition.topic, partition.partition)
+
+    replicas.on_commit = committed
 
     def configure_disk_work(config: BrokerConfig) -> None:
         log_dirs.cleaner.configure(
@@ -253,9 +272,47 @@ def _assemble(
     configure_disk_work(config)
     cluster.office.policy = _policy(config)
     cluster.on_change = follow
-    replicas.on_commit = committed
     follow(cluster.image)
     return broker
+
+
+def _cooperation(broker: Broker, membership: Membership) -> Cooperation:
+    """What makes a broker one of several: fetchers, and a way to the controller."""
+    config = broker.config
+
+    def open_peer(broker_id: int, client_id: str) -> PeerChannel:
+        async def connect() -> trio.SocketStream:
+            known = broker.cluster.image.brokers.get(broker_id)
+            endpoint = known.endpoints.get(config.inter_broker_listener) if known is not None else None
+            if endpoint is None:
+                raise PeerError(f"broker {broker_id} is not known to live")
+            return await trio.open_tcp_stream(*endpoint)
+
+        return PeerChannel(connect, client_id, config.replica_socket_timeout_ms)
+
+    controller = ControllerChannel(
+        lambda: broker.cluster.image.controller_id, lambda broker_id: open_peer(broker_id, str(config.broker_id))
+    )
+    fetchers = Fetchers(
+        config.broker_id,
+        membership,
+        open_peer,
+        now_ms=broker.now_ms,
+        fetchers_a_leader=config.num_replica_fetchers,
+        limits=Limits(
+            max_wait_ms=config.replica_fetch_wait_max_ms,
+            min_bytes=config.replica_fetch_min_bytes,
+            response_max_bytes=config.replica_fetch_response_max_bytes,
+            partition_max_bytes=config.replica_fetch_max_bytes,
+            backoff_ms=config.replica_fetch_backoff_ms,
+        ),
+    )
+    return Cooperation(
+        membership,
+        fetchers,
+        AlterPartitionSender(config.broker_id, membership, controller.ask),
+        config.replica_lag_time_max_ms,
+    )
 
 
 def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerConfig:

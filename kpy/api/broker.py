@@ -3,17 +3,14 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kpy.api.fetch_sessions import FetchSessions
 from kpy.config import BrokerConfig
 from kpy.group_coordinator import GroupCoordinator
 from kpy.metadata.cluster import Cluster
 from kpy.replica.manager import ReplicaManager
+from kpy.replica.membership import Membership
 from kpy.transaction_coordinator import TransactionCoordinator
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(slots=True)
@@ -28,3 +25,5 @@ class Broker:
     fetch_sessions: FetchSessions
     now_ms: Callable[[], int]
     rng: random.Random
+    membership: Membership | None = None
+    """None for a single broker, which no controller speaks to."""

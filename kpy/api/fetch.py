@@ -7,8 +7,11 @@ that are not in the page cache are read in by a thread first, while others are s
 
 Version 4 adds isolation levels, 7 incremental sessions (KIP-227, api/fetch_sessions.py), 9 leader epochs (KIP-320),
 12 the diverging epoch (KIP-595), 13 topic ids (KIP-516). Versions 0-3 get records in the older formats, converted.
-Every consumer is served by the leader. A read_committed consumer reads up to the last stable offset and is told which
-transactions below it were aborted. While it waits, the end of a transaction answers it, with what there is then.
+Followers read up to the log end, and what they ask for tells the leader what they have (replica/leader.py). Consumers
+read up to the high watermark; from a follower too, since version 11 (KIP-392): with RackAwareReplicaSelector as
+replica.selector.class the leader sends a consumer to an in-sync replica in its rack. A read_committed consumer reads up
+to the last stable offset and is told which transactions below it were aborted. While it waits, the end of a transaction
+answers it, with what there is then.
 """
 
 from kpy.api.broker import Broker
@@ -21,6 +24,7 @@ from kpy.records.compression import Codec
 from kpy.records.legacy import down_convert
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
+from kpy.replica.selector import preferred_read_replica
 from kpy.storage.cold_read import ColdRead, cold_read, cold_region
 from kpy.storage.fs import FileRegion
 from kpy.storage.log import Log
@@ -29,15 +33,23 @@ from kpy.wire.fetch import (
     AbortedTransaction,
     EpochEndOffset,
     FetchableTopicResponse,
+    FetchPartition,
     FetchRequest,
     FetchResponse,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
     PartitionData,
 )
 
 FIRST_VERSION_WITH_FIRST_BATCH_WHOLE = 3
 FIRST_VERSION_WITH_BATCH_V2 = 4
 FIRST_VERSION_WITH_ZSTD = 10
+FIRST_VERSION_WITH_FOLLOWER_READS = 11
+FIRST_VERSION_WITH_CURRENT_LEADER = 12
 FIRST_VERSION_WITH_TOPIC_IDS = 13
+FIRST_VERSION_WITH_ENDPOINTS = 16
+RACK_AWARE_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+NO_REPLICA = -1
 READ_COMMITTED = 1
 NO_EPOCH = -1
 
@@ -53,7 +65,7 @@ def fetch(request: FetchRequest, client: Client, broker: Broker) -> FetchRespons
         ]
     else:
         wanted = list(session.wanted.values())
-    reader = _Read(request, client.version, broker, session, wanted, is_incremental=request.session_epoch > 0)
+    reader = _Read(request, client, broker, session, wanted, is_incremental=request.session_epoch > 0)
     missing_bytes = request.min_bytes - reader.read()
     if not reader.cold and (reader.must_answer_now or missing_bytes <= 0 or request.max_wait_ms <= 0 or not wanted):
         return reader.response()
@@ -100,7 +112,8 @@ def _park(
         dict.fromkeys(reader.partitions),
         missing_bytes,
         read_again_and_answer,
-        committed_only=request.isolation_level == READ_COMMITTED,
+        committed_only=request.isolation_level == READ_COMMITTED and reader.replica_id < 0,
+        of_follower=reader.replica_id >= 0,
     )
     pending.on_abandon = lambda: purgatory.forget(parked)
     purgatory.park(parked, request.max_wait_ms)
@@ -115,9 +128,13 @@ class _Read:
         "cold",
         "cold_bytes",
         "has_waited",
+        "is_first_read",
         "is_incremental",
+        "listener",
+        "moved",
         "must_answer_now",
         "partitions",
+        "replica_id",
         "request",
         "session",
         "version",
@@ -128,7 +145,7 @@ class _Read:
     def __init__(
         self,
         request: FetchRequest,
-        version: int,
+        client: Client,
         broker: Broker,
         session: FetchSession | None,
         wanted: list[Wanted],
@@ -136,8 +153,14 @@ class _Read:
         is_incremental: bool,
     ) -> None:
         self.request = request
-        self.version = version
+        self.version = client.version
+        self.listener = client.listener
         self.broker = broker
+        self.replica_id: int = request.replica_id if request.replica_state is None else request.replica_state.replica_id
+        """A follower's broker id, or negative for a consumer."""
+        self.is_first_read = True
+        self.moved: set[int] = set()
+        """The leaders that the answer sends the client to."""
         self.session = session
         self.wanted = wanted
         self.is_incremental = is_incremental
@@ -167,6 +190,7 @@ class _Read:
             self.answers.append(answer)
             if answer.records is not None:
                 total += len(answer.records)
+        self.is_first_read = False
         return total
 
     def _region(self, log: Log, offset: int, limit: int, end: int, min_one_batch: bool) -> FileRegion | None:
@@ -187,51 +211,79 @@ class _Read:
 
     def _read_one(self, wanted: Wanted, budget: int, *, min_one_batch: bool) -> PartitionData:
         position = wanted.position
+        partition: Partition | None = None
         try:
             partition = self._find(wanted)
-            log = partition.log
-            if self.version < FIRST_VERSION_WITH_ZSTD:
-                self._check_readable(log.config)
-            if position.current_leader_epoch > NO_EPOCH:
-                partition.check_leader_epoch(position.current_leader_epoch)
+            self._check_may_read(partition, position)
             self.partitions.append(partition)
-            high_watermark, last_stable_offset = log.high_watermark, log.last_stable_offset
-            if position.last_fetched_epoch > NO_EPOCH:
-                diverging = _diverging_epoch(partition, position.last_fetched_epoch, position.fetch_offset)
-                if diverging is not None:
-                    self.must_answer_now = True
-                    return PartitionData(
-                        position.partition,
-                        ErrorCode.NONE,
-                        high_watermark,
-                        last_stable_offset,
-                        log.log_start_offset,
-                        diverging,
-                        aborted_transactions=None,
-                        records=b"",
-                    )
-            committed_only = self.request.isolation_level == READ_COMMITTED
-            end = last_stable_offset if committed_only else high_watermark
+            log = partition.log
+            # As of now: what this fetch moves is told by the next one.
+            answer = PartitionData(
+                position.partition,
+                ErrorCode.NONE,
+                log.high_watermark,
+                log.last_stable_offset,
+                log.log_start_offset,
+                aborted_transactions=None,
+                records=b"",
+            )
+            if self._is_sent_elsewhere(partition, position, answer):
+                self.must_answer_now = True
+                return answer
+            is_follower = self.replica_id >= 0
+            committed_only = self.request.isolation_level == READ_COMMITTED and not is_follower
+            end = answer.last_stable_offset if committed_only else answer.high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
-            region = self._region(log, position.fetch_offset, limit, end, min_one_batch)
-            aborted = None
+            region = self._region(
+                log, position.fetch_offset, limit, log.log_end_offset if is_follower else end, min_one_batch
+            )
+            if is_follower and self.is_first_read:
+                partition.follower_fetched(self.replica_id, position.fetch_offset, position.log_start_offset)
             if committed_only:
                 aborted = [] if region is None else _aborted_transactions(partition, position.fetch_offset, end)
-            records = b"" if region is None else region
-            if self.version < FIRST_VERSION_WITH_ZSTD and region is not None:
-                records = self._for_old_client(region.read(), position.fetch_offset)
+                answer.aborted_transactions = aborted
+            if region is not None:
+                answer.records = region
+                if self.version < FIRST_VERSION_WITH_ZSTD:
+                    answer.records = self._for_old_client(region.read(), position.fetch_offset)
         except ApiError as error:
             self.must_answer_now = True
-            return PartitionData(position.partition, error.code, -1, -1, -1, aborted_transactions=None, records=b"")
-        return PartitionData(
-            position.partition,
-            ErrorCode.NONE,
-            high_watermark,
-            last_stable_offset,
-            log.log_start_offset,
-            aborted_transactions=aborted,
-            records=records,
-        )
+            moved_to = self._current_leader(wanted, partition, error.code)
+            return PartitionData(
+                position.partition,
+                error.code,
+                -1,
+                -1,
+                -1,
+                current_leader=moved_to,
+                aborted_transactions=None,
+                records=b"",
+            )
+        return answer
+
+    def _check_may_read(self, partition: Partition, position: FetchPartition) -> None:
+        """Raises ApiError for who may not read here, or not in this leader epoch."""
+        if self.version < FIRST_VERSION_WITH_ZSTD:
+            self._check_readable(partition.log.config)
+        if position.current_leader_epoch > NO_EPOCH:
+            partition.check_leader_epoch(position.current_leader_epoch)
+        if self.replica_id >= 0:
+            partition.led().follower(self.replica_id)
+        elif not partition.is_leader and self.version < FIRST_VERSION_WITH_FOLLOWER_READS:
+            raise ApiError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    def _is_sent_elsewhere(self, partition: Partition, position: FetchPartition, answer: PartitionData) -> bool:
+        """Whether the answer is another offset, where the histories part, or another replica, instead of records."""
+        if position.last_fetched_epoch > NO_EPOCH:
+            if position.fetch_offset < partition.log.log_start_offset:
+                raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE)
+            diverging = _diverging_epoch(partition, position.last_fetched_epoch, position.fetch_offset)
+            if diverging is not None:
+                answer.diverging_epoch = diverging
+                return True
+        if self.request.rack_id and self.replica_id < 0:
+            answer.preferred_read_replica = self._preferred_replica(partition, position.fetch_offset)
+        return answer.preferred_read_replica != NO_REPLICA
 
     def _find(self, wanted: Wanted) -> Partition:
         name = wanted.topic
@@ -239,7 +291,36 @@ class _Read:
             name = self.broker.cluster.image.topic_names.get(wanted.topic_id, "")
             if not name:
                 raise ApiError(ErrorCode.UNKNOWN_TOPIC_ID)
-        return self.broker.replicas.partition(name, wanted.position.partition)
+        replicas = self.broker.replicas
+        partition = replicas.replica(name, wanted.position.partition)
+        if self.version >= FIRST_VERSION_WITH_TOPIC_IDS and partition.log.topic_id != wanted.topic_id:
+            raise ApiError(ErrorCode.INCONSISTENT_TOPIC_ID)
+        return partition
+
+    def _preferred_replica(self, partition: Partition, fetch_offset: int) -> int:
+        if partition.leadership is None or self.broker.config.get("replica.selector.class") != RACK_AWARE_SELECTOR:
+            return NO_REPLICA
+        brokers = self.broker.cluster.image.brokers
+        racks = {broker_id: broker.rack for broker_id, broker in brokers.items() if self.listener in broker.endpoints}
+        return preferred_read_replica(partition.leadership, racks, self.request.rack_id, fetch_offset)
+
+    def _current_leader(self, wanted: Wanted, partition: Partition | None, error: ErrorCode) -> LeaderIdAndEpoch | None:
+        """Where the client finds the partition now, as far as is known here (KIP-951)."""
+        if self.version < FIRST_VERSION_WITH_CURRENT_LEADER or error not in (
+            ErrorCode.NOT_LEADER_OR_FOLLOWER,
+            ErrorCode.FENCED_LEADER_EPOCH,
+        ):
+            return None
+        if partition is not None:
+            known = partition.image
+        else:
+            image = self.broker.cluster.image
+            topic = image.topics.get(image.topic_names.get(wanted.topic_id, wanted.topic))
+            if topic is None or wanted.position.partition >= len(topic.partitions):
+                return None
+            known = topic.partitions[wanted.position.partition]
+        self.moved.add(known.leader)
+        return LeaderIdAndEpoch(known.leader, known.leader_epoch)
 
     def _check_readable(self, config: LogConfig) -> None:
         """Refuses an old client what the topic is configured to hold and it cannot read, even before there is any."""
@@ -270,7 +351,15 @@ class _Read:
                 topics.append(FetchableTopicResponse(wanted.topic, wanted.topic_id))
             topics[-1].partitions.append(answer)
             last = wanted
-        return FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
+        response = FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
+        if self.moved and self.version >= FIRST_VERSION_WITH_ENDPOINTS:
+            brokers = self.broker.cluster.image.brokers
+            response.node_endpoints = [
+                NodeEndpoint(leader, *brokers[leader].endpoints[self.listener], brokers[leader].rack)
+                for leader in sorted(self.moved)
+                if leader in brokers and self.listener in brokers[leader].endpoints
+            ]
+        return response
 
 
 def _refuse_zstd(records: bytes) -> None:

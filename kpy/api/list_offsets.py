@@ -4,6 +4,8 @@ Finds the offset for a timestamp, or one of the special ones. A timestamp that n
 with timestamp and offset -1 and no error. Version 0 answers with the base offsets of segments, newest first. Version
 4 adds leader epochs (KIP-320), 7 the record with the largest timestamp (KIP-734), 8 the local log start (KIP-405), 9
 the tiered end (KIP-1005: there is no tiered storage, so -1), 10 a timeout for remote look-ups, which kpy has none of.
+A leader that has just been elected does not know yet how far its predecessor had committed: until its own epoch begins
+to be committed, consumers that ask for the end are told OFFSET_NOT_AVAILABLE (KIP-207).
 """
 
 from kpy.api.broker import Broker
@@ -24,6 +26,7 @@ MAX_TIMESTAMP = -3
 EARLIEST_LOCAL = -4
 LATEST_TIERED = -5
 READ_COMMITTED = 1
+FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE = 5
 
 FIRST_VERSION_OF = {LATEST: 0, EARLIEST: 0, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9}
 
@@ -43,13 +46,13 @@ def list_offsets(request: ListOffsetsRequest, client: Client, broker: Broker) ->
             if (topic.name, wanted.partition_index) in twice and client.version > 0:
                 answers.append(ListOffsetsPartitionResponse(wanted.partition_index, ErrorCode.INVALID_REQUEST))
             else:
-                answers.append(_answer(topic.name, wanted, request.isolation_level, client.version, broker))
+                answers.append(_answer(topic.name, wanted, request, client.version, broker))
         topics.append(ListOffsetsTopicResponse(topic.name, answers))
     return ListOffsetsResponse(topics=topics)
 
 
 def _answer(
-    topic: str, wanted: ListOffsetsPartition, isolation_level: int, version: int, broker: Broker
+    topic: str, wanted: ListOffsetsPartition, request: ListOffsetsRequest, version: int, broker: Broker
 ) -> ListOffsetsPartitionResponse:
     index = wanted.partition_index
     try:
@@ -60,7 +63,11 @@ def _answer(
         if version == 0:
             offsets = _segment_offsets(partition, wanted.timestamp, wanted.max_num_offsets)
             return ListOffsetsPartitionResponse(index, ErrorCode.NONE, old_style_offsets=offsets)
-        timestamp, offset, leader_epoch = _find(partition, wanted.timestamp, isolation_level)
+        timestamp, offset, leader_epoch = _find(partition, wanted.timestamp, _end_for(request, partition))
+        needs_end = wanted.timestamp == LATEST or (wanted.timestamp >= 0 and offset < 0)
+        if needs_end and request.replica_id < 0 and partition.led().epoch_start_offset > partition.high_watermark:
+            knows_error = version >= FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE
+            raise ApiError(ErrorCode.OFFSET_NOT_AVAILABLE if knows_error else ErrorCode.LEADER_NOT_AVAILABLE)
     except ApiError as error:
         return ListOffsetsPartitionResponse(index, error.code)
     return ListOffsetsPartitionResponse(
@@ -68,9 +75,16 @@ def _answer(
     )
 
 
-def _find(partition: Partition, timestamp: int, isolation_level: int) -> Found:
+def _end_for(request: ListOffsetsRequest, partition: Partition) -> int:
+    """Where the log ends for whoever asks: followers know what is not committed yet."""
+    if request.replica_id >= 0:
+        return partition.log.log_end_offset
+    is_committed_only = request.isolation_level == READ_COMMITTED
+    return partition.last_stable_offset if is_committed_only else partition.high_watermark
+
+
+def _find(partition: Partition, timestamp: int, end: int) -> Found:
     log = partition.log
-    end = partition.last_stable_offset if isolation_level == READ_COMMITTED else partition.high_watermark
     if timestamp == LATEST:
         return -1, end, partition.leader_epoch
     if timestamp in (EARLIEST, EARLIEST_LOCAL):

@@ -1,10 +1,12 @@
 """Produce (0), versions 0-13.
 
-Appends one batch a partition and answers when it is in the log: at once for acks=1, and for acks=all too while a
-partition has a single replica. Where flush.messages demands it, both wait until it is on disk, in all partitions of
-the request (replica/group_commit.py); a disk that fails then is told as KAFKA_STORAGE_ERROR. acks=0 gets no answer; an
-error then closes the connection, which is how its client learns of it. Versions 0-2 carry message sets of the old
-formats, which are converted (records/validate.py). Version 13 names topics by id.
+Appends one batch a partition and answers when it is in the log: at once for acks=1, and for acks=all when it is
+committed, which it is at once in a partition with a single replica. Otherwise the request waits for the in-sync
+replicas of all its partitions, `timeout_ms` at most, and tells REQUEST_TIMED_OUT of those that are late. Where
+flush.messages demands it, both wait until it is on disk (replica/group_commit.py); a disk that fails then is told as
+KAFKA_STORAGE_ERROR. acks=0 gets no answer; an error then closes the connection, which is how its client learns of it.
+Versions 0-2 carry message sets of the old formats, which are converted (records/validate.py). Version 13 names topics
+by id.
 
 The request's records lie in the connection's receive buffer: they are in the log when this returns, and nothing keeps
 them. Records of a transaction may have to wait until its coordinator knows of their partitions
@@ -24,7 +26,8 @@ from kpy.controller.topics import INTERNAL_TOPICS
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.pending import Pending
 from kpy.records.validate import InvalidRecords, validate_produced
-from kpy.replica.partition import ACKS_ALL, Partition
+from kpy.replica.partition import ACKS_ALL, Commit, Partition
+from kpy.replica.purgatory import ParkedFetch
 from kpy.wire.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -40,8 +43,12 @@ TOOL_CLIENT_ID = "__admin_client"
 """The one client id that may write to internal topics, as in Apache Kafka."""
 
 
-Unflushed = list[tuple[Partition, PartitionProduceResponse]]
 Answer = ProduceResponse | Pending[ProduceResponse] | None
+Unsettled = list[tuple[Partition, int, PartitionProduceResponse]]
+"""Partition, the offset that its high watermark must reach, or FLUSHED, and the answer that waits for it."""
+
+FLUSHED = -1
+WRITTEN_ALL_THE_SAME = (ErrorCode.NONE, ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
 
 
 def produce(request: ProduceRequest, client: Client, broker: Broker) -> Answer | Pending[Answer]:
@@ -68,10 +75,10 @@ def _produce(
     """The whole request is `refused`, or some of its partitions are, or none."""
     acks = request.acks
     in_transaction = request.transactional_id is not None
+    unsettled: Unsettled = []
     now_ms = broker.now_ms()
     failed: ErrorCode | None = None
     answers: list[TopicProduceResponse] = []
-    unflushed: Unflushed = []
     for topic in request.topic_data:
         name = topic.name
         error = refused
@@ -86,7 +93,7 @@ def _produce(
                 why = refused_partitions[name, data.index]
                 answer = PartitionProduceResponse(data.index, why.code, -1, -1, -1, [], why.message)
             elif error is None:
-                answer = _append(name, data, acks, client.version, broker, now_ms, unflushed, in_transaction)
+                answer = _append(name, data, acks, client.version, broker, now_ms, unsettled, in_transaction)
             else:
                 answer = PartitionProduceResponse(data.index, error, -1)
             if answer.error_code:
@@ -98,24 +105,47 @@ def _produce(
             raise WireError(f"produce with acks=0 of {client.client_id!r} failed: {failed.name}")
         return None
     response = ProduceResponse(answers)
-    return _answer_when_flushed(response, unflushed) if unflushed else response
+    return _answer_when_settled(response, unsettled, request.timeout_ms, broker) if unsettled else response
 
 
-def _answer_when_flushed(response: ProduceResponse, unflushed: Unflushed) -> Pending[ProduceResponse]:
-    """The answer, when every partition in `unflushed` is on disk or has failed."""
-    pending: Pending[ProduceResponse] = Pending()
-    left = len(unflushed)
+def _answer_when_settled(
+    response: ProduceResponse, unsettled: Unsettled, timeout_ms: int, broker: Broker
+) -> Pending[ProduceResponse]:
+    """The answer, once every partition in `unsettled` is settled or has refused, or the time is over."""
+    purgatory = broker.replicas.purgatory
+    waits: list[tuple[Partition, Commit]] = []
+
+    def give_up() -> None:
+        for partition, commit in waits:
+            partition.forget(commit)
+        pending.complete(response)
+
+    def abandoned() -> None:
+        purgatory.forget(parked)
+        for partition, commit in waits:
+            partition.forget(commit)
 
     def told(answer: PartitionProduceResponse, error: ErrorCode) -> None:
         nonlocal left
         left -= 1
-        if error:
-            answer.error_code, answer.base_offset, answer.log_append_time_ms = error, -1, -1
+        answer.error_code = error
+        if error not in WRITTEN_ALL_THE_SAME:
+            answer.base_offset, answer.log_append_time_ms = -1, -1
         if left == 0:
+            purgatory.forget(parked)
             pending.complete(response)
 
-    for partition, answer in unflushed:
-        partition.when_flushed(partial(told, answer))
+    parked = ParkedFetch((), 0, give_up)
+    # More of this connection may be appended meanwhile: the order of the log is the order of the requests already.
+    pending: Pending[ProduceResponse] = Pending(abandoned, may_be_overtaken=True)
+    left = len(unsettled)
+    for partition, end_offset, answer in unsettled:
+        answer.error_code = ErrorCode.REQUEST_TIMED_OUT
+        if end_offset == FLUSHED:
+            partition.when_flushed(partial(told, answer))
+        else:
+            waits.append((partition, partition.when_committed(end_offset, partial(told, answer))))
+    purgatory.park(parked, max(0, timeout_ms))
     return pending
 
 
@@ -126,10 +156,10 @@ def _append(
     version: int,
     broker: Broker,
     now_ms: int,
-    unflushed: Unflushed,
+    unsettled: Unsettled,
     in_transaction: bool,
 ) -> PartitionProduceResponse:
-    """Validates and appends one partition's records; its answer, which waits if it is added to `unflushed`.
+    """Validates and appends one partition's records; its answer, which waits if it is added to `unsettled`.
 
     Errors found in the records name the real log start offset, others -1.
     """
@@ -152,6 +182,9 @@ def _append(
     answer = PartitionProduceResponse(
         data.index, ErrorCode.NONE, info.base_offset, info.log_append_time_ms, info.log_start_offset
     )
-    if partition.unflushed:
-        unflushed.append((partition, answer))
+    if acks == ACKS_ALL:
+        if partition.high_watermark <= info.last_offset:
+            unsettled.append((partition, info.last_offset + 1, answer))
+    elif partition.unflushed:
+        unsettled.append((partition, FLUSHED, answer))
     return answer

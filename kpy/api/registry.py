@@ -4,7 +4,8 @@ A row is an API key, a name and a range of versions. The name leads to everythin
 `kpy/wire/<name>.py`, its handler the function `<name>` in `kpy/api/<name>.py`. Both are imported when the API is
 first asked for, which keeps start-up short. Ranges are those of an Apache Kafka 3.9.1 broker in ZooKeeper mode, or
 reach higher; they never start later or end earlier, because clients choose behaviour by them. What is not in the
-table is not advertised.
+table is not advertised. CONTROL_APIS are what a controller and other brokers say, and nobody else: they are served to
+the inter-broker listener of a broker that is a member of a cluster, and not advertised, since brokers do not ask.
 """
 
 import importlib
@@ -60,6 +61,13 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (61, "describe_producers", 0, 0),
     (65, "describe_transactions", 0, 0),
     (66, "list_transactions", 0, 1),
+)
+
+CONTROL_APIS: tuple[tuple[int, str, int, int], ...] = (
+    (4, "leader_and_isr", 0, 7),
+    (5, "stop_replica", 0, 4),
+    (6, "update_metadata", 5, 8),
+    (7, "controlled_shutdown", 1, 3),
 )
 
 API_VERSIONS = 18
@@ -122,6 +130,7 @@ class Route:
 
 
 ROUTES: dict[int, Route] = {row[0]: Route(*row) for row in APIS}
+CONTROL_ROUTES: dict[int, Route] = {row[0]: Route(*row) for row in CONTROL_APIS}
 
 
 class Dispatcher:
@@ -140,9 +149,7 @@ class Dispatcher:
             raise WireError(f"request of {end - start} bytes is too short for a header")
         key, version, correlation_id, client_id_size = _header.unpack_from(buf, start)
         position = start + _header.size
-        route = ROUTES.get(key)
-        if route is None:
-            raise WireError(f"API key {key} is not served")
+        route = ROUTES.get(key) or self._control_route(key)
         if not route.min_version <= version <= route.max_version:
             if key == API_VERSIONS:
                 return self._unsupported_api_versions(route, correlation_id)
@@ -174,6 +181,13 @@ class Dispatcher:
             return self._encode_later(cast("Pending[Any]", answer), route, version, correlation_id)
         return self._run_later(answer, route, version, correlation_id)
 
+    def _control_route(self, key: int) -> Route:
+        route = CONTROL_ROUTES.get(key)
+        broker = self._broker
+        if route is None or broker.membership is None or self._client.listener != broker.config.inter_broker_listener:
+            raise WireError(f"API key {key} is not served")
+        return route
+
     def _remember_client_id(self, client_id: bytes) -> None:
         try:
             self._client.client_id = client_id.decode()
@@ -191,7 +205,7 @@ class Dispatcher:
     def _encode_later(
         self, answer: "Pending[Any]", route: Route, version: int, correlation_id: int
     ) -> "Pending[Buffers | None]":
-        encoded: Pending[Buffers | None] = Pending(answer.abandon)
+        encoded: Pending[Buffers | None] = Pending(answer.abandon, may_be_overtaken=answer.may_be_overtaken)
         answer.deliver_to(lambda response: encoded.complete(route.encode(response, version, correlation_id)))
         return encoded
 

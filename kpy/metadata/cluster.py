@@ -351,6 +351,11 @@ class Cluster:
                 except NoNode:
                     continue  # Another broker has tidied up too.
 
+    def learn(self, image: MetadataImage) -> None:
+        """Takes what a controller has told, which is in its own store and not in this one."""
+        self.image = image
+        self.on_change(image)
+
     async def close(self) -> None:
         await self._store.close()
 

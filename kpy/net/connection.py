@@ -6,9 +6,12 @@ Theory of operation. A driver (net/poller.py) asks `buffer()` where the next byt
 - now, with the list of buffers that make up the response frame,
 - never (`None`: a Produce with acks=0), or
 - later, with a `Pending`: the connection is then muted, as Apache Kafka mutes its channels, and takes up the frames
-  behind
-  it when the answer has come. So answers leave in the order of their requests. A pending answer that is completed
-  with None will never come: the connection is `broken` and the driver closes it.
+  behind it when the answer has come. So answers leave in the order of their requests. A pending answer that is
+  completed with None will never come: the connection is `broken` and the driver closes it.
+
+One kind of pending answer does not mute: a Produce whose records are appended, and wait for other replicas only, lets
+the next Produce in, so that a connection appends as fast as it would without replicas. Up to MAX_OVERTAKING answers may
+then be owed; they still leave in order, and any other request waits for all of them.
 
 What is to be sent lies in `outgoing`; the driver sends it, empties it and calls `resume()`. While more than
 OUTGOING_LIMIT_BYTES lie there, no further request is taken up, so a client that asks and does not read costs a bounded
@@ -20,7 +23,9 @@ that the frame declares; it stays for the next large frame until `trim()`.
 """
 
 import struct
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kpy.errors import WireError
@@ -37,8 +42,21 @@ MIN_REQUEST_BYTES = 8
 """API key, version and correlation id: what every request has."""
 FIRST_OWN_BUFFER_BYTES = 16 * 1024
 OUTGOING_LIMIT_BYTES = 1024 * 1024
+PRODUCE = 0
+MAX_OVERTAKING = 100
 
 _read_size = struct.Struct(">i").unpack_from
+_read_key = struct.Struct(">h").unpack_from
+
+
+class _Owed:
+    """An answer that is still to come, or that has come and waits for those before it."""
+
+    __slots__ = ("answer", "pending")
+
+    def __init__(self, pending: Pending[Buffers | None] | None, answer: Buffers | None = None) -> None:
+        self.pending = pending
+        self.answer = answer
 
 
 class Connection:
@@ -50,6 +68,7 @@ class Connection:
         "_max_request_bytes",
         "_on_answer",
         "_outgoing_bytes",
+        "_owed",
         "_own",
         "_shared",
         "broken",
@@ -67,6 +86,7 @@ class Connection:
         self._own: bytearray | None = None
         self._filled = 0
         self._outgoing_bytes = 0
+        self._owed: deque[_Owed] = deque()
         self.outgoing: Buffers = []
         self.waiting_for: Pending[Buffers | None] | None = None
         self.broken = False
@@ -96,9 +116,11 @@ class Connection:
 
     def abandon(self) -> None:
         """The socket is gone: whoever prepares an answer is told."""
-        if self.waiting_for is not None:
-            self.waiting_for.abandon()
-            self.waiting_for = None
+        self.waiting_for = None
+        while self._owed:
+            pending = self._owed.popleft().pending
+            if pending is not None:
+                pending.abandon()
 
     def trim(self) -> None:
         """Gives the own buffer back if nothing lies in it; called once in a while."""
@@ -120,13 +142,21 @@ class Connection:
             start = position + SIZE_PREFIX_BYTES
             if end - start < size:
                 break
+            if self._owed and (_read_key(view, start)[0] != PRODUCE or len(self._owed) >= MAX_OVERTAKING):
+                self.waiting_for = self._owed[0].pending
+                break
             position = start + size
             answer = self._dispatch(view, start, position)
             if answer is None:
                 continue
             if isinstance(answer, Pending):
-                self.waiting_for = answer
-                answer.deliver_to(self._answer_has_come)
+                owed = _Owed(answer)
+                self._owed.append(owed)
+                if not answer.may_be_overtaken:
+                    self.waiting_for = answer
+                answer.deliver_to(partial(self._answer_has_come, owed))
+            elif self._owed:
+                self._owed.append(_Owed(None, answer))
             else:
                 self._queue(answer)
         self._keep(view, position, end)
@@ -147,10 +177,16 @@ class Connection:
             self._outgoing_bytes += len(item)
         self.outgoing += answer
 
-    def _answer_has_come(self, answer: Buffers | None) -> None:
-        self.waiting_for = None
+    def _answer_has_come(self, owed: _Owed, answer: Buffers | None) -> None:
+        owed.pending = None
+        owed.answer = answer
         if answer is None:
             self.broken = True
-        else:
-            self._queue(answer)
+        elif owed is not self._owed[0]:
+            return
+        while self._owed and self._owed[0].answer is not None:
+            self._queue(self._owed.popleft().answer or [])
+        last = self._owed[-1].pending if self._owed else None
+        # Whether a request that waits behind what is still owed may be taken up now is seen when it is looked at again.
+        self.waiting_for = None if last is None or last.may_be_overtaken else last
         self._on_answer()

@@ -31,6 +31,7 @@ from kpy.records.batch import (
     Record,
     build_batch,
     invalid_record,
+    iter_batches,
     iter_records,
     read_header,
     rebuild_batch,
@@ -281,3 +282,18 @@ def _accepted(
         yield record
     if errors:
         raise InvalidRecords(code, errors)
+
+
+def checked_batches(records: memoryview) -> memoryview:
+    """The whole batches at the beginning of what a leader has answered, which may cut the last one.
+
+    Raises ApiError CORRUPT_MESSAGE for a batch with a wrong CRC, and for a first batch that is no batch of magic 2.
+    """
+    size_bytes = 0
+    for header, batch in iter_batches(records):
+        if header.crc != crc32c(batch[ATTRIBUTES_POSITION:]):
+            raise ApiError(ErrorCode.CORRUPT_MESSAGE, f"The CRC of the batch at {header.base_offset} is wrong")
+        if header.last_offset_delta < 0:
+            raise ApiError(ErrorCode.CORRUPT_MESSAGE, f"The batch at {header.base_offset} ends before it begins")
+        size_bytes += header.size_bytes
+    return records[:size_bytes]

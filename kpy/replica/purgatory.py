@@ -1,5 +1,7 @@
 """Where fetches wait for data (Kafka's name for it, class DelayedOperationPurgatory).
 
+Produces with acks=all wait here too, for their deadlines only: their partitions know when they are done.
+
 A parked fetch counts down the bytes it still misses. Each append to one of its partitions tells it how many came; at
 zero, or at its deadline, or when a partition changes hands, it is finished: `finish` reads once more and answers.
 Nothing is read while bytes are missing, so a fetch with a large min_bytes does not slow the appends that fill it.
@@ -25,7 +27,7 @@ STALE_TIMERS = 64
 class ParkedFetch:
     """One waiting fetch. `finish()` is called exactly once, unless it is forgotten first."""
 
-    __slots__ = ("committed_only", "finish", "missing_bytes", "partitions")
+    __slots__ = ("committed_only", "finish", "missing_bytes", "of_follower", "partitions")
 
     def __init__(
         self,
@@ -34,11 +36,14 @@ class ParkedFetch:
         finish: Callable[[], None],
         *,
         committed_only: bool = False,
+        of_follower: bool = False,
     ) -> None:
         self.partitions: tuple[Partition, ...] | None = tuple(partitions)
         self.missing_bytes = missing_bytes
         self.committed_only = committed_only
         self.finish = finish
+        self.of_follower = of_follower
+        """A follower waits for what is appended, a consumer for what is committed."""
 
 
 class Purgatory:
@@ -58,7 +63,8 @@ class Purgatory:
     def park(self, fetch: ParkedFetch, max_wait_ms: int) -> None:
         """Waits for `fetch.missing_bytes` in its partitions, `max_wait_ms` at most."""
         for partition in fetch.partitions or ():
-            partition.waiting[fetch] = None
+            waiting = partition.waiting_followers if fetch.of_follower else partition.waiting
+            waiting[fetch] = None
         self._live += 1
         self._parked_so_far += 1
         deadline = trio.current_time() + max_wait_ms / 1000
@@ -74,7 +80,7 @@ class Purgatory:
         """The client is gone; nothing is answered."""
         if fetch.partitions is not None:
             for partition in fetch.partitions:
-                del partition.waiting[fetch]
+                del (partition.waiting_followers if fetch.of_follower else partition.waiting)[fetch]
             fetch.partitions = None
             self._live -= 1
 
@@ -91,6 +97,13 @@ class Purgatory:
         """A transaction has ended in `partition`: what it wrote long before may be readable now."""
         for fetch in tuple(partition.waiting):
             if fetch.committed_only:
+                self.release(fetch)
+
+    def appended_for_followers(self, partition: "Partition", size_bytes: int) -> None:
+        """`size_bytes` were appended to `partition`, committed or not."""
+        for fetch in tuple(partition.waiting_followers):
+            fetch.missing_bytes -= size_bytes
+            if fetch.missing_bytes <= 0:
                 self.release(fetch)
 
     def release(self, fetch: ParkedFetch) -> None:

@@ -407,11 +407,13 @@ class Log:
         self.flushed_offset = max(self.flushed_offset, self._bases[0])
 
     def truncate_to(self, offset: int) -> None:
-        """Drop every batch that has records at or above `offset`; a no-op at or above the log end.
+        """Drop every batch that has records at or above `offset`: the log ends there, or where such a batch began.
 
-        The log then ends at `offset`, or where the batch began that held it.
+        A leader epoch that begins at its end goes too: this broker wrote nothing in it, and nobody else may know of it.
         """
         if offset >= self.log_end_offset:
+            with self._disk:
+                self.leader_epochs.truncate_from_end(self.log_end_offset)
             return
         if offset < self._bases[0]:
             self.truncate_fully_and_start_at(offset)

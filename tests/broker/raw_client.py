@@ -11,6 +11,7 @@ import trio
 from kpy.config import BrokerConfig
 from kpy.errors import ErrorCode
 from kpy.records.batch import NewRecord, build_batch
+from kpy.replica.membership import Membership
 from kpy.server import now_ms, serve
 from kpy.storage.fs import Fs
 from kpy.wire.apis import APIS
@@ -133,8 +134,12 @@ def run_with_broker(
     test: Callable[[Connect], Awaitable[None]],
     settings: Mapping[str, str] | None = None,
     fs: Fs | None = None,
+    membership: Membership | None = None,
 ) -> None:
-    """Runs `test` against a broker of its own; `test` is given what opens a connection."""
+    """Runs `test` against a broker of its own; `test` is given what opens a connection.
+
+    With a `membership` the test is the controller.
+    """
 
     async def main() -> None:
         config = BrokerConfig.of(
@@ -152,7 +157,7 @@ def run_with_broker(
 
         with trio.fail_after(TEST_SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: serve(config, started=started, fs=fs))
+                nursery.start_soon(lambda: serve(config, started=started, fs=fs, membership=membership))
                 await ready.wait()
                 await test(connect)
                 nursery.cancel_scope.cancel()

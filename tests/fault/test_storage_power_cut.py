@@ -17,7 +17,7 @@ from kpy.metadata.image import PartitionImage
 from kpy.records.batch import NewRecord, build_batch, iter_batches, read_header
 from kpy.records.validate import ValidBatch
 from kpy.replica.group_commit import GroupCommit
-from kpy.replica.partition import Partition
+from kpy.replica.partition import Partition, Surroundings
 from kpy.replica.purgatory import Purgatory
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
@@ -136,9 +136,17 @@ class FlushedLife:
         self._syncing: list[tuple[Callable[[], None], Callable[[OSError | None], None]]] = []
         self._synced: list[Callable[[OSError | None], None]] = []
         self._epoch = epoch
-        self.partition = Partition(
-            "t", self._image(), log, 1, Purgatory(), GroupCommit(self._begin), lambda partition: None
+        surroundings = Surroundings(
+            broker_id=1,
+            purgatory=Purgatory(),
+            group_commit=GroupCommit(self._begin),
+            clock_ms=lambda: 0,
+            lag_time_max_ms=lambda: 30_000,
+            is_alive=lambda broker_id: broker_id == 1,
+            propose=lambda partition, change: None,
+            committed=lambda partition: None,
         )
+        self.partition = Partition("t", self._image(), log, surroundings)
         self.acknowledged = 0
 
     def _image(self) -> PartitionImage:

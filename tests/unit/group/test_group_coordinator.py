@@ -13,11 +13,12 @@ from fastcrc.crc32 import iscsi as crc32c
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kpy.controller.topics import CONSUMER_OFFSETS
-from kpy.coordinator import RECORDS_A_SLICE, in_batches, positive_java_hash, when_all
+from kpy.coordinator import RECORDS_A_SLICE, in_batches, when_all
 from kpy.errors import ApiError, ErrorCode
 from kpy.group.records import CommittedOffset, offset_record
 from kpy.group.turn import GroupConfig
 from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
+from kpy.java_hash import string_hash, without_sign
 from kpy.machine import StateRecord
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
@@ -224,7 +225,7 @@ def join(member_id: str = "") -> JoinGroupRequest:
     ],
 )
 def test_groups_are_placed_by_javas_hash_of_their_id(group_id: str, expected: int) -> None:
-    assert positive_java_hash(group_id) == expected
+    assert without_sign(string_hash(group_id)) == expected
 
 
 def test_the_offsets_topic_is_created_with_as_many_replicas_as_there_are_brokers() -> None:

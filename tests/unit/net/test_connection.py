@@ -5,7 +5,14 @@ import struct
 import pytest
 
 from kpy.errors import WireError
-from kpy.net.connection import FIRST_OWN_BUFFER_BYTES, OUTGOING_LIMIT_BYTES, Buffers, Connection
+from kpy.net.connection import (
+    FIRST_OWN_BUFFER_BYTES,
+    MAX_OVERTAKING,
+    OUTGOING_LIMIT_BYTES,
+    PRODUCE,
+    Buffers,
+    Connection,
+)
 from kpy.pending import Pending
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -169,3 +176,71 @@ def test_no_request_is_taken_up_while_too_much_waits_to_be_sent() -> None:
     assert OUTGOING_LIMIT_BYTES < waiting <= OUTGOING_LIMIT_BYTES + len(large) + 3
     assert len(client.requests) < 5
     assert client.sent() == b"".join(b"re:" + large for _ in range(5))
+
+
+class OvertakingClient(Client):
+    """Requests that begin with the key of Produce are answered later, and may be overtaken by others like them."""
+
+    def _dispatch(self, buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None] | None:
+        request = bytes(buf[start:end])
+        self.requests.append(request)
+        if request.startswith(PRODUCE_KEY + b"later"):
+            self.pending.append(Pending(may_be_overtaken=True))
+            return self.pending[-1]
+        return [b"re:" + request]
+
+
+PRODUCE_KEY = struct.pack(">h", PRODUCE)
+LATER = frame(PRODUCE_KEY + b"later!")
+NOW = PRODUCE_KEY + b"at once"
+OTHER = b"other request"
+
+
+def test_produces_are_taken_up_behind_one_that_waits_for_replicas_and_answered_in_order() -> None:
+    client = OvertakingClient()
+    client.receive(LATER + LATER + frame(NOW))
+    assert len(client.requests) == 3
+    assert client.connection.waiting_for is None
+    client.pending[1].complete([b"second"])
+    assert client.sent() == b""
+    client.pending[0].complete([b"first"])
+    assert client.sent() == b"firstsecondre:" + NOW
+
+
+def test_any_other_request_waits_for_all_produces_before_it() -> None:
+    client = OvertakingClient()
+    client.receive(LATER + LATER + frame(OTHER))
+    assert OTHER not in client.requests
+    assert client.connection.waiting_for is not None
+    client.pending[1].complete([b"second"])
+    client.pending[0].complete([b"first"])
+    assert client.sent() == b"firstsecondre:" + OTHER
+
+
+def test_the_request_behind_is_still_muted_when_only_some_produces_are_answered() -> None:
+    client = OvertakingClient()
+    client.receive(LATER + LATER + frame(OTHER))
+    client.pending[0].complete([b"first"])
+    assert client.sent() == b"first"
+    assert OTHER not in client.requests
+    client.pending[1].complete([b"second"])
+    assert client.sent() == b"secondre:" + OTHER
+
+
+def test_as_many_answers_may_be_owed_as_the_limit_says() -> None:
+    client = OvertakingClient()
+    client.receive(LATER * (MAX_OVERTAKING + 5))
+    assert len(client.requests) == MAX_OVERTAKING
+    client.pending[0].complete([b"first"])
+    assert client.sent() == b"first"
+    assert len(client.requests) == MAX_OVERTAKING + 1
+
+
+def test_a_client_that_goes_away_abandons_all_that_is_owed() -> None:
+    told: list[int] = []
+    client = OvertakingClient()
+    client.receive(LATER + LATER)
+    for number, pending in enumerate(client.pending):
+        pending.on_abandon = lambda number=number: told.append(number)
+    client.connection.abandon()
+    assert told == [0, 1]

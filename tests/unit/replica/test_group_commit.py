@@ -13,7 +13,7 @@ from kpy.metadata.image import PartitionImage
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
 from kpy.replica.group_commit import GroupCommit
-from kpy.replica.partition import Partition
+from kpy.replica.partition import Partition, Surroundings
 from kpy.replica.purgatory import ParkedFetch, Purgatory
 from kpy.storage.fs import OsFs
 from kpy.storage.log_config import LogConfig
@@ -78,7 +78,17 @@ class Setting:
 
     def partition(self, topic: str, flush_messages: int = 1) -> Partition:
         log = self.dirs.create_log(topic, 0, bytes(16), LogConfig(flush_messages=flush_messages))
-        return Partition(topic, LEADER, log, 1, self.purgatory, self.group_commit, self._on_commit)
+        surroundings = Surroundings(
+            broker_id=1,
+            purgatory=self.purgatory,
+            group_commit=self.group_commit,
+            clock_ms=lambda: 0,
+            lag_time_max_ms=lambda: 30_000,
+            is_alive=lambda broker_id: broker_id == 1,
+            propose=lambda partition, change: None,
+            committed=self._on_commit,
+        )
+        return Partition(topic, LEADER, log, surroundings)
 
     def _on_commit(self, partition: Partition) -> None:
         self.committed.append((partition.topic, partition.high_watermark))

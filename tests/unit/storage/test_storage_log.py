@@ -430,6 +430,15 @@ def test_truncation_below_the_first_segment_starts_anew(log: Log) -> None:
     assert append(log, 1).base_offset == 40
 
 
+def test_truncation_at_the_end_forgets_an_epoch_in_which_nothing_was_written(log: Log) -> None:
+    """UnifiedLog.truncateTo: or the leader would find the logs diverging again and again (KIP-595)."""
+    append(log, 1, epoch=1)
+    log.start_leader_epoch(2)
+    log.truncate_to(1)
+    assert log.leader_epochs.entries() == [(1, 0)]
+    assert log.log_end_offset == 1
+
+
 # Transactions.
 
 

@@ -1,0 +1,168 @@
+"""A cluster of Apache Kafka 3.9.1 brokers and kpy brokers on one ZooKeeper, with a controller of Apache Kafka's."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from compat.harness import Backend, BrokerProcess, free_port, wait_until
+from compat.java.kafka_tools import java
+from kpy.records.batch import iter_batches
+
+VERSION = "3.9.1"
+IN_SYNC_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+SETTINGS: Mapping[str, str] = {
+    "inter.broker.protocol.version": "3.9",
+    "controlled.shutdown.max.retries": "1",
+    "zookeeper.session.timeout.ms": "6000",
+    "replica.lag.time.max.ms": "4000",
+    "replica.fetch.wait.max.ms": "100",
+    "offsets.topic.replication.factor": "3",
+    "offsets.topic.num.partitions": "3",
+    "min.insync.replicas": "2",
+    "auto.create.topics.enable": "false",
+    "auto.leader.rebalance.enable": "false",
+}
+JAVA_ONLY = ("controlled.shutdown.max.retries", "zookeeper.session.timeout.ms")
+OK_EXITS = frozenset({0, 143})
+
+
+class StoredBatch(NamedTuple):
+    """What must be the same in all replicas of a batch."""
+
+    base_offset: int
+    last_offset: int
+    leader_epoch: int
+    crc: int
+
+
+class MixedCluster:
+    """Brokers by id. Each has its data in a directory of its own, and lives on one port."""
+
+    def __init__(self, work_dir: Path, zookeeper: str) -> None:
+        self._work_dir = work_dir
+        self._zookeeper = zookeeper
+        self.brokers: dict[int, BrokerProcess] = {}
+
+    def start_kafka(self, broker_id: int) -> None:
+        """An Apache Kafka broker."""
+
+        def command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
+            listener = f"PLAINTEXT://127.0.0.1:{port}"
+            properties = {"listeners": listener, "log.dirs": str(data_dir), **settings}
+            path = data_dir.with_name("server.properties")
+            path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+            return java(VERSION, "kafka.Kafka", str(path))
+
+        settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
+        self._start(broker_id, settings, Backend(command, OK_EXITS))
+
+    def start_kpy(self, broker_id: int) -> None:
+        """A kpy broker, registered by hand."""
+
+        def command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
+            words = [f"{name}={value}" for name, value in settings.items() if name not in JAVA_ONLY]
+            arguments = [self._zookeeper, str(broker_id), str(port), str(data_dir), *words]
+            return [sys.executable, "-m", "compat.replication.member", *arguments]
+
+        self._start(broker_id, SETTINGS, Backend(command, OK_EXITS))
+
+    def _start(self, broker_id: int, settings: Mapping[str, str], backend: Backend) -> None:
+        if broker_id not in self.brokers:
+            work_dir = self._work_dir / f"broker-{broker_id}"
+            work_dir.mkdir()
+            self.brokers[broker_id] = BrokerProcess(work_dir, settings, backend)
+        self.brokers[broker_id].start()
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self.brokers.values())
+
+    def create_topic(self, topic: str, assignment: list[list[int]], **configs: str) -> None:
+        """Partition i has the replicas `assignment[i]`, the first of which leads."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        settings = {name.replace("_", "."): value for name, value in configs.items()}
+        admin.create_topics([NewTopic(topic, len(assignment), replica_assignment=assignment, config=settings)])[
+            topic
+        ].result(30)
+
+    def isrs(self, topic: str, asking: int) -> dict[int, set[int]]:
+        """The ISR of each partition, as one broker knows it."""
+        admin = AdminClient({"bootstrap.servers": self.brokers[asking].bootstrap})
+        try:
+            found = admin.list_topics(topic, timeout=5).topics[topic]
+        except KafkaException:
+            return {}
+        return {index: set(partition.isrs) for index, partition in found.partitions.items()}
+
+    def leaders(self, topic: str, asking: int) -> dict[int, int]:
+        """The leader of each partition, as one broker knows it."""
+        admin = AdminClient({"bootstrap.servers": self.brokers[asking].bootstrap})
+        try:
+            found = admin.list_topics(topic, timeout=5).topics[topic]
+        except KafkaException:
+            return {}
+        return {index: partition.leader for index, partition in found.partitions.items()}
+
+    def wait_for_isr(self, topic: str, partitions: int, isr: set[int], asking: int) -> None:
+        """Until each partition of the topic has this ISR."""
+        wanted = dict.fromkeys(range(partitions), isr)
+        wait_until(lambda: self.isrs(topic, asking) == wanted, f"{topic} has the ISR {sorted(isr)}", IN_SYNC_TIMEOUT_S)
+
+    def stored(self, broker_id: int, topic: str, partition: int) -> list[StoredBatch]:
+        """The batches in a broker's log files, those that are only in the page cache included."""
+        directory = self.brokers[broker_id].data_dir / f"{topic}-{partition}"
+        return [
+            StoredBatch(header.base_offset, header.last_offset, header.partition_leader_epoch, header.crc)
+            for path in sorted(directory.glob("*.log"))
+            for header, _ in iter_batches(path.read_bytes())
+        ]
+
+    def wait_until_equal(self, topic: str, partition: int) -> list[StoredBatch]:
+        """Until all brokers have the same batches in this partition; these."""
+
+        def are_equal() -> bool:
+            first, *others = [self.stored(broker_id, topic, partition) for broker_id in self.brokers]
+            return all(other == first for other in others)
+
+        wait_until(are_equal, f"all replicas of {topic}-{partition} are the same", IN_SYNC_TIMEOUT_S)
+        return self.stored(next(iter(self.brokers)), topic, partition)
+
+    def close(self) -> None:
+        for broker in self.brokers.values():
+            broker.close()
+
+
+@contextmanager
+def mixed_cluster(work_dir: Path) -> Iterator[MixedCluster]:
+    """A ZooKeeper, and brokers as they are started; all are killed at the end."""
+    port = free_port()
+    with (work_dir / "zookeeper.log").open("ab") as log:
+        zookeeper = subprocess.Popen(
+            java(
+                VERSION,
+                "-Dzookeeper.admin.enableServer=false",
+                "-Dzookeeper.forceSync=no",
+                "org.apache.zookeeper.server.ZooKeeperServerMain",
+                str(port),
+                str(work_dir / "zookeeper"),
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    cluster = MixedCluster(work_dir, f"127.0.0.1:{port}")
+    try:
+        yield cluster
+    finally:
+        for broker in cluster.brokers.values():
+            if broker.is_running:
+                broker.kill()
+        zookeeper.kill()
+        zookeeper.wait(STOP_TIMEOUT_S)

@@ -1,0 +1,332 @@
+"""Following one leader: which Fetch to send next, and what a response means for the logs.
+
+Source: AbstractFetcherThread, ReplicaFetcherThread and FetchSessionHandler of Apache Kafka.
+
+Theory of operation. A follower keeps its log when it starts to follow and fetches at its log end, saying in which epoch
+its last record was written. The leader answers with records, or with where the follower's history leaves its own: the
+diverging epoch (KIP-595). The follower cuts its log there and asks again; each step goes back one epoch at least, so
+they meet (KIP-101, KIP-279). A log without any epoch is cut to its high watermark instead. An offset that the leader
+does not have is looked into with ListOffsets: a follower that is ahead is cut to the leader's end, one that is behind
+the leader's start begins anew there.
+
+The machine asks the logs where they end and says what to do to them, as a list of steps; the shell carries them out in
+order, before it asks for the next request. A partition that met an error rests for replica.fetch.backoff.ms. One that
+the leader has fenced in the epoch it was told last rests until the controller tells it a new one.
+
+A request names only what has changed since the last one (KIP-227): `_session` is what the leader remembers. An error of
+the session, or a broken connection, begins a new one with everything.
+
+Pure: no clock, no sockets, no files.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol, TypeVar
+
+from kpy.errors import ErrorCode
+from kpy.wire.fetch import (
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    FetchTopic,
+    ForgottenTopic,
+    PartitionData,
+    ReplicaState,
+)
+
+NO_SESSION = 0
+FIRST_EPOCH = 0
+MAX_EPOCH = 2**31 - 1
+UNDEFINED = -1
+
+
+Key = tuple[str, int]
+"""Topic and partition."""
+T = TypeVar("T")
+
+
+class Epochs(Protocol):
+    """The leader epochs of a log."""
+
+    latest_epoch: int
+
+    def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]: ...
+
+
+class ReplicaLog(Protocol):
+    """What is asked of a follower's log."""
+
+    @property
+    def topic_id(self) -> bytes: ...
+    @property
+    def log_start_offset(self) -> int: ...
+    @property
+    def log_end_offset(self) -> int: ...
+    @property
+    def high_watermark(self) -> int: ...
+    @property
+    def leader_epochs(self) -> Epochs: ...
+
+
+class Append(NamedTuple):
+    """Append `records` if there are any, then follow the leader's high watermark and log start."""
+
+    key: Key
+    records: memoryview | None
+    high_watermark: int
+    log_start_offset: int
+
+
+class Truncate(NamedTuple):
+    """Cut the log to `offset`."""
+
+    key: Key
+    offset: int
+
+
+class AskOffsets(NamedTuple):
+    """Ask the leader with ListOffsets where its log begins and ends, then call `offsets`."""
+
+    key: Key
+    leader_epoch: int
+
+
+class StartAnew(NamedTuple):
+    """Drop the whole log and begin at `offset`."""
+
+    key: Key
+    offset: int
+
+
+Step = Append | Truncate | AskOffsets | StartAnew
+
+
+class Limits(NamedTuple):
+    """The broker keys replica.fetch.*."""
+
+    max_wait_ms: int = 500
+    min_bytes: int = 1
+    response_max_bytes: int = 10_485_760
+    partition_max_bytes: int = 1_048_576
+    backoff_ms: int = 1_000
+
+
+class _Followed:
+    """One partition. `sent` is the offset that the request in flight asks for."""
+
+    __slots__ = ("is_fenced", "leader_epoch", "log", "resting_until_ms", "sent")
+
+    def __init__(self, log: ReplicaLog, leader_epoch: int) -> None:
+        self.log = log
+        self.leader_epoch = leader_epoch
+        self.resting_until_ms = 0
+        self.is_fenced = False
+        self.sent: int | None = None
+
+
+class _Known(NamedTuple):
+    """What the leader's session remembers of one partition."""
+
+    topic_id: bytes
+    leader_epoch: int
+    fetch_offset: int
+    last_fetched_epoch: int
+    log_start_offset: int
+
+
+class Following:
+    """All partitions that one fetcher follows at one leader."""
+
+    def __init__(self, broker_id: int, broker_epoch: int, limits: Limits) -> None:
+        self.broker_id = broker_id
+        self.broker_epoch = broker_epoch
+        self._limits = limits
+        self._followed: dict[Key, _Followed] = {}
+        self._by_id: dict[tuple[bytes, int], Key] = {}
+        self._session_id = NO_SESSION
+        self._session_epoch = FIRST_EPOCH
+        self._session: dict[Key, _Known] = {}
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._followed
+
+    def follow(self, key: Key, log: ReplicaLog, leader_epoch: int) -> list[Step]:
+        """Begins to follow, from where the log ends."""
+        self._followed[key] = _Followed(log, leader_epoch)
+        if log.leader_epochs.latest_epoch == UNDEFINED and log.log_end_offset > log.high_watermark:
+            # Records of before leader epochs: nothing tells where they leave the leader's but what is committed.
+            return [Truncate(key, log.high_watermark)]
+        return []
+
+    def leave(self, key: Key) -> None:
+        """Stops to follow; what is still in flight for it is passed over."""
+        self._followed.pop(key, None)
+
+    def rest(self, key: Key, now_ms: int) -> None:
+        """A step for the partition could not be carried out now; tries again later."""
+        followed = self._followed.get(key)
+        if followed is not None:
+            followed.resting_until_ms = now_ms + self._limits.backoff_ms
+
+    def next_ready_ms(self, now_ms: int) -> int | None:
+        """When there is something to fetch; None if nothing but a call of `follow` can change that."""
+        times = [each.resting_until_ms for each in self._followed.values() if not each.is_fenced]
+        return max(now_ms, min(times)) if times else None
+
+    # Requests.
+
+    def next_request(self, now_ms: int) -> FetchRequest | None:
+        """The next Fetch v17; None while no partition is ready."""
+        wanted = dict(self._ready(now_ms))
+        if not wanted:
+            return None
+        opening = self._session_epoch == FIRST_EPOCH
+        changed = wanted if opening else {key: each for key, each in wanted.items() if self._session.get(key) != each}
+        forgotten = [
+            (key[1], known.topic_id)
+            for key, known in self._session.items()
+            if not opening and (key not in wanted or wanted[key].topic_id != known.topic_id)
+        ]
+        self._session = wanted
+        self._by_id = {(known.topic_id, key[1]): key for key, known in wanted.items()}
+        for key, followed in self._followed.items():
+            followed.sent = wanted[key].fetch_offset if key in wanted else None
+        limits = self._limits
+        return FetchRequest(
+            replica_state=ReplicaState(self.broker_id, self.broker_epoch),
+            max_wait_ms=limits.max_wait_ms,
+            min_bytes=limits.min_bytes,
+            max_bytes=limits.response_max_bytes,
+            session_id=self._session_id,
+            session_epoch=self._session_epoch,
+            topics=[FetchTopic("", topic_id, each) for topic_id, each in _by_topic(self._positions(changed)).items()],
+            forgotten_topics_data=[
+                ForgottenTopic("", topic_id, each)
+                for topic_id, each in _by_topic((topic_id, index) for index, topic_id in forgotten).items()
+            ],
+        )
+
+    def _ready(self, now_ms: int) -> Iterator[tuple[Key, _Known]]:
+        for key, followed in self._followed.items():
+            if not followed.is_fenced and followed.resting_until_ms <= now_ms:
+                log = followed.log
+                yield (
+                    key,
+                    _Known(
+                        log.topic_id,
+                        followed.leader_epoch,
+                        log.log_end_offset,
+                        log.leader_epochs.latest_epoch,
+                        log.log_start_offset,
+                    ),
+                )
+
+    def _positions(self, changed: dict[Key, _Known]) -> Iterator[tuple[bytes, FetchPartition]]:
+        for (_, index), known in changed.items():
+            yield (
+                known.topic_id,
+                FetchPartition(
+                    partition=index,
+                    current_leader_epoch=known.leader_epoch,
+                    fetch_offset=known.fetch_offset,
+                    last_fetched_epoch=known.last_fetched_epoch,
+                    log_start_offset=known.log_start_offset,
+                    partition_max_bytes=self._limits.partition_max_bytes,
+                ),
+            )
+
+    # Responses.
+
+    def disconnected(self, now_ms: int) -> None:
+        """The request was not answered: every partition rests, and the session begins anew, closing the old one."""
+        self._session_epoch = FIRST_EPOCH
+        self._session = {}
+        for key in self._followed:
+            self.rest(key, now_ms)
+
+    def answered(self, response: FetchResponse, now_ms: int) -> list[Step]:
+        """The steps that the response to the last request asks for, in order."""
+        if response.error_code != ErrorCode.NONE:
+            if response.error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND:
+                self._session_id = NO_SESSION
+            self._session_epoch = FIRST_EPOCH
+            self._session = {}
+            return []
+        if self._session_epoch == FIRST_EPOCH:
+            self._session_id = response.session_id
+            self._session_epoch = FIRST_EPOCH if response.session_id == NO_SESSION else 1
+        else:
+            self._session_epoch = 1 if self._session_epoch == MAX_EPOCH else self._session_epoch + 1
+        steps: list[Step] = []
+        for topic in response.responses:
+            for data in topic.partitions:
+                key = self._by_id.get((topic.topic_id, data.partition_index))
+                followed = self._followed.get(key) if key is not None else None
+                if key is None or followed is None or followed.sent != followed.log.log_end_offset:
+                    continue  # It is not followed any more, or not from there.
+                followed.sent = None
+                steps += self._partition_answered(key, followed, data, now_ms)
+        return steps
+
+    def _partition_answered(self, key: Key, followed: _Followed, data: PartitionData, now_ms: int) -> list[Step]:
+        error = data.error_code
+        if error == ErrorCode.NONE:
+            diverging = data.diverging_epoch
+            if diverging is not None and diverging.epoch >= 0:
+                return [Truncate(key, truncation_offset(followed.log, diverging.epoch, diverging.end_offset))]
+            return [Append(key, data.records or None, data.high_watermark, data.log_start_offset)]
+        if error == ErrorCode.OFFSET_OUT_OF_RANGE:
+            return [AskOffsets(key, followed.leader_epoch)]
+        if error == ErrorCode.FENCED_LEADER_EPOCH and self._is_current(key, followed):
+            followed.is_fenced = True
+            return []
+        self.rest(key, now_ms)
+        return []
+
+    def _is_current(self, key: Key, followed: _Followed) -> bool:
+        """Whether the leader has judged the epoch that the partition is followed in by now."""
+        known = self._session.get(key)
+        return known is None or known.leader_epoch == followed.leader_epoch
+
+    def offsets(self, key: Key, leader_epoch: int, start_offset: int, end_offset: int) -> list[Step]:
+        """The leader's log begins and ends there, in that epoch: what to do about being out of its range."""
+        followed = self._followed.get(key)
+        if followed is None or followed.leader_epoch != leader_epoch:
+            return []
+        log = followed.log
+        if end_offset < log.log_end_offset:
+            return [Truncate(key, end_offset)]
+        if start_offset > log.log_end_offset:
+            return [StartAnew(key, start_offset)]
+        return []
+
+    def offsets_refused(self, key: Key, error: ErrorCode, now_ms: int) -> None:
+        """The leader did not say where its log begins and ends."""
+        followed = self._followed.get(key)
+        if followed is not None and error == ErrorCode.FENCED_LEADER_EPOCH and self._is_current(key, followed):
+            followed.is_fenced = True
+        else:
+            self.rest(key, now_ms)
+
+
+def truncation_offset(log: ReplicaLog, epoch: int, end_offset: int) -> int:
+    """Where to cut, given the leader's largest epoch that is not above ours, and where it ends there (KIP-279).
+
+    If we do not know that epoch either, we cut where our next lower one ends and let the leader speak again.
+    """
+    log_end_offset = log.log_end_offset
+    own_epoch, own_end_offset = log.leader_epochs.end_offset_for(epoch, log_end_offset)
+    if own_epoch == UNDEFINED:
+        return min(end_offset, log_end_offset)
+    if own_epoch != epoch:
+        return min(own_end_offset, log_end_offset)
+    return min(own_end_offset, end_offset, log_end_offset)
+
+
+def _by_topic(rows: Iterable[tuple[bytes, T]]) -> dict[bytes, list[T]]:
+    grouped: dict[bytes, list[T]] = {}
+    for topic_id, row in rows:
+        grouped.setdefault(topic_id, []).append(row)
+    return grouped
