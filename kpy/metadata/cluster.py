@@ -92,6 +92,8 @@ class Cluster:
         self._lock = trio.Lock()
         self.producer_ids = ProducerIds(store, broker_id, self._lock)
         self._registration: znodes.BrokerRegistration | None = None
+        self._has_controller = False
+        """Whether another broker decides, in a store that this one does not see."""
         self._sessions: set[int] = set()
         self._session_lost = False
         self._changed: set[str] = set()
@@ -183,6 +185,8 @@ class Cluster:
         said = ""
         while True:
             await self._wake.wait()
+            if self._has_controller:
+                return
             try:
                 # The broker does not wait for a store that is away when it is to stop.
                 async with self._change(shield=False):
@@ -352,7 +356,11 @@ class Cluster:
                     continue  # Another broker has tidied up too.
 
     def learn(self, image: MetadataImage) -> None:
-        """Takes what a controller has told, which is in its own store and not in this one."""
+        """Takes what a controller has told, which is in its own store and not in this one. From then on nothing is
+        changed here, nor are producer ids given out, which might be those of others.
+        """
+        self._has_controller = True
+        self.producer_ids.withhold()
         self.image = image
         self.on_change(image)
 
@@ -366,6 +374,8 @@ class Cluster:
         """One operation at a time, on an image that is up to date, and to the end even if its client has left. What
         follows from it, the controller's part and the new image, is done before the next one begins.
         """
+        if self._has_controller:
+            raise ApiError(ErrorCode.NOT_CONTROLLER)
         async with self._lock:
             with trio.CancelScope(shield=shield):
                 try:
