@@ -6,16 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import trio
 
 from compat.differential.apache_kafka import ZOOKEEPER_MODE
 from compat.harness import Backend, BrokerProcess
 from compat.java.kafka_tools import TOOL_TIMEOUT_S, KafkaTools, java
 from kpy.metadata.embedded import EmbeddedStore
-from kpy.metadata.store import with_parents
+from kpy.metadata.store import Node, with_parents
 from kpy.server import METADATA_FILE
 
 VERSION = "3.9.1"
@@ -102,10 +104,24 @@ def served(broker: BrokerProcess, isolation: str, *topics: str) -> Served:
     return Served(records, {(each["topic"], each["partition"]): each["end"] for each in lines if "end" in each})
 
 
+@asynccontextmanager
+async def embedded_store(work_dir: Path) -> AsyncGenerator[EmbeddedStore]:
+    """The metadata that kpy keeps beside its logs."""
+    store = EmbeddedStore(log_dirs(work_dir)[0] / METADATA_FILE)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def znodes_to_zookeeper(work_dir: Path, zookeeper: str) -> None:
     """Give ZooKeeper the metadata that kpy keeps beside its logs: topics with their ids, states, configs."""
-    with closing(EmbeddedStore(log_dirs(work_dir)[0] / METADATA_FILE)) as store:
-        nodes = store.tree("/")
+
+    async def read() -> dict[str, Node]:
+        async with embedded_store(work_dir) as store:
+            return await store.tree("/")
+
+    nodes = trio.run(read)
     paths = [
         path for path in with_parents(sorted(nodes)) if path not in ("", "/") and not path.startswith("/brokers/ids/")
     ]
@@ -118,10 +134,15 @@ def znodes_to_zookeeper(work_dir: Path, zookeeper: str) -> None:
 
 def znodes_to_kpy(work_dir: Path, zookeeper: str) -> None:
     """The other way; the embedded store must not exist yet."""
-    with closing(EmbeddedStore(log_dirs(work_dir)[0] / METADATA_FILE)) as store:
-        for line in tour("get-znodes", zookeeper):
-            path, data = line.split("\t")
-            store.create(path, None if data == "null" else base64.b64decode(data))
+    lines = tour("get-znodes", zookeeper)
+
+    async def write() -> None:
+        async with embedded_store(work_dir) as store:
+            for line in lines:
+                path, data = line.split("\t")
+                await store.create(path, None if data == "null" else base64.b64decode(data))
+
+    trio.run(write)
 
 
 def check_dumps(work_dir: Path) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -123,12 +124,12 @@ class Transactions:
         self._log.high_watermark = self._log.log_end_offset
 
 
-def write_transactions(work_dir: Path) -> None:
+async def write_transactions(work_dir: Path) -> None:
     """Committed, aborted and open transactions over several segments; and compact what there is."""
     paths = ",".join(map(str, handover.log_dirs(work_dir)))
     config = BrokerConfig.of({"log.dirs": paths, "broker.id": "1", "log.retention.ms": "-1"})
     rng = random.Random(5)
-    with opened(config, now_ms) as (broker, log_dirs):
+    async with opened(config, now_ms) as (broker, log_dirs):
         for partition in range(2):
             transactions = Transactions(broker.replicas.partition(TRANSACTIONAL, partition).log)
             for round_number in range(30):
@@ -140,7 +141,7 @@ def write_transactions(work_dir: Path) -> None:
             transactions.send(1001, "behind the open transaction")
             transactions.end(1001, abort=False)
         log_dirs.logs[COMPACTED, 0].roll()
-        log_dirs.clean(now_ms())
+        await trio.to_thread.run_sync(log_dirs.clean, now_ms())
 
 
 def fill_kpy(broker: BrokerProcess, work_dir: Path) -> None:
@@ -149,7 +150,7 @@ def fill_kpy(broker: BrokerProcess, work_dir: Path) -> None:
     produce(broker)
     commit(broker)
     broker.stop()
-    write_transactions(work_dir)
+    trio.run(write_transactions, work_dir)
 
 
 def all_served(broker: BrokerProcess) -> dict[str, handover.Served]:

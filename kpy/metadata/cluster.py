@@ -356,11 +356,10 @@ class Cluster:
                     continue  # Another broker has tidied up too.
 
     def learn(self, image: MetadataImage) -> None:
-        """Takes what a controller has told, which is in its own store and not in this one. From then on nothing is
-        changed here, nor are producer ids given out, which might be those of others.
+        """Takes what a controller has told, which is in its own store and not in this one: nothing is changed here from
+        then on.
         """
         self._has_controller = True
-        self.producer_ids.withhold()
         self.image = image
         self.on_change(image)
 

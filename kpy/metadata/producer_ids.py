@@ -24,7 +24,6 @@ class ProducerIds:
         self._broker_id = broker_id
         self._lock = lock
         self._block = range(0)
-        self._is_withheld = False
 
     def __len__(self) -> int:
         """How many there are to `take`."""
@@ -39,10 +38,6 @@ class ProducerIds:
             raise ApiError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "The next block of producer ids is on its way.")
         producer_id, self._block = self._block[0], self._block[1:]
         return producer_id
-
-    def withhold(self) -> None:
-        """Give out none any more: they are another store's to give."""
-        self._is_withheld, self._block = True, range(0)
 
     async def ensure(self) -> None:
         """Have an id to `take`. Raises ApiError if there is none to be had."""
@@ -59,8 +54,6 @@ class ProducerIds:
 
     async def allocate(self) -> range:
         """The next block of the cluster, which nobody else gets."""
-        if self._is_withheld:
-            raise ApiError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "Producer ids are given out by other brokers.")
         path = znodes.PRODUCER_ID_BLOCK
         while True:
             node = await self._store.get(path)
