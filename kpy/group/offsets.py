@@ -161,17 +161,23 @@ def commit_offsets(turn: Turn, request: Request, refused: ErrorCode, partition_e
     for topic in message.topics:
         results: list[OffsetCommitResponsePartition] = []
         for each in topic.partitions:
-            error = refused
-            if not partition_exists(topic.name, each.partition_index):
-                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif not error and len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
-                error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            exists = partition_exists(topic.name, each.partition_index)
+            error = _judged(turn, refused, each.committed_metadata, exists=exists)
             if not error:
                 committed = committed_offset(each, message.retention_time_ms, request.version, turn.now_ms)
                 turn.effects.append([offset_record(message.group_id, topic.name, each.partition_index, committed)])
             results.append(OffsetCommitResponsePartition(partition_index=each.partition_index, error_code=error))
         topics.append(OffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results))
     turn.effects.reply(request.token, OffsetCommitResponse(topics=topics))
+
+
+def _judged(turn: Turn, refused: ErrorCode, metadata: str | None, *, exists: bool) -> ErrorCode:
+    """What speaks against one partition's offset: that there is no such partition, then `refused`, then its size."""
+    if not exists:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if not refused and len(metadata or "") > turn.config.offset_metadata_max_bytes:
+        return ErrorCode.OFFSET_METADATA_TOO_LARGE
+    return refused
 
 
 def may_commit(group: Group | None, message: OffsetCommitRequest) -> ErrorCode:
@@ -206,11 +212,8 @@ def commit_in_transaction(turn: Turn, request: Request, refused: ErrorCode, part
     for topic in message.topics:
         results: list[TxnOffsetCommitResponsePartition] = []
         for each in topic.partitions:
-            error = refused
-            if not partition_exists(topic.name, each.partition_index):
-                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif not error and len(each.committed_metadata or "") > turn.config.offset_metadata_max_bytes:
-                error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            exists = partition_exists(topic.name, each.partition_index)
+            error = _judged(turn, refused, each.committed_metadata, exists=exists)
             if not error:
                 committed = CommittedOffset(
                     each.committed_offset, each.committed_leader_epoch, each.committed_metadata or "", turn.now_ms
