@@ -5,7 +5,7 @@ KPY_KAFKA_CLASSPATH (a Java class path, such as `/opt/kafka/libs/*`): a test tha
 promised.
 
 Both kinds start the same way: a free port, an empty data directory, settings by Apache Kafka's own names. Readiness is
-seen on the wire: a broker is started when it answers ApiVersions.
+seen on the wire: a broker is started when it answers ApiVersions, and in ZooKeeper mode when it knows its controller.
 """
 
 import importlib.util
@@ -25,6 +25,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
+from kpy.wire import metadata
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.02
@@ -41,11 +43,38 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 }
 
 
+def answers(port: int) -> bool:
+    """Whether ApiVersions v0 is answered without an error."""
+    answer = _ask(port, struct.pack(">hhih", 18, 0, 1, 0))
+    return len(answer) >= 6 and struct.unpack(">ih", answer[:6]) == (1, 0)
+
+
+def controller_id(port: int) -> int:
+    """The controller that Metadata v1 names; -1 where there is none, or no answer."""
+    answer = _ask(port, struct.pack(">hhihi", 3, 1, 1, 0, 0))
+    return metadata.decode_response(memoryview(answer), 1, 4).controller_id if answer else -1
+
+
+def _ask(port: int, request: bytes) -> bytes:
+    """The answer without its size; empty where there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            stream = connection.makefile("rb")
+            size = stream.read(4)
+            return stream.read(struct.unpack(">i", size)[0]) if len(size) == 4 else b""
+    except OSError:
+        return b""
+
+
 class Backend(NamedTuple):
-    """One kind of broker: how its process is started, and which exit codes a SIGTERM may end in."""
+    """One kind of broker: how its process is started, which exit codes a SIGTERM may end in, whether the one on a port
+    may be used.
+    """
 
     command: Callable[[int, Path, Mapping[str, str]], list[str]]
     clean_exit_codes: frozenset[int]
+    is_ready: Callable[[int], bool] = answers
 
 
 def _kpy_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
@@ -198,7 +227,7 @@ class BrokerProcess:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
+        while not self._backend.is_ready(self.port):
             exit_code = self._process.poll()
             if exit_code is not None:
                 self._process = None
@@ -247,17 +276,6 @@ class BrokerProcess:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the broker does not run"
         return self._process
-
-    def _answers(self) -> bool:
-        """Whether ApiVersions v0 is answered without an error."""
-        header = struct.pack(">hhih", 18, 0, 1, 0)
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
-                connection.sendall(struct.pack(">i", len(header)) + header)
-                answer = connection.makefile("rb").read(10)
-        except OSError:
-            return False
-        return len(answer) == 10 and struct.unpack(">ih", answer[4:10]) == (1, 0)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 
 from compat.confluent.clients import create_topic
-from compat.differential.apache_kafka import running_zookeeper
 from compat.harness import BrokerProcess, wait_until
 from compat.kafka_storage import handover
+from compat.zookeeper.zookeeper_server import running_zookeeper
 from kpy.config import BrokerConfig
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.compression import Codec
@@ -194,55 +194,43 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
     if end == "stopped":
         assert handover.check_dumps(copy) > 100
     with running_zookeeper(tmp_path / "zookeeper") as zookeeper:
-        handover.znodes_to_zookeeper(copy, zookeeper)
-        theirs = handover.apache_kafka_on(copy, zookeeper)
-        theirs.start()
-        try:
+        handover.znodes_to_zookeeper(copy, zookeeper.address)
+        with handover.running(handover.apache_kafka_on(copy, zookeeper.address)) as theirs:
             same(all_served(theirs), expected)
             assert committed(theirs, GROUP) == [17, 23]
             if acknowledged:
                 records = handover.served(theirs, "read_committed", loaded).of(loaded)
                 stored = {(each["partition"], each["offset"]): base64.b64decode(each["value"]) for each in records}
                 assert all(stored[partition, offset] == value for partition, offset, value in acknowledged)
-        finally:
-            theirs.kill()
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Path, end: str) -> None:
     with running_zookeeper(tmp_path / "zookeeper") as zookeeper:
-        theirs = handover.apache_kafka_on(tmp_path / "first", zookeeper)
-        theirs.start()
-        create_topics(theirs)
-        assert handover.tour("fill", theirs.bootstrap, *TOPICS) == ["filled"]
-        commit(theirs)
-        wait_until(lambda: cleaned(tmp_path / "first"), "compaction", timeout_s=30)
-        expected = all_served(theirs)
-        handover.stop_or_kill(theirs, end)
+        with handover.running(handover.apache_kafka_on(tmp_path / "first", zookeeper.address)) as theirs:
+            create_topics(theirs)
+            assert handover.tour("fill", theirs.bootstrap, *TOPICS) == ["filled"]
+            commit(theirs)
+            wait_until(lambda: cleaned(tmp_path / "first"), "compaction", timeout_s=30)
+            expected = all_served(theirs)
+            handover.stop_or_kill(theirs, end)
 
         copy = handover.copied(tmp_path / "first", tmp_path / "kpy")
-        handover.znodes_to_kpy(copy, zookeeper)
-        ours = handover.kpy_on(copy)
-        ours.start()
-        try:
+        handover.znodes_to_kpy(copy, zookeeper.address)
+        with handover.running(handover.kpy_on(copy)) as ours:
             same(all_served(ours), expected)
             assert committed(ours, GROUP) == [17, 23]
             assert committed(ours, "tour-group")[0] == 17
             produce(ours, 1000)
             expected = all_served(ours)
-        finally:
             ours.stop()
 
         back = handover.copied(copy, tmp_path / "back")
         assert handover.check_dumps(back) > 100
-        handover.znodes_to_zookeeper(back, zookeeper)
-        again = handover.apache_kafka_on(back, zookeeper)
-        again.start()
-        try:
+        handover.znodes_to_zookeeper(back, zookeeper.address)
+        with handover.running(handover.apache_kafka_on(back, zookeeper.address)) as again:
             same(all_served(again), expected)
             assert committed(again, GROUP) == [17, 23]
-        finally:
-            again.kill()
 
 
 def cleaned(work_dir: Path) -> bool:

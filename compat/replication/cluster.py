@@ -1,6 +1,5 @@
 """A cluster of Apache Kafka 3.9.1 brokers and kpy brokers on one ZooKeeper, with a controller of Apache Kafka's."""
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,13 +9,13 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from compat.harness import Backend, BrokerProcess, free_port, wait_until
+from compat.harness import Backend, BrokerProcess, controller_id, wait_until
 from compat.java.kafka_tools import java
+from compat.zookeeper.zookeeper_server import running_zookeeper
 from kpy.records.batch import iter_batches
 
 VERSION = "3.9.1"
 IN_SYNC_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
 SETTINGS: Mapping[str, str] = {
     "inter.broker.protocol.version": "3.9",
     "controlled.shutdown.max.retries": "1",
@@ -86,6 +85,7 @@ class MixedCluster:
 
     def create_topic(self, topic: str, assignment: list[list[int]], **configs: str) -> None:
         """Partition i has the replicas `assignment[i]`, the first of which leads."""
+        wait_until(lambda: len({controller_id(each.port) for each in self.brokers.values()}) == 1, "one controller")
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         settings = {name.replace("_", "."): value for name, value in configs.items()}
         admin.create_topics([NewTopic(topic, len(assignment), replica_assignment=assignment, config=settings)])[
@@ -142,27 +142,11 @@ class MixedCluster:
 @contextmanager
 def mixed_cluster(work_dir: Path) -> Iterator[MixedCluster]:
     """A ZooKeeper, and brokers as they are started; all are killed at the end."""
-    port = free_port()
-    with (work_dir / "zookeeper.log").open("ab") as log:
-        zookeeper = subprocess.Popen(
-            java(
-                VERSION,
-                "-Dzookeeper.admin.enableServer=false",
-                "-Dzookeeper.forceSync=no",
-                "org.apache.zookeeper.server.ZooKeeperServerMain",
-                str(port),
-                str(work_dir / "zookeeper"),
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    cluster = MixedCluster(work_dir, f"127.0.0.1:{port}")
-    try:
-        yield cluster
-    finally:
-        for broker in cluster.brokers.values():
-            if broker.is_running:
-                broker.kill()
-        zookeeper.kill()
-        zookeeper.wait(STOP_TIMEOUT_S)
+    with running_zookeeper(work_dir) as zookeeper:
+        cluster = MixedCluster(work_dir, zookeeper.address)
+        try:
+            yield cluster
+        finally:
+            for broker in cluster.brokers.values():
+                if broker.is_running:
+                    broker.kill()

@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import compat.kafka_python.clients  # noqa: F401 - imported here first
 
+TICK_MS = 500
 SESSION_TIMEOUT_MS = 3_000
 
 
@@ -99,7 +100,7 @@ class KpyCluster:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperServer]:
-    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"))
+    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), TICK_MS)
     server.start()
     try:
         server.wait()

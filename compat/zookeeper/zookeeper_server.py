@@ -1,26 +1,31 @@
 """Apache ZooKeeper 3.8, as Apache Kafka 3.9.1 brings it: one server in a process of its own, for tests.
 
-It does not wait for the disk, which no test outlives. Sessions may be as short as a second.
+It does not wait for the disk, which no test outlives.
 """
 
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from compat.harness import free_port, wait_until
 from compat.java.kafka_tools import java
 
 KAFKA_VERSION = "3.9.1"
-TICK_MS = 500
-MIN_SESSION_TIMEOUT_MS = 2 * TICK_MS
 STOP_TIMEOUT_S = 10.0
 
 
 class ZookeeperServer:
-    """A server that may be killed, paused and started again, on the same port and data."""
+    """A server that may be killed, paused and started again, on the same port and data.
 
-    def __init__(self, work_dir: Path) -> None:
+    It gives sessions of 2 to 20 ticks.
+    """
+
+    def __init__(self, work_dir: Path, tick_ms: int = 3_000) -> None:
+        self.min_session_timeout_ms = 2 * tick_ms
+        self._tick_ms = tick_ms
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._data_dir = work_dir / "zookeeper"
@@ -37,7 +42,7 @@ class ZookeeperServer:
             "org.apache.zookeeper.server.ZooKeeperServerMain",
             str(self.port),
             str(self._data_dir),
-            str(TICK_MS),
+            str(self._tick_ms),
         )
         self._data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log:
@@ -74,3 +79,14 @@ class ZookeeperServer:
         except OSError:
             return False
         return True
+
+
+@contextmanager
+def running_zookeeper(work_dir: Path) -> Iterator[ZookeeperServer]:
+    """A started server, which may not listen yet."""
+    server = ZookeeperServer(work_dir)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()

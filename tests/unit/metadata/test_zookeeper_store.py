@@ -15,7 +15,7 @@ import trio.testing
 from kazoo.client import KazooClient
 from zookeeper_proxy import Proxy
 
-from compat.zookeeper.zookeeper_server import MIN_SESSION_TIMEOUT_MS, ZookeeperServer
+from compat.zookeeper.zookeeper_server import ZookeeperServer
 from kpy.errors import StorageError
 from kpy.metadata.store import Check, Create, Delete, MetadataStore, NodeExists, SetData, StoreUnavailable
 from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
@@ -25,7 +25,7 @@ CONFIG = ZookeeperConfig("", session_timeout_ms=10_000, connection_timeout_ms=15
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperServer]:
-    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"))
+    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), tick_ms=500)
     server.start()
     try:
         server.wait()
@@ -223,7 +223,7 @@ def end_session(address: str, client_id: tuple[int, bytes]) -> None:
 
 def test_a_session_ends_by_silence(server: ZookeeperServer, proxy: Proxy) -> None:
     async def main() -> None:
-        options = {"session_timeout_ms": MIN_SESSION_TIMEOUT_MS}
+        options = {"session_timeout_ms": server.min_session_timeout_ms}
         async with connected(proxy.address, **options) as store, connected(server.address, chroot_of(store)) as witness:
             await store.create("/session", b"", ephemeral=True)
             gone = trio.Event()
