@@ -5,7 +5,7 @@ What counts is the time until the answers, so that what the client itself takes,
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from bench.link import FIND_COORDINATOR_VERSION, Link
@@ -70,7 +70,7 @@ class TransactionalProducer:
             started = time.monotonic()
             _until_ready(self._add, RETRY_S)
             answer = self._link.call(produce, records, PRODUCE_VERSION)
-            _check(max(each.error_code for each in answer.responses[0].partition_responses))
+            _check(_first(each.error_code for each in answer.responses[0].partition_responses))
             request = end_txn.EndTxnRequest(self._id, *self._producer, True)
             _check(self._link.call(end_txn, request, END_TXN_VERSION).error_code)
             self._waited_s += time.monotonic() - started
@@ -82,7 +82,7 @@ class TransactionalProducer:
         request = add_partitions_to_txn.AddPartitionsToTxnRequest([], self._id, *self._producer, topics)
         answer = self._link.call(add_partitions_to_txn, request, ADD_PARTITIONS_VERSION)
         (result,) = answer.results_by_topic_v3_and_below
-        return max(each.partition_error_code for each in result.results_by_partition)
+        return _first(each.partition_error_code for each in result.results_by_partition)
 
     def _records(self) -> produce.ProduceRequest:
         producer_id, producer_epoch = self._producer
@@ -106,6 +106,10 @@ def _until_ready(ask: Callable[[], int], pause_s: float = 0.05) -> None:
     while (error := ask()) in NOT_READY and time.monotonic() < deadline:
         time.sleep(pause_s)
     _check(error)
+
+
+def _first(errors: Iterable[int]) -> int:
+    return next(filter(None, errors), 0)
 
 
 def _check(error: int) -> None:
