@@ -9,6 +9,7 @@ Two readers of committed records judge: one that has been there all the time, an
 must have seen every record once, and those of a partition in order.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -34,6 +35,8 @@ FREEZE_S = 4.5
 STALL_S = 8.0
 """Past the timeout of a worker's calls. librdkafka's send_offsets_to_transaction does not end at all when the broker
 dies between its two requests (2.16.1)."""
+START_S = 20.0
+"""How much longer the first turn may take: a JVM has to start, and a transaction of its former self to be ended."""
 REST_TIMEOUT_S = 120.0
 PAUSE_S = 0.02
 
@@ -115,6 +118,8 @@ class Workers:
 
     def _started(self, number: int) -> subprocess.Popen[bytes]:
         self._pulses[number].touch()
+        first_turn_by = time.time() + START_S
+        os.utime(self._pulses[number], (first_turn_by, first_turn_by))
         instance_id = f"static-{number}" if number < STATIC_WORKERS else "-"
         arguments = [*self._arguments, f"pipeline-{number}", instance_id, str(self._pulses[number])]
         return subprocess.Popen(self._command(arguments), stdin=subprocess.DEVNULL, stderr=self._errors)

@@ -99,8 +99,10 @@ class Producer:
         self.partitions: frozenset[int] = frozenset()
         """Those of the attempt that was made last."""
         self.attempt_committed = 0
+        self.counted = {0}
+        """All that have been committed before and at last; 0 is none at all."""
         self.may_count: set[int] = {0}
-        """The attempts that are committed or may be, because nobody has answered yet; 0 is none at all."""
+        """The attempts that are committed at last, or may be, because nobody has answered yet."""
         self.attempt_seen = 0
         """The latest whose offset the onlooker has seen."""
         self.identity = (-1, -1)
@@ -138,6 +140,7 @@ class Producer:
 
     def counts(self, attempt: int) -> None:
         self.attempt_committed = attempt
+        self.counted.add(attempt)
         self.committed.append(self.partitions)
 
     async def offset_of(self, *, stable: bool) -> int | None:
@@ -159,7 +162,7 @@ class Producer:
         found = await self.offset_of(stable=False)
         if found is not None:
             assert found >= before, "an offset that was answered is lost"
-            assert found in self.may_count or found < self.attempt_committed, "an offset of no committed transaction"
+            assert found in self.may_count | self.counted, "an offset of no committed transaction"
             self.attempt_seen = max(self.attempt_seen, found)
 
     async def transact(self) -> bool:
