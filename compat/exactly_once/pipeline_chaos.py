@@ -23,7 +23,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from compat.harness import BrokerProcess, unique
+from compat.harness import BrokerProcess, against, unique
 
 PARTITIONS = 6
 STATIC_WORKERS = 2
@@ -33,8 +33,8 @@ AT_ONCE_CHANCE = 0.15
 FREEZE_S = 4.5
 """Past the session of librdkafka_worker.py."""
 STALL_S = 8.0
-"""Past the timeout of a worker's calls. librdkafka's send_offsets_to_transaction does not end at all when the broker
-dies between its two requests (2.16.1)."""
+"""Past the timeout of a worker's calls. librdkafka's send_offsets_to_transaction (2.16.1) may not end at all when the
+broker dies about then: it never sends its second request."""
 START_S = 20.0
 """How much longer the first turn may take: a JVM has to start, and a transaction of its former self to be ended."""
 REST_TIMEOUT_S = 120.0
@@ -296,8 +296,9 @@ def run_chaos(command: Command, name: str, work_dir: Path, *, seed: int, message
         pipeline.check(reader)
         reader.close()
         broker.stop()
-        check = [sys.executable, "-m", "kpy", "check-data", str(broker.data_dir)]
-        assert subprocess.run(check, check=False).returncode == 0, "kpy check-data finds damage"
+        if against() == "kpy":
+            check = [sys.executable, "-m", "kpy", "check-data", str(broker.data_dir)]
+            assert subprocess.run(check, check=False).returncode == 0, "kpy check-data finds damage"
         history.add("exactly once", str(dict(history.counts)))
     except BaseException:
         print(f"seed {seed}; everything is kept in {work_dir}; the history of {name}:\n{history.path.read_text()}")
