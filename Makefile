@@ -72,6 +72,14 @@ CHAOS_SEED ?= $$(date +%s)
 chaos: $(VENV)/.installed-dev  ## consumers join, leave, die and sleep for as long as you like, while records flow
 	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest tests/fault/test_group_chaos.py
 
+CHAOS_MESSAGES ?= 100000
+CHAOS_KILLS ?= 100
+
+.PHONY: exactly-once
+exactly-once: $(VENV)/.installed-dev  ## copy 100,000 messages in transactions through 100 kills (ARGS="-k librdkafka")
+	CHAOS_MESSAGES=$(CHAOS_MESSAGES) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) \
+		$(BIN)/pytest -s compat/exactly_once $(ARGS)
+
 .PHONY: lock
 lock:  ## pin the newest versions of all dependencies, with hashes
 	$(PYTHON) -m venv $(VENV)-lock

@@ -23,7 +23,8 @@ from bench.brokers import BrokerProcess, Kind
 from bench.proc import cpu_seconds_of_others
 from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
-from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work, warm_up
+from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work
+from bench.warm_up import warm_up
 
 TOOL_LOG4J = """\
 log4j.rootLogger=WARN, stderr

@@ -117,7 +117,7 @@ class BrokerProcess:
         with Link(self.port) as link:
             link.delete_topic(name)
         deadline = time.monotonic() + DELETE_TIMEOUT_S
-        while any(self.data_dir.glob(f"{name}-[0-9]")):
+        while any("." not in path.name for path in self.data_dir.glob(f"{name}-*")):
             if time.monotonic() > deadline:
                 raise WorkFailedError(f"{self.name} keeps the directory of the deleted topic {name}")
             time.sleep(START_POLL_INTERVAL_S)

@@ -74,7 +74,7 @@ class Link:
         if result.error_code:
             raise WorkFailedError(f"topic {name} was not created: error {result.error_code} {result.error_message}")
         deadline = time.monotonic() + TIMEOUT_S
-        while error := self._error_of(name):
+        while error := self._error_of(name, partitions):
             if time.monotonic() > deadline:
                 raise WorkFailedError(f"topic {name} cannot be used: error {error}")
             time.sleep(POLL_INTERVAL_S)
@@ -85,11 +85,12 @@ class Link:
         if result.error_code:
             raise WorkFailedError(f"topic {name} was not deleted: error {result.error_code}")
 
-    def _error_of(self, name: str) -> int:
-        """What the leader of partition 0 answers when it is asked for the log's end."""
-        topic = list_offsets.ListOffsetsTopic(name, [list_offsets.ListOffsetsPartition(0, timestamp=LATEST)])
-        request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [topic])
-        return self.call(list_offsets, request, LIST_OFFSETS_VERSION).topics[0].partitions[0].error_code
+    def _error_of(self, name: str, partitions: int) -> int:
+        """What the leader answers when it is asked for the logs' ends, if it cannot say that of each partition."""
+        asked = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in range(partitions)]
+        request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(name, asked)])
+        answer = self.call(list_offsets, request, LIST_OFFSETS_VERSION)
+        return next((each.error_code for each in answer.topics[0].partitions if each.error_code), 0)
 
 
 def answers(port: int) -> bool:

@@ -4,8 +4,6 @@ A work is done once on each broker in every round and gives one number for each 
 results/runs.jsonl, so it changes only when what it means does.
 """
 
-import itertools
-import math
 import random
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +19,7 @@ from bench.link import Link, frame
 from bench.memory import warm_memory
 from bench.payloads import web_shop_events
 from bench.programs import Java, WorkFailedError, loadgen, rdload, run
+from bench.transactions import TransactionalProducer
 from kpy.records.batch import NewRecord, build_batch
 from kpy.wire import fetch, metadata, offset_commit, produce
 
@@ -136,7 +135,7 @@ def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     time.sleep(IDLE_S)
     idle_cpu_percent = 100 * (broker.cpu_seconds() - cpu_before) / IDLE_S
     idle = broker.memory()
-    _librdkafka_round_trip(bench, broker, size=1000, settings=())
+    librdkafka_round_trip(bench, broker, size=1000, settings=())
     send_requests(bench, broker, produce_request, connections=50, in_flight=5)
     send_requests(bench, broker, fetch_request, connections=50, in_flight=5)
     loaded = broker.memory()
@@ -150,11 +149,13 @@ def create_ten_topics(broker: BrokerProcess) -> None:
 
 
 @contextmanager
-def fresh_topic(bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES) -> Generator[str]:
+def fresh_topic(
+    bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES, partitions: int = 1
+) -> Generator[str]:
     """A topic of its own for one number that writes `megabytes` in all; its data is gone afterwards in any case."""
     name = f"bench{next(bench.topic_numbers):06}"
     with Link(broker.port) as link:
-        link.create_topic(name)
+        link.create_topic(name, partitions)
     try:
         with warm_memory(bench.home, megabytes):
             yield name
@@ -243,7 +244,7 @@ def error_position(request: Request, answer: bytes) -> int:
 def librdkafka_throughput(
     size: int, settings: tuple[str, ...], bench: Bench, broker: BrokerProcess
 ) -> tuple[float, ...]:
-    return _librdkafka_round_trip(bench, broker, size, settings)
+    return librdkafka_round_trip(bench, broker, size, settings)
 
 
 # Large batches, and a client that waits for nothing but the broker.
@@ -257,7 +258,7 @@ PRODUCER_SETTINGS = (
 CONSUMER_SETTINGS = ("queued.min.messages=1000000", "queued.max.messages.kbytes=262144", "fetch.wait.max.ms=100")
 
 
-def _librdkafka_round_trip(
+def librdkafka_round_trip(
     bench: Bench, broker: BrokerProcess, size: int, settings: tuple[str, ...]
 ) -> tuple[float, ...]:
     """Produces and consumes the same records: MB/s each, then the broker's CPU seconds per GB each."""
@@ -328,6 +329,17 @@ def commit_rate(connections: int, in_flight: int, bench: Bench, broker: BrokerPr
     return send_requests(bench, broker, commit_request, connections, in_flight)
 
 
+def transaction_rate(partitions: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """Transactions a second of one producer, and the broker's CPU time for one in microseconds."""
+    with fresh_topic(bench, broker, partitions=partitions) as topic, Link(broker.port) as link:
+        producer = TransactionalProducer(link, topic, topic, partitions)
+        producer.run(bench.scale.warm_up_s)
+        cpu_before = broker.cpu_seconds()
+        done = producer.run(bench.scale.requests_s)
+        cpu_s = broker.cpu_seconds() - cpu_before
+    return done.transactions / done.seconds, 1e6 * cpu_s / done.transactions
+
+
 def group_of(size: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     """Milliseconds until all members are assigned, and until the others are again when one has left."""
     with groups.Crowd(broker.port, f"crowd-{next(bench.topic_numbers)}", size) as crowd:
@@ -378,6 +390,12 @@ def _commit_work(connections: int, in_flight: int, quick: bool) -> Work:
     what = load_name("OffsetCommit", connections, in_flight)
     rows = (Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower"))
     return Work(rows, partial(commit_rate, connections, in_flight), in_quick=quick)
+
+
+def _transaction_work(partitions: int, quick: bool) -> Work:
+    what = f"transactions of {partitions} {'partition' if partitions == 1 else 'partitions'}"
+    rows = (Row(what, "transactions/s", "higher"), Row(f"{what}: broker CPU", "us/transaction", "lower"))
+    return Work(rows, partial(transaction_rate, partitions), in_quick=quick)
 
 
 def _group_work(size: int, quick: bool) -> Work:
@@ -443,6 +461,8 @@ WORKS: tuple[Work, ...] = (
     _request_work("Metadata", one_topic_metadata_request, 50, 5, quick=True),
     _commit_work(1, 1, quick=True),
     _commit_work(50, 5, quick=False),
+    _transaction_work(1, quick=True),
+    _transaction_work(100, quick=False),
     _group_work(10, quick=True),
     _group_work(100, quick=False),
     _group_work(1000, quick=False),
@@ -463,29 +483,3 @@ WORKS: tuple[Work, ...] = (
     _latency_work("all", quick=False),
 )
 """In the order in which they are done and shown."""
-
-
-WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0)
-WARM_UP_LIMIT_S = 90.0
-WARM_UP_ROUND_TRIPS = 3
-STEADY = 0.9
-"""A broker is warm when a pass of requests costs it at least this share of what the best one before did."""
-
-
-def warm_up(bench: Bench, broker: BrokerProcess) -> None:
-    """Does each kind of work until it gets no cheaper, and shows nobody the results.
-
-    A JVM compiles what it runs often: on two cores Apache Kafka takes about 45 s of load until a request costs a
-    twentieth of what the first ones did.
-    """
-    bench = bench._replace(scale=WARM_UP_SCALE)
-    deadline = time.monotonic() + WARM_UP_LIMIT_S
-    best_us = math.inf
-    while time.monotonic() < deadline:
-        loads = ((produce_request, 1, 1), (produce_request, 50, 5), (fetch_request, 50, 5))
-        cpu_us = sum(send_requests(bench, broker, *load)[1] for load in (*loads, (one_topic_metadata_request, 50, 5)))
-        if cpu_us >= STEADY * best_us:
-            break
-        best_us = cpu_us
-    for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
-        _librdkafka_round_trip(bench, broker, size, ())

@@ -489,4 +489,6 @@ def _deadline_ms(led: Led[Any]) -> float:
     """When something of this partition is due; infinite when nothing is."""
     deadline_ms = led.machine.next_deadline_ms() if led.machine is not None else None
     due_ms = math.inf if deadline_ms is None else deadline_ms
+    if not led.uncommitted:
+        return due_ms
     return min(due_ms, next((entry.deadline_ms for entry in led.uncommitted if entry.replies), math.inf))

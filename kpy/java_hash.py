@@ -1,6 +1,12 @@
 """Java's hashes, by which Apache Kafka places names: every broker and client has to come to the same."""
 
+from functools import lru_cache
 
+REMEMBERED_NAMES = 1_000
+"""A group commits offsets under the same name all its life. A name may have 32 KiB."""
+
+
+@lru_cache(REMEMBERED_NAMES)
 def string_hash(text: str) -> int:
     """String.hashCode: 0 to 2^32 - 1, which Java takes for an int with a sign."""
     value = 0

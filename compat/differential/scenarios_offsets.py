@@ -75,6 +75,10 @@ SCENARIOS = [
             commit((0, -5)),
             commit((0, 1), metadata="x" * 4096),
             commit((0, 1), metadata="x" * 4097),
+            # What counts are a Java string's chars: a byte, two or four in UTF-8 are one, one and two of them.
+            commit((0, 1), metadata="ü" * 4096),
+            commit((0, 1), metadata="𝄞" * 2048),
+            commit((0, 1), metadata="𝄞" * 2049),
             commit((0, 1), group=""),
             commit((0, 1), group="{h}", generation_id_or_member_epoch=3, member_id="x"),
             commit((0, 1), group="{h}", generation_id_or_member_epoch=-1, member_id="x"),

@@ -21,10 +21,10 @@ GUARANTEES = ["at_least_once", "exactly_once_v2"]
 
 
 @contextmanager
-def word_count(version: str, broker: BrokerProcess, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A running application; it is closed in good order at the end, unless it was killed before."""
+def application(version: str, broker: BrokerProcess, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A running Application.java; it is closed in good order at the end, unless it was killed before."""
     jars = classpath_of(HERE / f"kafka-streams-{version}.xml")
-    command = java_with(jars, str(HERE / "WordCount.java"), broker.bootstrap, *arguments)
+    command = java_with(jars, str(HERE / "Application.java"), broker.bootstrap, *arguments)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as application:
         try:
             yield application
@@ -86,19 +86,19 @@ def test_words_are_counted_by_one_application_and_then_by_two(
     source, target, application_id = unique("lines"), unique("counts"), unique("wordcount")
     tools.create_topic(source, PARTITIONS)
     tools.create_topic(target, PARTITIONS)
-    arguments = (application_id, source, target, guarantee)
+    part = f"count:{source}:{target}"
     first_lines, expected = some_lines(1)
     produce(broker, source, first_lines)
     counts = Counts(broker, target)
-    with word_count(version, broker, *arguments, str(tmp_path / "one")):
+    with application(version, broker, application_id, guarantee, str(tmp_path / "one"), "-", part):
         wait_until(lambda: counts.are(expected), "the first lines are counted", PATIENCE_S)
-        with word_count(version, broker, *arguments, str(tmp_path / "two")):
+        with application(version, broker, application_id, guarantee, str(tmp_path / "two"), "-", part):
             more_lines, more = some_lines(2)
             produce(broker, source, more_lines)
             expected += more
             wait_until(lambda: counts.are(expected), "two applications count on", PATIENCE_S)
     # With its state directory gone, the counts come back from the changelog.
-    with word_count(version, broker, *arguments, str(tmp_path / "three")):
+    with application(version, broker, application_id, guarantee, str(tmp_path / "three"), "-", part):
         last_lines, last = some_lines(3)
         produce(broker, source, last_lines)
         expected += last

@@ -175,9 +175,14 @@ def _judged(turn: Turn, refused: ErrorCode, metadata: str | None, *, exists: boo
     """What speaks against one partition's offset: that there is no such partition, then `refused`, then its size."""
     if not exists:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    if not refused and len(metadata or "") > turn.config.offset_metadata_max_bytes:
+    if not refused and metadata and length_in_java(metadata) > turn.config.offset_metadata_max_bytes:
         return ErrorCode.OFFSET_METADATA_TOO_LARGE
     return refused
+
+
+def length_in_java(text: str) -> int:
+    """String.length: what offset.metadata.max.bytes counts, whatever it is called (GroupMetadataManager)."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-be", "surrogatepass")) // 2
 
 
 def may_commit(group: Group | None, message: OffsetCommitRequest) -> ErrorCode:

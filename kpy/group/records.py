@@ -6,6 +6,7 @@ GroupCoordinatorRecordSerde.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from kpy.errors import WireError
@@ -34,6 +35,8 @@ GROUP_KEY_VERSION = 2
 GROUP_VALUE_VERSION = 3
 OFFSET_VALUE_VERSION = 3
 OFFSET_VALUE_VERSION_WITH_EXPIRY = 1
+REMEMBERED_KEYS = 1_000
+"""A group commits for the same partitions again and again. A key may have 32 KiB."""
 
 
 class CommittedOffset(NamedTuple):
@@ -99,15 +102,18 @@ def group_key(group_id: str) -> bytes:
     return encode_group_metadata_key(GroupMetadataKey(group=group_id), GROUP_KEY_VERSION)
 
 
+@lru_cache(REMEMBERED_KEYS)
 def offset_key(group_id: str, topic: str, partition: int) -> bytes:
     return encode_offset_commit_key(
         OffsetCommitKey(group=group_id, topic=topic, partition=partition), OFFSET_KEY_VERSION
     )
 
 
+@lru_cache(REMEMBERED_KEYS)
 def read_key(key: bytes) -> OffsetCommitKey | GroupMetadataKey | None:
     """What a record is about, or None for the kinds of newer group protocols, which kpy does not keep.
 
+    Whoever asks next about the same key gets the same object, so nobody changes it.
     Raises WireError for bytes that are no key at all.
     """
     if len(key) < 2:

@@ -323,9 +323,10 @@ def build_batch(
         count += 1
     if count == 0:
         raise ValueError("A batch is built of one record at least")
+    payload = compress(codec, body, level)
     header = BatchHeader(
         base_offset=base_offset,
-        batch_length=0,
+        batch_length=_batch_length(payload),
         partition_leader_epoch=partition_leader_epoch,
         magic=MAGIC,
         crc=0,
@@ -341,7 +342,7 @@ def build_batch(
         base_sequence=base_sequence,
         records_count=count,
     )
-    return _seal(header, compress(codec, body, level))
+    return _seal(header, payload)
 
 
 def rebuild_batch(header: BatchHeader, records: Iterable[Record], level: int | None = None) -> bytes:
@@ -355,9 +356,13 @@ def rebuild_batch(header: BatchHeader, records: Iterable[Record], level: int | N
     for record in records:
         _write_record(body, record.timestamp - header.base_timestamp, record.offset - header.base_offset, record)
         count += 1
+    attributes, payload = header.attributes, b""
     if count == 0:
-        return _seal(header._replace(attributes=header.attributes & ~CODEC_MASK, records_count=0), b"")
-    return _seal(header._replace(records_count=count), compress(header.codec, body, level))
+        attributes &= ~CODEC_MASK
+    else:
+        payload = compress(header.codec, body, level)
+    length = _batch_length(payload)
+    return _seal(header._replace(batch_length=length, attributes=attributes, records_count=count), payload)
 
 
 def replace_header(batch: memoryview, header: BatchHeader, level: int | None = None) -> bytes:
@@ -369,12 +374,16 @@ def replace_header(batch: memoryview, header: BatchHeader, level: int | None = N
     payload = batch[HEADER_SIZE : old.size_bytes]
     if header.codec is not old.codec:
         payload = compress(header.codec, decompress(old.codec, payload, MAX_DECOMPRESSED_BYTES), level)
-    return _seal(header, payload)
+    return _seal(header._replace(batch_length=_batch_length(payload)), payload)
+
+
+def _batch_length(payload: bytes | memoryview) -> int:
+    return HEADER_SIZE - LOG_OVERHEAD + len(payload)
 
 
 def _seal(header: BatchHeader, payload: bytes | memoryview) -> bytes:
-    """Puts the header in front of records that are compressed already, with the length and CRC they have."""
-    packed = _HEADER.pack(*header._replace(batch_length=HEADER_SIZE - LOG_OVERHEAD + len(payload)))
+    """Puts the header in front of records that are compressed already, with the CRC they have."""
+    packed = _HEADER.pack(*header)
     crc = crc32c(payload, crc32c(packed[ATTRIBUTES_POSITION:]))
     return b"".join((packed[:CRC_POSITION], _CRC.pack(crc), packed[ATTRIBUTES_POSITION:], payload))
 

@@ -1,26 +1,28 @@
-"""Transactional producers, a broker with real logs that dies between any two of its writes, and simulated time.
+"""Transactional producers, and a broker that dies in the middle of its writes, in simulated time.
 
-A death leaves what had been written, as kill -9 does: the data directory is copied at that moment, and the next life of
-the broker starts from the copy. Producers of both protocols write transactions over several partitions and a group's
-offsets, lose answers, are doubled by late requests of their former selves, and begin anew. Whatever happens, a
-transaction counts in all of its places or in none, once, and a commit that was answered counts.
+Deaths are SIGKILLs, or, with flush.messages=1, power cuts too (dying_broker.py). Producers of both protocols write
+transactions over several partitions and a group's offsets, lose answers, are doubled by late requests of their former
+selves, and begin anew. Whatever happens, a transaction counts in all of its places or in none, once, and a commit that
+was answered counts. Each attempt's offset says which it is, and an onlooker asks for offsets all the time: that of an
+attempt that was aborted is never seen, and what was seen once, or answered, is never lost.
+
+    KPY_SIM_SEEDS=1000-3000 pytest tests/sim/test_sim_transactions.py       runs other seeds; a failure names its own
 """
 
+import os
 import random
-import shutil
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from kpy.api.add_offsets_to_txn import add_offsets_to_txn
 from kpy.api.add_partitions_to_txn import add_partitions_to_txn
 from kpy.api.broker import Broker
-from kpy.api.client import Client
 from kpy.api.create_topics import create_topics
 from kpy.api.end_txn import end_txn
 from kpy.api.find_coordinator import find_coordinator
@@ -28,12 +30,11 @@ from kpy.api.init_producer_id import init_producer_id
 from kpy.api.offset_fetch import offset_fetch
 from kpy.api.produce import produce
 from kpy.api.txn_offset_commit import txn_offset_commit
-from kpy.config import BrokerConfig
-from kpy.pending import Pending
+from kpy.group.offsets import Offsets
+from kpy.machine import NO_PRODUCER_ID, Effects
 from kpy.records.batch import NewRecord, build_batch, iter_batches, iter_records
-from kpy.replica.partition import Partition
-from kpy.server import opened
 from kpy.storage.producer_state import parse_marker
+from kpy.txn.shard import TransactionShard
 from kpy.wire.add_offsets_to_txn import AddOffsetsToTxnRequest
 from kpy.wire.add_partitions_to_txn import AddPartitionsToTxnRequest, AddPartitionsToTxnTopic
 from kpy.wire.create_topics import CreatableTopic, CreateTopicsRequest
@@ -47,126 +48,63 @@ from kpy.wire.txn_offset_commit import (
     TxnOffsetCommitRequestPartition,
     TxnOffsetCommitRequestTopic,
 )
+from tests.sim.dying_broker import DyingBroker, now_ms
 
 TOPIC = "t"
 PARTITIONS = 4
 PRODUCERS = 4
-RUN_S = 20.0
+RUN_S = 25.0
 SETTLE_S = 30.0
-DEATH_RATE = 0.004
-"""Before and after each append."""
-RETRY_S = 0.05
-MAX_RETRIES = 200
+FIRST_SEED, LAST_SEED = (int(each) for each in os.environ.get("KPY_SIM_SEEDS", "0-4").split("-"))
+SEEDS_A_BUG = 20
 TIMEOUT_MS = 5_000
-START_MS = 1_700_000_000_000
+OFFSET = 1_000
+"""What is added to the number of an attempt."""
 
 
-class DeadError(Exception):
-    """The broker has died in the middle of something."""
+class World(DyingBroker):
+    """The broker, and what its producers know to be committed."""
 
-
-class World:
-    """The one broker, as long as it is up, and what its producers know to be committed."""
-
-    def __init__(self, directory: Path, seed: int) -> None:
-        self.directory = directory / "0"
-        self.random = random.Random(seed)
-        self.broker: Broker | None = None
-        self.life = 0
-        self.may_die = False
-        self.died = trio.Event()
-        self.committed: dict[str, list[frozenset[int]]] = {}
-        """Transactional id -> the partitions that each of its committed transactions has written to."""
+    def __init__(self, directory: Path, seed: int, *, power_fails: bool) -> None:
+        settings = {
+            "transaction.state.log.num.partitions": "2",
+            "offsets.topic.num.partitions": "2",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+            "log.index.size.max.bytes": "1000",
+        }
+        if power_fails:
+            settings["log.flush.interval.messages"] = "1"
+        super().__init__(directory, seed, settings, power_fails=power_fails)
         self.late: list[tuple[Callable[..., Any], Any, int]] = []
         """Requests that were sent and may arrive again."""
 
-    def die(self) -> None:
-        """Nothing that is done from now on is seen by anybody."""
-        if not self.may_die or self.broker is None or self.random.random() >= DEATH_RATE:
-            return
-        self.life += 1
-        following = self.directory.with_name(str(self.life))
-        shutil.copytree(self.directory, following)
-        self.directory = following
-        self.broker = None
-        self.died.set()
-        raise DeadError
 
-    async def run_broker(self) -> None:
-        while True:
-            self.died = trio.Event()
-            config = BrokerConfig.of(
-                {
-                    "log.dirs": str(self.directory),
-                    "listeners": "PLAINTEXT://127.0.0.1:0",
-                    "transaction.state.log.num.partitions": "2",
-                    "offsets.topic.num.partitions": "2",
-                    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-                }
-            )
-            async with opened(config, now_ms) as opened_broker:
-                broker = opened_broker.broker
-                await broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
-                async with trio.open_nursery() as nursery:
-                    self.broker = broker
-                    nursery.start_soon(self.run_task, broker.groups.run)
-                    nursery.start_soon(self.run_task, broker.transactions.run)
-                    await self.died.wait()
-                    nursery.cancel_scope.cancel()
-            await trio.sleep(self.random.random())
-
-    async def run_task(self, task: Callable[[], Any]) -> None:
-        try:
-            await task()
-        except* DeadError:
-            pass
-
-    async def ask(self, handler: Callable[..., Any], request: Any, version: int) -> Any:
-        """A request's answer. None when the broker is away, or dies before it has answered."""
-        await trio.sleep(self.random.random() * RETRY_S)
-        broker = self.broker
-        if broker is None:
-            return None
-        client = Client("127.0.0.1", "PLAINTEXT")
-        client.version = version
-        try:
-            answer = handler(request, client, broker)
-            if isinstance(answer, Coroutine):
-                answer = await answer
-        except DeadError:
-            return None
-        if not isinstance(answer, Pending):
-            return answer if self.broker is broker else None
-        answered: list[Any] = []
-        answer.deliver_to(answered.append)
-        for _ in range(MAX_RETRIES):
-            if self.broker is not broker or answered:
-                break
-            await trio.sleep(RETRY_S)
-        return answered[0] if answered else None
-
-
-def now_ms() -> int:
-    return START_MS + int(trio.current_time() * 1_000)
-
-
-def records_of(name: str, number: int, producer: tuple[int, int], sequence: int) -> bytes:
-    record = NewRecord(now_ms(), name.encode(), b"%d" % number)
+def records_of(name: str, attempt: int, producer: tuple[int, int], sequence: int) -> bytes:
+    record = NewRecord(now_ms(), name.encode(), b"%d" % attempt)
     return build_batch(
         [record], producer_id=producer[0], producer_epoch=producer[1], base_sequence=sequence, transactional=True
     )
 
 
 class Producer:
-    """Writes transaction 0, 1, 2, ... of its transactional id, each again until it is committed."""
+    """Writes transaction 0, 1, 2, ... of its transactional id, each attempt after attempt until it is committed."""
 
     def __init__(self, world: World, name: str, *, is_v2: bool) -> None:
         self.world = world
         self.name = name
         self.is_v2 = is_v2
-        self.committed = world.committed.setdefault(name, [])
+        self.committed: list[frozenset[int]] = []
+        """The partitions that each of its committed transactions has written to."""
+        self.attempt = 0
         self.partitions: frozenset[int] = frozenset()
-        """Those of the transaction that was tried last."""
+        """Those of the attempt that was made last."""
+        self.attempt_committed = 0
+        self.counted = {0}
+        """All that have been committed before and at last; 0 is none at all."""
+        self.may_count: set[int] = {0}
+        """The attempts that are committed at last, or may be, because nobody has answered yet."""
+        self.attempt_seen = 0
+        """The latest whose offset the onlooker has seen."""
         self.identity = (-1, -1)
         self.sequences: Counter[int] = Counter()
         self.random = random.Random(world.random.random())
@@ -189,23 +127,49 @@ class Producer:
             return False
         self.identity = (answer.producer_id, answer.producer_epoch)
         self.sequences.clear()
-        topics = [OffsetFetchRequestTopic(TOPIC, [0])]
-        answer = await self.ask(offset_fetch, OffsetFetchRequest(self.name, topics, require_stable=True), 7)
-        if answer is None or answer.error_code:
-            return False
-        (partition,) = answer.topics[0].partitions
-        if partition.error_code:
+        found = await self.offset_of(stable=True)
+        if found is None:
             return False
         # What was answered counts; at most the last one, whose answer was lost, counts without.
-        assert partition.committed_offset in (self.number - 1, self.number)
-        if partition.committed_offset == self.number:
-            self.committed.append(self.partitions)
+        assert found in self.may_count, "an offset of an aborted transaction, or of one that was never committed"
+        assert found >= max(self.attempt_committed, self.attempt_seen), "an offset is lost"
+        if found > self.attempt_committed:
+            self.counts(found)
+        self.may_count = {found}
         return True
+
+    def counts(self, attempt: int) -> None:
+        self.attempt_committed = attempt
+        self.counted.add(attempt)
+        self.committed.append(self.partitions)
+
+    async def offset_of(self, *, stable: bool) -> int | None:
+        """The attempt whose offset is committed, or None without an answer."""
+        topics = [OffsetFetchRequestTopic(TOPIC, [0])]
+        answer = await self.world.ask(offset_fetch, OffsetFetchRequest(self.name, topics, require_stable=stable), 7)
+        if answer is None or answer.error_code:
+            return None
+        (partition,) = answer.topics[0].partitions
+        if partition.error_code:
+            return None
+        attempt = int(partition.metadata or 0)
+        assert partition.committed_offset == (OFFSET + attempt if attempt else -1)
+        return attempt
+
+    async def look(self) -> None:
+        """Ask for the offset as anybody may, while the producer does what it does."""
+        before = self.attempt_committed
+        found = await self.offset_of(stable=False)
+        if found is not None:
+            assert found >= before, "an offset that was answered is lost"
+            assert found in self.may_count | self.counted, "an offset of no committed transaction"
+            self.attempt_seen = max(self.attempt_seen, found)
 
     async def transact(self) -> bool:
         """One transaction. False when the producer has lost its place."""
         partitions = self.random.sample(range(PARTITIONS), self.random.randint(1, PARTITIONS))
         self.partitions = frozenset(partitions)
+        self.attempt += 1
         if self.random.random() < 0.02:
             await trio.sleep(2 * TIMEOUT_MS / 1000)
         if not self.is_v2 and not await self.add(partitions):
@@ -216,12 +180,15 @@ class Producer:
         if not await self.commit_offset():
             return False
         commits = self.random.random() < 0.7
+        if commits:
+            self.may_count.add(self.attempt)
         request = EndTxnRequest(self.name, *self.identity, commits)
         answer = await self.ask(end_txn, request, 5 if self.is_v2 else 3)
         if answer is None or answer.error_code:
             return False
         if commits:
-            self.committed.append(self.partitions)
+            self.counts(self.attempt)
+            self.may_count = {self.attempt}
         if self.is_v2:
             self.identity = (answer.producer_id, answer.producer_epoch)
             self.sequences.clear()
@@ -237,7 +204,7 @@ class Producer:
         return errors == {0}
 
     async def write(self, partition: int) -> bool:
-        records = records_of(self.name, self.number, self.identity, self.sequences[partition])
+        records = records_of(self.name, self.attempt, self.identity, self.sequences[partition])
         topic = TopicProduceData(TOPIC, bytes(16), [PartitionProduceData(partition, memoryview(records))])
         answer = await self.ask(produce, ProduceRequest(self.name, -1, 1000, [topic]), 12 if self.is_v2 else 9)
         self.sequences[partition] += 1
@@ -248,7 +215,7 @@ class Producer:
             answer = await self.ask(add_offsets_to_txn, AddOffsetsToTxnRequest(self.name, *self.identity, self.name), 3)
             if answer is None or answer.error_code:
                 return False
-        partition = TxnOffsetCommitRequestPartition(0, self.number, -1, "")
+        partition = TxnOffsetCommitRequestPartition(0, OFFSET + self.attempt, -1, str(self.attempt))
         topics = [TxnOffsetCommitRequestTopic(TOPIC, [partition])]
         request = TxnOffsetCommitRequest(self.name, self.name, *self.identity, topics=topics)
         answer = await self.ask(txn_offset_commit, request, 5 if self.is_v2 else 4)
@@ -296,54 +263,139 @@ def read_committed(broker: Broker, partition: int) -> Counter[tuple[str, int]]:
     return seen
 
 
+async def look_on(producers: list[Producer]) -> None:
+    while True:
+        for producer in producers:
+            await producer.look()
+
+
 async def simulate(world: World, producers: list[Producer]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.run_broker)
+        nursery.start_soon(world.run)
         await trio.sleep(2)
         await world.ask(create_topics, CreateTopicsRequest([CreatableTopic(TOPIC, PARTITIONS, 1)], 1000), 5)
         for key_type in (0, 1):
             await world.ask(find_coordinator, FindCoordinatorRequest("any", key_type), 3)
+        await trio.sleep(1)
+        # The topic's id is the one thing that no seed says.
+        world.trace.clear()
         world.may_die = True
-        nursery.start_soon(send_late, world)
-        async with trio.open_nursery() as writing:
-            for producer in producers:
-                writing.start_soon(producer.run, trio.current_time() + RUN_S)
+        world.die()
+        nursery.start_soon(look_on, producers)
+        async with trio.open_nursery() as late:
+            late.start_soon(send_late, world)
+            async with trio.open_nursery() as writing:
+                for producer in producers:
+                    writing.start_soon(producer.run, trio.current_time() + RUN_S)
+            # What arrives now may still begin a transaction, which its timeout ends.
+            late.cancel_scope.cancel()
         world.may_die = False
+        world.die()
         await trio.sleep(SETTLE_S)
         assert world.broker is not None
-        check(world.broker, producers)
+        await check(world.broker, producers)
         nursery.cancel_scope.cancel()
 
 
-def check(broker: Broker, producers: list[Producer]) -> None:
+async def check(broker: Broker, producers: list[Producer]) -> None:
     found = [read_committed(broker, partition) for partition in range(PARTITIONS)]
     for producer in producers:
         places: dict[int, set[int]] = {}
         for partition, seen in enumerate(found):
-            for (name, number), count in seen.items():
+            for (name, attempt), count in seen.items():
                 assert count == 1, "a record is there twice"
                 if name == producer.name:
-                    places.setdefault(number, set()).add(partition)
-        expected = dict(enumerate(producer.committed))
+                    places.setdefault(attempt, set()).add(partition)
+        counted = await producer.offset_of(stable=True)
+        assert counted is not None, "a transaction that holds an offset back hangs"
+        assert counted in producer.may_count
         # The last one may have been committed when its answer was lost and nobody asked any more.
-        assert places in (expected, {**expected, producer.number: producer.partitions})
+        if counted > producer.attempt_committed:
+            producer.counts(counted)
+        assert [frozenset(places[attempt]) for attempt in sorted(places)] == producer.committed
+        assert max(places, default=0) == counted, "records and offsets of a transaction differ"
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_transactions_count_once_and_whole_through_deaths_of_the_broker(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, seed)
-    append = Partition.append
-
-    def append_and_die(self: Partition, *args: Any) -> Any:
-        world.die()
-        info = append(self, *args)
-        world.die()
-        return info
-
-    monkeypatch.setattr(Partition, "append", append_and_die)
+def run(seed: int, directory: Path, *, power_fails: bool) -> World:
+    """One simulation, with a data directory of its own; what fails shows its seed and all that happened."""
+    world = World(directory / f"{seed}-{power_fails}", seed, power_fails=power_fails)
     producers = [Producer(world, f"id-{number}", is_v2=number % 2 == 0) for number in range(PRODUCERS)]
-    trio.run(simulate, world, producers, clock=MockClock(autojump_threshold=0))
-    assert world.life >= 3
-    assert all(producer.number >= 3 for producer in producers)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            world.simulate(partial(simulate, world, producers), patch)
+    except BaseException:
+        print("\n".join(world.trace))
+        print(f"seed {seed}, {'with' if power_fails else 'without'} power cuts")
+        raise
+    assert world.life >= 10
+    assert sum(producer.number for producer in producers) >= 10
+    return world
+
+
+POWER = pytest.mark.parametrize("power_fails", [False, True], ids=["kill -9", "power cuts, flush.messages=1"])
+
+
+@POWER
+@pytest.mark.parametrize("seed", range(FIRST_SEED, LAST_SEED))
+def test_transactions_count_once_and_whole_through_deaths_of_the_broker(
+    seed: int, power_fails: bool, tmp_path: Path
+) -> None:
+    run(seed, tmp_path, power_fails=power_fails)
+
+
+@POWER
+def test_a_seed_runs_the_same_way_twice(power_fails: bool, tmp_path: Path) -> None:
+    first, second = (run(0, tmp_path / name, power_fails=power_fails).trace for name in ("first", "second"))
+    assert first == second
+
+
+# -- bugs, put in, which the simulation must find --------------------------------------------------------------------
+
+
+def offsets_count_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A transaction's offsets are not held back until its marker."""
+    put = Offsets.put
+    patch.setattr(Offsets, "put", lambda self, *args: put(self, *args[:-1], NO_PRODUCER_ID))
+
+
+def aborts_commit_offsets(patch: pytest.MonkeyPatch) -> None:
+    end = Offsets.end_transaction
+    patch.setattr(
+        Offsets, "end_transaction", lambda self, producer_id, *, committed: end(self, producer_id, committed=True)
+    )
+
+
+def markers_are_not_written_again(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator that dies between its decision and the markers leaves the transaction open."""
+    patch.setattr(TransactionShard, "loaded", lambda self, now_ms: Effects())
+
+
+def markers_are_not_replayed(patch: pytest.MonkeyPatch) -> None:
+    """Offsets whose marker was written in another life are never taken over."""
+    patch.setattr("kpy.coordinator.parse_marker", lambda batch: None)
+
+
+def answers_come_before_the_flush(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("kpy.replica.group_commit._run", lambda jobs: None)
+
+
+@pytest.mark.parametrize(
+    ("bug", "power_fails"),
+    [
+        (offsets_count_at_once, False),
+        (aborts_commit_offsets, False),
+        (markers_are_not_written_again, False),
+        (markers_are_not_replayed, False),
+        (answers_come_before_the_flush, True),
+    ],
+)
+def test_the_simulation_finds(
+    bug: Callable[[pytest.MonkeyPatch], None], power_fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug(monkeypatch)
+    for seed in range(SEEDS_A_BUG):
+        try:
+            run(seed, tmp_path, power_fails=power_fails)
+        except (AssertionError, BaseExceptionGroup):
+            return
+    pytest.fail(f"{SEEDS_A_BUG} seeds do not find that {bug.__name__}")

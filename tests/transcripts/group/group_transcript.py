@@ -1,29 +1,16 @@
 """The language of the group transcripts: runs one against a GroupShard and writes down what happens.
 
-Each line is `at <ms>  <command>`, and after `->` what followed: the records appended, and who was answered what. Actors
-stand for client processes; an actor remembers the member id and the generation it was told. Lines without a command are
-time passing: they appear where a deadline did something. Member ids, which are random, are shown as actor.number.
+Actors stand for client processes (group_requests.py); member ids, which are random, are shown as actor.number. Beside
+requests and what transcript.py knows:
 
-    config group_initial_rebalance_delay_ms=3000         (first lines only)
-    join <actor> [v=9] [new] [instance=a] [session=10000] [rebalance=60000] [protocols=range,sticky] [topics=t]
-    sync <actor> [<actor>=<assignment> ...] [generation=1] [protocol=range]
-    heartbeat <actor> [generation=1] [instance=a]      leave <actor> [v=5] [instance=a,b]
-    commit <actor> t-0=5 [generation=1] [metadata=x] [retention=1000] [v=8]      (actor - is nobody's member)
-    txn-commit <actor> t-0=5 producer=7 [generation=1] [member=m] [instance=a] [metadata-bytes=9] [v=4]
-    fetch [all] [stable] [t-0 ...] [v=9]               forget-offsets t-0
-    describe [v=6]     list [states=a,b] [types=classic]     delete
-    transaction <producer id> t-0=5                    end-transaction <producer id> commit|abort
-    fail-append <error>     delete-topic <topic>       restart     wait
-    coordinator loading|elsewhere|here                 (what the shell answers before a request gets to its group)
+    transaction <producer id> t-0=5       end-transaction <producer id> commit|abort       delete-topic <topic>
+    coordinator loading|elsewhere|here    (what the shell answers before a request gets to its group)
 
-Requests take group=<id> for a group other than g, and reason=<word>. A run remembers which moves of the table of
-transitions it has seen, and which error codes each API has answered.
+A run remembers which moves of the table of transitions it has seen, and which error codes each API has answered.
 """
 
 import random
-import re
 import sys
-from dataclasses import dataclass, field
 
 from kpy.errors import ErrorCode
 from kpy.group.answers import append_refusal, refusal
@@ -32,44 +19,22 @@ from kpy.group.records import CommittedOffset, offset_record, read_group, read_k
 from kpy.group.shard import GroupShard
 from kpy.group.transitions import Cause, GroupState
 from kpy.group.turn import GroupConfig
-from kpy.machine import NO_PRODUCER_ID, Effects, Request, Tick
-from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
-from kpy.wire.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
-from kpy.wire.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
+from kpy.machine import NO_PRODUCER_ID, Effects, Request
+from kpy.wire.delete_groups import DeleteGroupsResponse
+from kpy.wire.describe_groups import DescribeGroupsResponse
 from kpy.wire.group_records import OffsetCommitKey
-from kpy.wire.heartbeat import HeartbeatRequest
-from kpy.wire.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
-from kpy.wire.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity
-from kpy.wire.offset_commit import (
-    OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
-    OffsetCommitResponse,
-)
-from kpy.wire.offset_delete import (
-    OffsetDeleteRequest,
-    OffsetDeleteRequestPartition,
-    OffsetDeleteRequestTopic,
-    OffsetDeleteResponse,
-)
-from kpy.wire.offset_fetch import (
-    OffsetFetchRequest,
-    OffsetFetchRequestGroup,
-    OffsetFetchRequestTopics,
-    OffsetFetchResponse,
-)
-from kpy.wire.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
-from kpy.wire.txn_offset_commit import (
-    TxnOffsetCommitRequest,
-    TxnOffsetCommitRequestPartition,
-    TxnOffsetCommitRequestTopic,
-    TxnOffsetCommitResponse,
-)
+from kpy.wire.join_group import JoinGroupResponse
+from kpy.wire.leave_group import LeaveGroupResponse
+from kpy.wire.offset_commit import OffsetCommitResponse
+from kpy.wire.offset_delete import OffsetDeleteResponse
+from kpy.wire.offset_fetch import OffsetFetchResponse
+from kpy.wire.sync_group import SyncGroupResponse
+from kpy.wire.txn_offset_commit import TxnOffsetCommitResponse
+from tests.transcripts.group.group_requests import GROUP, REQUESTS, Actor
+from tests.transcripts.transcript import Call, Transcript, Words, over_the_wire
 
-GROUP = "g"
 TOPICS = {"t": 3, "u": 1}
 """The topics that exist, and how many partitions they have."""
-COMMAND_COLUMNS = 66
 UNAVAILABLE = {
     "loading": ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     "elsewhere": ErrorCode.NOT_COORDINATOR,
@@ -77,112 +42,29 @@ UNAVAILABLE = {
 }
 
 
-@dataclass
-class Actor:
-    name: str
-    member_id: str = ""
-    generation_id: int = -1
-    instance_id: str | None = None
-    protocol_name: str | None = None
+class GroupTranscript(Transcript[GroupShard]):
+    """One run, of members and others who ask about groups."""
 
-
-@dataclass(eq=False)
-class Call:
-    """The token of a request: whose it is."""
-
-    actor: Actor | None
-    message: object
-    version: int
-
-
-@dataclass
-class Words:
-    """A command's words: flags, options, and what has a dash or a dot in it."""
-
-    flags: list[str] = field(default_factory=list)
-    options: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, words: list[str]) -> "Words":
-        found = cls()
-        for word in words:
-            name, equals, value = word.partition("=")
-            if equals:
-                found.options[name] = value
-            else:
-                found.flags.append(name)
-        return found
-
-    @property
-    def group(self) -> str:
-        return self.options.get("group", GROUP)
-
-    def number(self, name: str, default: int) -> int:
-        return int(self.options.get(name, default))
-
-    def names(self, name: str) -> list[str]:
-        return [each for each in self.options.get(name, "").split(",") if each]
-
-
-class Transcript:
-    """One run. `lines` is the transcript as it turned out."""
+    command_columns = 66
 
     def __init__(self) -> None:
-        self.now_ms = 0
-        self.config: dict[str, int] = {"group_initial_rebalance_delay_ms": 0}
-        self.shard: GroupShard | None = None
+        super().__init__()
+        self.config = {"group_initial_rebalance_delay_ms": 0}
         self.log: list[tuple[bytes | None, bytes | None, int, bool]] = []
         self.actors: dict[str, Actor] = {}
         self.shown_ids: dict[str, str] = {}
         self.parked: dict[Call, str] = {}
-        self.failing: ErrorCode | None = None
         self.unavailable: ErrorCode | None = None
         self.moves: set[tuple[GroupState, Cause]] = set()
         self.errors: set[tuple[str, ErrorCode]] = set()
         """(API, an error code that it has answered)."""
-        self.lines: list[str] = []
 
-    def run(self, text: str) -> str:
-        for line in text.splitlines():
-            match = re.match(r"at (\d+) +(.*?) *(?:->.*)?$", line)
-            if line.startswith("#") or not line.strip():
-                self.lines.append(line)
-            elif line.startswith("config "):
-                self.lines.append(line)
-                self.config |= {name: int(value) for name, value in Words.of(line.split()[1:]).options.items()}
-            elif match is not None and match[2]:
-                self.until(int(match[1]))
-                self.note(match[2], self.carry_out(match[2]))
-        return "\n".join(self.lines) + "\n"
-
-    # -- time and effects --------------------------------------------------------------------------------------------
-
-    def machine(self) -> GroupShard:
-        if self.shard is None:
-            self.shard = self.new_machine()
-        return self.shard
+    # -- effects -----------------------------------------------------------------------------------------------------
 
     def new_machine(self) -> GroupShard:
         return GroupShard(
             GroupConfig(**self.config), random.Random(1), lambda topic, index: index < TOPICS.get(topic, 0)
         )
-
-    def until(self, now_ms: int) -> None:
-        """Let deadlines pass one by one, and show those that do something."""
-        while (deadline_ms := self.machine().next_deadline_ms()) is not None and deadline_ms <= now_ms:
-            self.now_ms = deadline_ms
-            happened = self.apply(self.handled(Tick()))
-            if happened:
-                self.note("", happened)
-        self.now_ms = now_ms
-
-    def note(self, command: str, happened: list[str]) -> None:
-        left = f"at {self.now_ms:<8}{command}"
-        if not happened:
-            self.lines.append(left)
-        for text in happened:
-            self.lines.append(f"{left:<{COMMAND_COLUMNS}} -> {text}")
-            left = ""
 
     def handled(self, event: Event) -> Effects:
         """What the machine wants done, with the moves it made noted."""
@@ -210,39 +92,16 @@ class Transcript:
         elif group is not None and value is not None and not isinstance(about, OffsetCommitKey):
             self.moves.add((before, Cause.ASSIGNMENT_IN_LOG if group.members else Cause.NO_MEMBERS_IN_LOG))
 
-    def apply(self, effects: Effects) -> list[str]:
-        happened: list[str] = []
-        failing, self.failing = (self.failing, None) if effects.records else (None, self.failing)
-        if failing is not None:
-            happened.append(f"append fails: {failing.name}")
-            for reply in effects.replies:
-                call = reply.token
-                assert isinstance(call, Call)
-                refused = append_refusal(call.message, call.version, failing)
-                happened.append(self.answered(call, reply.response if effects.replies_stand else refused))
-            return happened
-        for key, value in effects.records:
-            self.log.append((key, value, effects.producer_id, False))
-            self.replay(key, value, effects.producer_id)
-            of_producer = f" of producer {effects.producer_id}" if effects.producer_id != NO_PRODUCER_ID else ""
-            happened.append("append " + self.record(key, value) + of_producer)
-        for reply in effects.replies:
-            assert isinstance(reply.token, Call)
-            happened.append(self.answered(reply.token, reply.response))
-        return happened
+    def write(self, key: bytes, value: bytes | None, producer_id: int) -> None:
+        self.log.append((key, value, producer_id, False))
+        self.replay(key, value, producer_id)
+
+    def append_refusal(self, call: Call, error: ErrorCode) -> object:
+        return append_refusal(call.message, call.version, error)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def carry_out(self, command: str) -> list[str]:
-        verb, *rest = command.split()
-        words = Words.of(rest)
-        if verb == "wait":
-            return []
-        if verb == "restart":
-            return self.restart()
-        if verb == "fail-append":
-            self.failing = ErrorCode[words.flags[0]]
-            return []
+    def carry_out(self, verb: str, words: Words) -> list[str]:
         if verb == "coordinator":
             self.unavailable = UNAVAILABLE[words.flags[0]]
             return []
@@ -252,17 +111,14 @@ class Transcript:
             for name, offset in words.options.items():
                 topic, partition = name.rsplit("-", 1)
                 committed = CommittedOffset(int(offset), -1, "", self.now_ms)
-                key, value = offset_record(GROUP, topic, int(partition), committed)
-                self.log.append((key, value, int(words.flags[0]), False))
-                self.replay(key, value, int(words.flags[0]))
+                self.write(*offset_record(GROUP, topic, int(partition), committed), int(words.flags[0]))
             return []
         if verb == "end-transaction":
             producer_id, commits = int(words.flags[0]), words.flags[1] == "commit"
             self.log.append((None, None, producer_id, commits))
             self.machine().replay_end_of_transaction(producer_id, committed=commits)
             return []
-        build = getattr(self, verb.replace("-", "_"))
-        actor, message, version = build(words)
+        actor, message, version = REQUESTS[verb](self.actors, words)
         call = Call(actor, message, version)
         self.parked[call] = verb
         client_id = actor.name if actor is not None else "admin"
@@ -285,153 +141,11 @@ class Transcript:
                 self.replay(key, value, producer_id)
         after = durable_state(self.shard, self.log)
         assert after == before, f"replay differs:\n{before}\n{after}"
-        lost = [f"{self.name(call.actor)}: {verb} is lost" for call, verb in self.parked.items()]
+        lost = [f"{call.name}: {verb} is lost" for call, verb in self.parked.items()]
         self.parked.clear()
         effects = self.machine().loaded(self.now_ms)
         self.moves |= {(move.before, move.cause) for move in effects.notes}
         return [*lost, *self.apply(effects), *self.state()]
-
-    def join(self, words: Words) -> tuple[Actor, object, int]:
-        actor = self.actor(words)
-        if "new" in words.flags:
-            actor.member_id = ""
-        actor.instance_id = words.options.get("instance")
-        topics = words.names("topics") or ["t"]
-        subscription = encode_consumer_protocol_subscription(ConsumerProtocolSubscription(topics=topics), 1)
-        return (
-            actor,
-            JoinGroupRequest(
-                group_id=words.group,
-                session_timeout_ms=words.number("session", 10_000),
-                rebalance_timeout_ms=words.number("rebalance", 60_000),
-                member_id=actor.member_id,
-                group_instance_id=actor.instance_id,
-                protocol_type=words.options.get("type", "consumer"),
-                protocols=[
-                    JoinGroupRequestProtocol(name=name, metadata=subscription)
-                    for name in words.options.get("protocols", "range").split(",")
-                    if name
-                ],
-                reason=words.options.get("reason"),
-            ),
-            words.number("v", 9),
-        )
-
-    def sync(self, words: Words) -> tuple[Actor, object, int]:
-        actor = self.actor(words)
-        assignments = [
-            SyncGroupRequestAssignment(member_id=self.actors[name].member_id, assignment=value.encode())
-            for name, value in words.options.items()
-            if name in self.actors
-        ]
-        return (
-            actor,
-            SyncGroupRequest(
-                group_id=words.group,
-                generation_id=words.number("generation", actor.generation_id),
-                member_id=actor.member_id,
-                group_instance_id=actor.instance_id,
-                protocol_type=words.options.get("type", "consumer"),
-                protocol_name=words.options.get("protocol", actor.protocol_name),
-                assignments=assignments,
-            ),
-            words.number("v", 5),
-        )
-
-    def heartbeat(self, words: Words) -> tuple[Actor, object, int]:
-        actor = self.actor(words)
-        message = HeartbeatRequest(
-            group_id=words.group,
-            generation_id=words.number("generation", actor.generation_id),
-            member_id=actor.member_id,
-            group_instance_id=actor.instance_id,
-        )
-        return actor, message, words.number("v", 4)
-
-    def leave(self, words: Words) -> tuple[Actor | None, object, int]:
-        version = words.number("v", 5)
-        instances = words.names("instance")
-        members = [MemberIdentity(member_id="", group_instance_id=each) for each in instances]
-        actors = [self.actors[name] for name in words.flags]
-        reason = words.options.get("reason")
-        members += [MemberIdentity(each.member_id, each.instance_id, reason) for each in actors]
-        message = LeaveGroupRequest(group_id=words.group, member_id=members[0].member_id, members=members)
-        return (actors[0] if actors else None), message, version
-
-    def commit(self, words: Words) -> tuple[Actor | None, object, int]:
-        actor = None if words.flags[0] == "-" else self.actor(words)
-        topics: dict[str, list[OffsetCommitRequestPartition]] = {}
-        for name, offset in words.options.items():
-            if "-" in name:
-                topic, partition = name.rsplit("-", 1)
-                topics.setdefault(topic, []).append(
-                    OffsetCommitRequestPartition(
-                        partition_index=int(partition),
-                        committed_offset=int(offset),
-                        committed_leader_epoch=words.number("epoch", -1),
-                        committed_metadata=words.options.get("metadata"),
-                    )
-                )
-        message = OffsetCommitRequest(
-            group_id=words.group,
-            generation_id_or_member_epoch=words.number("generation", actor.generation_id if actor else -1),
-            member_id=actor.member_id if actor else "",
-            group_instance_id=actor.instance_id if actor else None,
-            retention_time_ms=words.number("retention", -1),
-            topics=[OffsetCommitRequestTopic(name=topic, partitions=each) for topic, each in topics.items()],
-        )
-        return actor, message, words.number("v", 9)
-
-    def txn_commit(self, words: Words) -> tuple[Actor | None, object, int]:
-        actor = None if words.flags[0] == "-" else self.actor(words)
-        topics: dict[str, list[TxnOffsetCommitRequestPartition]] = {}
-        for name, offset in words.options.items():
-            if re.fullmatch(r"[a-z]-\d", name):
-                topic, partition = name.rsplit("-", 1)
-                metadata = "x" * words.number("metadata-bytes", 0)
-                each = TxnOffsetCommitRequestPartition(int(partition), int(offset), -1, metadata)
-                topics.setdefault(topic, []).append(each)
-        message = TxnOffsetCommitRequest(
-            transactional_id="tx",
-            group_id=GROUP,
-            producer_id=words.number("producer", 7),
-            producer_epoch=0,
-            generation_id=words.number("generation", actor.generation_id if actor else -1),
-            member_id=words.options.get("member", actor.member_id if actor else ""),
-            group_instance_id=words.options.get("instance", actor.instance_id if actor else None),
-            topics=[TxnOffsetCommitRequestTopic(topic, each) for topic, each in topics.items()],
-        )
-        return actor, message, words.number("v", 4)
-
-    def fetch(self, words: Words) -> tuple[None, object, int]:
-        topics: dict[str, list[int]] = {}
-        for name in words.flags:
-            if "-" in name:
-                topic, partition = name.rsplit("-", 1)
-                topics.setdefault(topic, []).append(int(partition))
-        asked = [OffsetFetchRequestTopics(name=topic, partition_indexes=each) for topic, each in topics.items()]
-        group = OffsetFetchRequestGroup(group_id=words.group, topics=None if "all" in words.flags else asked)
-        return None, OffsetFetchRequest(groups=[group], require_stable="stable" in words.flags), 9
-
-    def forget_offsets(self, words: Words) -> tuple[None, object, int]:
-        topics = [
-            OffsetDeleteRequestTopic(
-                name=name.rsplit("-", 1)[0],
-                partitions=[OffsetDeleteRequestPartition(partition_index=int(name.rsplit("-", 1)[1]))],
-            )
-            for name in words.flags
-        ]
-        return None, OffsetDeleteRequest(group_id=words.group, topics=topics), 0
-
-    def describe(self, words: Words) -> tuple[None, object, int]:
-        return None, DescribeGroupsRequest(groups=[words.group]), words.number("v", 5)
-
-    def delete(self, words: Words) -> tuple[None, object, int]:
-        return None, DeleteGroupsRequest(groups_names=[words.group]), words.number("v", 2)
-
-    def actor(self, words: Words) -> Actor:
-        name = words.flags[0]
-        return self.actors.setdefault(name, Actor(name))
 
     # -- words for what happened -------------------------------------------------------------------------------------
 
@@ -440,13 +154,7 @@ class Transcript:
         del self.parked[call]
         self.errors |= {(type(call.message).__name__.removesuffix("Request"), error) for error in errors_in(response)}
         codec = sys.modules[type(response).__module__]
-        sent = b"".join(bytes(each) for each in codec.encode_response(response, call.version))
-        return (
-            f"{self.name(call.actor)}: {self.told(call.actor, codec.decode_response(memoryview(sent), call.version))}"
-        )
-
-    def name(self, actor: Actor | None) -> str:
-        return actor.name if actor is not None else "admin"
+        return f"{call.name}: {self.told(call.actor, over_the_wire(codec, response, call.version))}"
 
     def shown(self, member_id: str) -> str:
         """A member id is the client's id, or the instance id, and 36 characters of randomness."""
@@ -514,7 +222,11 @@ class Transcript:
             text += f"; {self.shown(each.member_id)}{instance}{assigned}"
         return text
 
-    def record(self, key: bytes, value: bytes | None) -> str:
+    def record(self, key: bytes, value: bytes | None, producer_id: int) -> str:
+        of_producer = f" of producer {producer_id}" if producer_id != NO_PRODUCER_ID else ""
+        return self.recorded(key, value) + of_producer
+
+    def recorded(self, key: bytes, value: bytes | None) -> str:
         about = read_key(key)
         assert about is not None
         if isinstance(about, OffsetCommitKey):

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from group_transcript import Transcript
 
 from kpy.errors import ErrorCode as E
 from kpy.group.transitions import TRANSITIONS, drawing
+from tests.transcripts.group.group_transcript import GroupTranscript
+from tests.transcripts.transcript import check
 
 TRANSCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 ARCHITECTURE = Path(__file__).parents[3] / "ARCHITECTURE.md"
@@ -94,17 +95,13 @@ ERRORS: dict[str, set[E]] = {
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_the_group_machine_does_what_the_transcript_says(path: Path, rewrite: bool) -> None:
-    expected = path.read_text()
-    happened = Transcript().run(expected)
-    if rewrite:
-        path.write_text(happened)
-    assert happened == path.read_text()
+    check(path, GroupTranscript().run(path.read_text()), rewrite=rewrite)
 
 
-def all_runs() -> list[Transcript]:
-    runs: list[Transcript] = []
+def all_runs() -> list[GroupTranscript]:
+    runs: list[GroupTranscript] = []
     for path in TRANSCRIPTS:
-        run = Transcript()
+        run = GroupTranscript()
         run.run(path.read_text())
         runs.append(run)
     return runs

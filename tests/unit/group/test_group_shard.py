@@ -338,12 +338,18 @@ def test_version_1_dates_its_commits_itself() -> None:
     assert [each.commit_timestamp_ms for _, _, each in told.shard.offsets.of_group("g")] == [123, NOW_MS, NOW_MS]
 
 
-def test_metadata_up_to_the_limit_is_kept_and_one_more_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kept", "too_long"),
+    [("1234", "12345"), ("äöü€", "äöü€€"), ("𝄞𝄞", "𝄞𝄞1")],
+    ids=["a byte each", "a code unit each", "two code units each"],
+)
+def test_metadata_up_to_the_limit_is_kept_and_one_code_unit_of_utf_16_more_is_refused(kept: str, too_long: str) -> None:
+    """Apache Kafka compares String.length with offset.metadata.max.bytes."""
     told = Told(offset_metadata_max_bytes=4)
-    assert told.ask(commit((0, 5), metadata="1234"), 2).topics[0].partitions[0].error_code == ErrorCode.NONE
-    refused = told.ask(commit((0, 6), metadata="12345"), 2).topics[0].partitions[0]
+    assert told.ask(commit((0, 5), metadata=kept), 2).topics[0].partitions[0].error_code == ErrorCode.NONE
+    refused = told.ask(commit((0, 6), metadata=too_long), 2).topics[0].partitions[0]
     assert refused.error_code == ErrorCode.OFFSET_METADATA_TOO_LARGE
-    assert told.shard.offsets.get("g", "t", 0) == CommittedOffset(5, -1, "1234", NOW_MS)
+    assert told.shard.offsets.get("g", "t", 0) == CommittedOffset(5, -1, kept, NOW_MS)
 
 
 def test_a_partition_that_does_not_exist_is_said_so_whoever_commits() -> None:

@@ -1,0 +1,1 @@
+"""A consume-transform-produce pipeline whose workers and broker are killed."""
