@@ -319,9 +319,11 @@ def _copy_group(
             if aborted is not None:
                 cleaned.txn_index.append(aborted)
             if kept is not None:
-                cleaned.index_copied(kept)
+                kept_header = read_header(kept)
+                cleaned.index_batch(cleaned.size, kept_header)
+                cleaned.size += kept_header.size_bytes
                 unwritten += kept
-                stats.written_records += read_header(kept).records_count
+                stats.written_records += kept_header.records_count
             if len(unwritten) >= WRITE_AT_ONCE_BYTES:
                 task.pace(len(unwritten))
                 cleaned.file.write(unwritten, cleaned.size - len(unwritten))

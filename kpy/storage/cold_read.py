@@ -41,6 +41,8 @@ def cold_read(
     for slot, segment in enumerate(segments):
         start = 0 if offset == segment.base_offset else segment.positions.get(offset)
         if start is None or not (was_just_appended or _is_cached(segment, start, max_bytes)):
+            if not was_just_appended:
+                segment.header_order.forget(segment.size)
             return ColdRead(log, max_bytes, _job(segments[slot:], start, offset, max_bytes))
         if start < segment.size:
             return None

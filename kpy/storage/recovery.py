@@ -91,7 +91,7 @@ def load_log(request: LoadRequest) -> LoadedLog:
     first_unchecked = min(_first_unchecked(request, loaded), _first_without_txn_index(loaded, names))
     first_unchecked = _load_epochs(request, loaded, first_unchecked)
     if first_unchecked == len(loaded.segments) and loaded.segments:
-        first_unchecked = _open_active(loaded)
+        first_unchecked = _open_active(request, loaded)
     _load_producers(request, loaded, first_unchecked)
     if first_unchecked < len(loaded.segments):
         _recover_from(request, loaded, first_unchecked)
@@ -144,13 +144,19 @@ def _load_epochs(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) 
     return 0 if has_data and not request.is_clean and not loaded.leader_epochs.entries() else first_unchecked
 
 
-def _open_active(loaded: LoadedLog) -> int:
-    """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad."""
+def _open_active(request: LoadRequest, loaded: LoadedLog) -> int:
+    """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad.
+
+    A clean shutdown leaves the recovery point at the log end: by that a damaged base offset of the last batch is told.
+    """
     active = loaded.segments[-1]
     try:
         active.become_active()
         loaded.log_end_offset = active.next_offset()
         if loaded.log_end_offset < active.base_offset:
+            return len(loaded.segments) - 1
+        if request.recovery_point not in (None, loaded.log_end_offset):
+            _log.warning("%s ends at %d, not at %d", active.path(), loaded.log_end_offset, request.recovery_point)
             return len(loaded.segments) - 1
     except CorruptBatchError as error:
         _log.warning("recovering a segment that a clean shutdown left damaged: %s", error)
@@ -213,6 +219,7 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
         segments.append(segment)
         limit = unread[0].base_offset if unread else LONG_MAX
         valid_bytes, end_offset = _recover_segment(request, segment, loaded, limit)
+        segment.header_order.forget(unseen_end=0)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
             segment.truncate_file(valid_bytes)
