@@ -7,7 +7,7 @@ there and later segments are removed. Indexes, leader epochs and producer state 
 damaged in spite of a clean shutdown is treated the same way.
 
 Where nothing is compacted, a gap between two offsets is damage too: a power cut can take the tail of one segment and
-leave the next. Leader epochs are taken as they are; like base offsets, they lie outside the CRC.
+leave the next. Leader epochs lie outside the CRC, as base offsets do, but no record is lost for a damaged one.
 
 A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go;
 `.swap` files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
@@ -22,7 +22,7 @@ from kpy.records.batch import BatchHeader, check_crc
 from kpy.storage.checkpoints import LEADER_EPOCHS
 from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
-from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.leader_epochs import EpochRecovery, LeaderEpochs
 from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
@@ -211,6 +211,7 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     segments = loaded.segments
     end_offset = segments[slot].base_offset
     known_epochs = loaded.leader_epochs.entries()
+    epochs = EpochRecovery(loaded.leader_epochs)
     loaded.leader_epochs.forget_from(end_offset)
     unread = segments[slot:]
     del segments[slot:]
@@ -218,7 +219,7 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
         segment = unread.pop(0)
         segments.append(segment)
         limit = unread[0].base_offset if unread else LONG_MAX
-        valid_bytes, end_offset = _recover_segment(request, segment, loaded, limit)
+        valid_bytes, end_offset = _recover_segment(request, segment, loaded, epochs, limit)
         segment.header_order.forget(unseen_end=0)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
@@ -257,7 +258,9 @@ def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool
     return base_offset == end_offset or (may_leave_gap and base_offset > end_offset)
 
 
-def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog, limit: int) -> tuple[int, int]:
+def _recover_segment(
+    request: LoadRequest, segment: Segment, loaded: LoadedLog, epochs: EpochRecovery, limit: int
+) -> tuple[int, int]:
     """Check every batch and rebuild what is derived from them; (valid bytes, next offset). `limit` is where it ends."""
     expected_offset = segment.base_offset
     segment.reset_indexes()
@@ -270,8 +273,7 @@ def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog, 
             if not is_valid or not _may_follow(header.base_offset, expected_offset, request):
                 break
             segment.index_batch(valid_bytes, header)
-            if header.partition_leader_epoch >= 0:
-                loaded.leader_epochs.note(header.partition_leader_epoch, header.base_offset)
+            epochs.meet(header.partition_leader_epoch, header.base_offset)
             if header.producer_id != NO_PRODUCER_ID:
                 account(loaded.producer_state, header, batch, header.base_offset, segment)
             valid_bytes += header.size_bytes

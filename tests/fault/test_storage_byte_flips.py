@@ -10,8 +10,8 @@ What a flipped byte of a .log file does today, by where in a batch it is:
 - base_offset (0 to 7): what comes from the disk is walked over before it is sent (header_order.py), and offsets that do
   not rise end it; whoever wants that batch is answered CORRUPT_MESSAGE. Apache Kafka hands on the wrong offset. `kpy
   check-data` and recovery find it.
-- partition_leader_epoch (12 to 15): records are not concerned. `kpy check-data` finds it; recovery goes by the
-  leader-epoch-checkpoint.
+- partition_leader_epoch (12 to 15): records are not concerned. `kpy check-data` finds it; recovery cuts nothing, and
+  takes what the batches around it and the leader-epoch-checkpoint say.
 """
 
 import itertools
@@ -109,11 +109,11 @@ class Flips:
         """The position of each byte, which is flipped meanwhile: one bit of it, or by each of the masks."""
         for position, byte in enumerate(self.data):
             for mask in masks or (1 << position * 5 % 8,):
-                self._write(position, byte ^ mask)
+                self.write(position, byte ^ mask)
                 yield position
-                self._write(position, byte)
+                self.write(position, byte)
 
-    def _write(self, position: int, byte: int) -> None:
+    def write(self, position: int, byte: int) -> None:
         self._file.seek(position)  # type: ignore[attr-defined]  # typeshed has no name for a raw file
         self._file.write(bytes((byte,)))  # type: ignore[attr-defined]
 
@@ -267,6 +267,26 @@ def test_recovery_cuts_the_log_at_every_flipped_byte_but_of_leader_epochs(templa
                 assert (partition / LOG).read_bytes() == kept, position
             assert loaded.segments[-1].size == len(kept), position
             shutil.rmtree(partition)
+
+
+@pytest.mark.parametrize("keeps_checkpoint", [True, False])
+def test_recovery_brings_back_the_leader_epochs_whatever_bit_of_a_batchs_own_is_flipped(
+    partition: Path, keeps_checkpoint: bool
+) -> None:
+    """Without a checkpoint those at the ends of an epoch, where it has no two batches in a row, cannot be told."""
+    data = (partition / LOG).read_bytes()
+    checkpoint = (partition / "leader-epoch-checkpoint").read_bytes()
+    starts = batch_starts(data)[:-1]
+    with flipped(partition / LOG) as flips:
+        for slot, position, mask in itertools.product(range(len(starts) - 1), EPOCH, BITS):
+            if slot in (0, 4, 5, 6) and not keeps_checkpoint:
+                continue
+            flips.write(starts[slot] + position, data[starts[slot] + position] ^ mask)
+            (partition / "leader-epoch-checkpoint").write_bytes(checkpoint if keeps_checkpoint else b"")
+            loaded = load_log(LoadRequest(FS, str(partition), CONFIG, False, 0, 0, 1 << 40, 0))
+            assert loaded.leader_epochs.entries() == [(0, 0), (3, 10)], (slot, position, mask)
+            assert loaded.segments[-1].size == len(data)
+            flips.write(starts[slot] + position, data[starts[slot] + position])
 
 
 def test_recovery_of_a_compacted_log_cuts_base_offsets_that_the_next_batch_contradicts(
