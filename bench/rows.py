@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,12 @@ class Scale(NamedTuple):
     megabytes: int
     """Of records of 1000 bytes; of smaller ones a third, since the clients are slower there."""
     latency_s: int
+    history_megabytes: int
+    """Of a log that is much longer than what is read and written meanwhile."""
 
 
-FULL = Scale(warm_up_s=0.3, requests_s=2.0, megabytes=600, latency_s=10)
-QUICK = Scale(warm_up_s=0.2, requests_s=1.0, megabytes=240, latency_s=4)
+FULL = Scale(warm_up_s=0.3, requests_s=2.0, megabytes=600, latency_s=10, history_megabytes=5000)
+QUICK = Scale(warm_up_s=0.2, requests_s=1.0, megabytes=240, latency_s=4, history_megabytes=500)
 
 
 class Bench(NamedTuple):
@@ -95,6 +97,8 @@ class Work(NamedTuple):
     measure: Callable[[Bench, BrokerProcess], tuple[float, ...]]
     on_new_broker: bool = False
     in_quick: bool = True
+    settings: Mapping[str, str] | None = None
+    """Of the new broker, beside those that all have."""
 
 
 def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -109,7 +113,7 @@ def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
 
 
 def start_with_partitions(partitions: int, _bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """With a record in each partition: after a clean stop, with the memory then, and after a SIGKILL."""
+    """With a record in each partition: after a clean stop, with memory and descriptors then, and after a SIGKILL."""
     broker.start()
     batch = build_batch([NewRecord(time.time_ns() // 1_000_000, None, bytes(100))])
     data = [produce.PartitionProduceData(index, batch) for index in range(PARTITIONS_A_TOPIC)]
@@ -123,9 +127,9 @@ def start_with_partitions(partitions: int, _bench: Bench, broker: BrokerProcess)
                 raise WorkFailedError(f"records for {name} are answered with error {wrong[0]}")
     broker.stop()
     clean_s = broker.start()
-    rss_mb = broker.memory().rss_mb
+    rss_mb, descriptors = broker.memory().rss_mb, broker.descriptors() / partitions
     broker.kill()
-    return clean_s, broker.start(), rss_mb
+    return clean_s, broker.start(), rss_mb, descriptors
 
 
 def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -150,11 +154,13 @@ def create_ten_topics(broker: BrokerProcess) -> None:
 
 
 @contextmanager
-def fresh_topic(bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES) -> Generator[str]:
+def fresh_topic(
+    bench: Bench, broker: BrokerProcess, megabytes: int = SMALL_MEGABYTES, partitions: int = 1
+) -> Generator[str]:
     """A topic of its own for one number that writes `megabytes` in all; its data is gone afterwards in any case."""
     name = f"bench{next(bench.topic_numbers):06}"
     with Link(broker.port) as link:
-        link.create_topic(name)
+        link.create_topic(name, partitions)
     try:
         with warm_memory(bench.home, megabytes):
             yield name
@@ -348,6 +354,7 @@ def _partitions_work(partitions: int) -> Work:
         Row(f"start, {what}, after a clean stop", "s", "lower"),
         Row(f"start, {what}, after SIGKILL", "s", "lower"),
         Row(f"RSS, idle, {what}", "MB", "lower"),
+        Row(f"descriptors, idle, {what}", "a partition", "lower"),
     )
     return Work(rows, partial(start_with_partitions, partitions), on_new_broker=True, in_quick=False)
 
@@ -465,7 +472,7 @@ WORKS: tuple[Work, ...] = (
 """In the order in which they are done and shown."""
 
 
-WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0)
+WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0, history_megabytes=0)
 WARM_UP_LIMIT_S = 90.0
 WARM_UP_ROUND_TRIPS = 3
 STEADY = 0.9
