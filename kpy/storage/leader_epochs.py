@@ -169,9 +169,9 @@ class EpochRecovery:
             self._pass_over(epoch, offset)
 
     def _denies(self, epoch: int) -> bool:
-        """Whether the checkpoint has a later epoch than this one of the batch that is alone, or behind it."""
-        known = self._known
-        return bool(known) and (epoch < _epoch_at(known, self._alone) or self._alone < known[-1][1])
+        """Whether the checkpoint has a higher epoch at the batch that is alone, or another one, and others later."""
+        known = _epoch_at(self._known, self._alone)
+        return known != UNDEFINED_EPOCH and (epoch < known or self._alone < self._known[-1][1])
 
     def _pass_over(self, epoch: int, offset: int) -> None:
         self._passed_over += 1

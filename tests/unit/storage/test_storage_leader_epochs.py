@@ -173,6 +173,18 @@ def test_recovery_asks_the_checkpoint_about_a_batch_that_is_unlike_the_others(
     assert epochs.entries() == recovered
 
 
+def test_recovery_believes_batches_before_the_first_offset_in_the_checkpoint(tmp_path: Path) -> None:
+    """A log start that a crash has taken back: the checkpoint begins within the first batch."""
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs.assign(0, 2)
+    epochs.assign(1, 4)
+    recovery = EpochRecovery(epochs)
+    epochs.forget_from(0)
+    for epoch, offset in ((0, 0), (1, 4), (1, 8)):
+        recovery.meet(epoch, offset)
+    assert epochs.entries() == [(0, 0), (1, 4)]
+
+
 def test_recovery_names_a_few_damaged_epochs_and_no_more(
     epochs: LeaderEpochs, caplog: pytest.LogCaptureFixture
 ) -> None:
