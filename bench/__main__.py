@@ -123,7 +123,12 @@ def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -
     rounds = _side_by_side(shared, bench, kinds, runs, deadline, found, cores) if shared else runs
     rows = [row for work in works for row in work.rows]
     minutes = (time.monotonic() - started) / 60
-    _report(rows, found, options, {"runs": rounds, "minutes": round(minutes, 1)})
+    _report(
+        rows,
+        found,
+        options,
+        {"runs": rounds, "minutes": round(minutes, 1), "history_megabytes": bench.scale.history_megabytes},
+    )
     return 1 if found.failures else 0
 
 
