@@ -148,6 +148,7 @@ def _open_active(request: LoadRequest, loaded: LoadedLog) -> int:
     """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad.
 
     A clean shutdown leaves the recovery point at the log end: by that a damaged base offset of the last batch is told.
+    It is 0 for a log that the checkpoint does not name.
     """
     active = loaded.segments[-1]
     try:
@@ -155,7 +156,7 @@ def _open_active(request: LoadRequest, loaded: LoadedLog) -> int:
         loaded.log_end_offset = active.next_offset()
         if loaded.log_end_offset < active.base_offset:
             return len(loaded.segments) - 1
-        if request.recovery_point not in (None, loaded.log_end_offset):
+        if request.recovery_point and request.recovery_point != loaded.log_end_offset:
             _log.warning("%s ends at %d, not at %d", active.path(), loaded.log_end_offset, request.recovery_point)
             return len(loaded.segments) - 1
     except CorruptBatchError as error:
