@@ -20,7 +20,7 @@ from bench.link import Link, answers, free_ports
 from bench.proc import Memory, cpu_seconds, descriptors, memory
 from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, run
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 START_POLL_INTERVAL_S = 0.002
 DELETE_TIMEOUT_S = 30.0

@@ -97,12 +97,14 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
     """Milliseconds that a producer of single records waits, p50 and p99, while another client reads from the disk."""
     records = bench.scale.history_megabytes * MB // RECORD_BYTES
     megabytes = round(bench.scale.history_megabytes * AROUND)
-    with fresh_topic(bench, broker, megabytes) as history, fresh_topic(bench, broker, 1) as topic:
+    with fresh_topic(bench, broker, megabytes) as history:
         _write(bench, broker, history, records, 1)
         drop_page_cache(broker, history)
+        topic = f"beside-{history}"
         request = produce_request(topic)
         request_frame = frame(request.api, request.message, request.version)
         with Link(broker.port) as link:
+            link.create_topic(topic)
             position = error_position(request, link.exchange(request_frame)) - 4
             reader = subprocess.Popen(_consumer(broker, history, records), stdout=subprocess.DEVNULL)
             try:
@@ -110,6 +112,7 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
             finally:
                 reader.kill()
                 reader.wait()
+            link.delete_topic(topic)
     if reader.returncode or len(waited_ms) < MIN_REQUESTS:
         raise WorkFailedError(
             f"the reader ended in {reader.returncode} after {len(waited_ms)} requests of the producer"
