@@ -20,6 +20,7 @@ from typing import Any
 
 from bench import brokers, profiling
 from bench.brokers import BrokerProcess, Kind
+from bench.history import HISTORY_WORKS
 from bench.proc import cpu_seconds_of_others
 from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
@@ -85,6 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="begin no round that would end later than this (30)")
     parser.add_argument("--profile", action="store_true", help="instead: where kpy spends its time, by cProfile")
     parser.add_argument("--dir", metavar="DIR", help="where data directories are made and deleted (the system's)")
+    parser.add_argument("--history-mb", type=int, metavar="MB", help="the length of long logs (5000; quick: 500)")
     parser.add_argument("--kafka-classpath", metavar="PATH", help="Apache Kafka's jars, instead of Maven's")
     parser.add_argument("--no-record", action="store_true", help=f"add nothing to results/{RUNS_FILE.name}")
     return parser.parse_args()
@@ -95,7 +97,7 @@ def _chosen(pattern: str, quick: bool) -> list[Work]:
     wanted = re.compile(pattern)
     return [
         work
-        for work in WORKS
+        for work in (*WORKS, *HISTORY_WORKS)
         if any(wanted.search(row.name) for row in work.rows) and (pattern or work.in_quick or not quick)
     ]
 
@@ -103,7 +105,9 @@ def _chosen(pattern: str, quick: bool) -> list[Work]:
 def _bench(home: Path, options: argparse.Namespace) -> Bench:
     log4j = home / "tools-log4j.properties"
     log4j.write_text(TOOL_LOG4J)
-    return Bench(home, Java(options.kafka_classpath, log4j), QUICK if options.quick else FULL, itertools.count())
+    scale = QUICK if options.quick else FULL
+    scale = scale._replace(history_megabytes=options.history_mb or scale.history_megabytes)
+    return Bench(home, Java(options.kafka_classpath, log4j), scale, itertools.count())
 
 
 def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -> int:
@@ -120,7 +124,12 @@ def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -
     rounds = _side_by_side(shared, bench, kinds, runs, deadline, found, cores) if shared else runs
     rows = [row for work in works for row in work.rows]
     minutes = (time.monotonic() - started) / 60
-    _report(rows, found, options, {"runs": rounds, "minutes": round(minutes, 1)})
+    _report(
+        rows,
+        found,
+        options,
+        {"runs": rounds, "minutes": round(minutes, 1), "history_megabytes": bench.scale.history_megabytes},
+    )
     return 1 if found.failures else 0
 
 
@@ -130,7 +139,7 @@ def _on_new_brokers(
     for number, work in itertools.product(range(1, runs + 1), works):
         _say(f"run {number} of {runs}: {work.rows[0].name}")
         for kind in kinds:
-            broker = BrokerProcess(kind, bench.home / kind.name)
+            broker = BrokerProcess(kind, bench.home / kind.name, work.settings)
             try:
                 found.take(work, bench, broker, cores)
             finally:

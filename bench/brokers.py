@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.link import Link, answers, free_ports
-from bench.proc import Memory, cpu_seconds, memory
+from bench.proc import Memory, cpu_seconds, descriptors, memory
 from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, run
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 START_POLL_INTERVAL_S = 0.002
 DELETE_TIMEOUT_S = 30.0
 LOG_TAIL_BYTES = 3000
 
-SETTINGS: Mapping[str, str] = {
+Settings = Mapping[str, str]
+
+SETTINGS: Settings = {
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
@@ -51,31 +53,32 @@ CLUSTER_ID = "YmVuY2gtb2Yta3B5LTAwMQ"
 
 
 class Kind(NamedTuple):
-    """How one kind of broker is started. `prepare(home, ports)` is called once, before the first start."""
+    """How one kind of broker is started. `prepare` is called once, before the first start; both get all settings."""
 
     name: str
-    prepare: Callable[[Path, Sequence[int]], None]
-    command: Callable[[Path, Sequence[int]], list[str]]
+    prepare: Callable[[Path, Sequence[int], Settings], None]
+    command: Callable[[Path, Sequence[int], Settings], list[str]]
 
 
 class BrokerProcess:
-    """One broker; it may be stopped, killed and started again on the same data."""
+    """One broker; it may be stopped, killed and started again on the same data. `settings` are beside SETTINGS."""
 
-    def __init__(self, kind: Kind, home: Path) -> None:
+    def __init__(self, kind: Kind, home: Path, settings: Settings | None = None) -> None:
         self.kind = kind
         self.name = kind.name
         self._home = home
+        self._settings = {**SETTINGS, **(settings or {})}
         self._ports = free_ports(2)
         self.port = self._ports[0]
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.data_dir = home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self.data_dir.mkdir(parents=True)
-        kind.prepare(home, self._ports)
+        kind.prepare(home, self._ports, self._settings)
 
     def start(self) -> float:
         """Starts the process. Returns the seconds until it answered its first request. Raises WorkFailedError."""
-        command = self.kind.command(self._home, self._ports)
+        command = self.kind.command(self._home, self._ports, self._settings)
         with self._log_path.open("ab") as log:
             started = time.monotonic()
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -108,6 +111,9 @@ class BrokerProcess:
     def memory(self) -> Memory:
         return memory(self.pid)
 
+    def descriptors(self) -> int:
+        return descriptors(self.pid)
+
     def delete_topic(self, name: str) -> None:
         """Deletes a topic and gives its records' disk space back at once.
 
@@ -117,7 +123,7 @@ class BrokerProcess:
         with Link(self.port) as link:
             link.delete_topic(name)
         deadline = time.monotonic() + DELETE_TIMEOUT_S
-        while any("." not in path.name for path in self.data_dir.glob(f"{name}-*")):
+        while any(self.data_dir.glob(f"{name}-*[0-9]")):
             if time.monotonic() > deadline:
                 raise WorkFailedError(f"{self.name} keeps the directory of the deleted topic {name}")
             time.sleep(START_POLL_INTERVAL_S)
@@ -159,12 +165,12 @@ class BrokerProcess:
 def kpy(python: Sequence[str] = (sys.executable, "-m", "kpy")) -> Kind:
     """kpy, by the Python that runs the benchmark."""
 
-    def command(home: Path, ports: Sequence[int]) -> list[str]:
-        settings = [argument for name, value in SETTINGS.items() for argument in ("--set", f"{name}={value}")]
+    def command(home: Path, ports: Sequence[int], all_settings: Settings) -> list[str]:
+        settings = [argument for name, value in all_settings.items() for argument in ("--set", f"{name}={value}")]
         address = ["--listen", f"127.0.0.1:{ports[0]}", "--data-dir", str(home / "data")]
         return [*python, "start", *address, "--quiet", *settings]
 
-    return Kind("kpy", lambda home, ports: None, command)
+    return Kind("kpy", lambda home, ports, settings: None, command)
 
 
 def kafka(java: Java, formatted: Path) -> Kind:
@@ -172,7 +178,7 @@ def kafka(java: Java, formatted: Path) -> Kind:
     return Kind("kafka", partial(_prepare_kafka, java, formatted), partial(_kafka_command, java))
 
 
-def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]) -> None:
+def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int], settings: Settings) -> None:
     port, controller_port = ports
     properties = {
         "process.roles": "broker,controller",
@@ -182,7 +188,7 @@ def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(home / "data"),
-        **SETTINGS,
+        **settings,
     }
     (home / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
     (home / "log4j.properties").write_text(BROKER_LOG4J)
@@ -194,7 +200,7 @@ def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]
     shutil.copytree(home / "data", formatted)
 
 
-def _kafka_command(java: Java, home: Path, _ports: Sequence[int]) -> list[str]:
+def _kafka_command(java: Java, home: Path, _ports: Sequence[int], _settings: Settings) -> list[str]:
     logs = [
         f"-Xlog:gc*:file={home}/kafkaServer-gc.log:time,tags:filecount=10,filesize=100M",
         *JMX_FLAGS,

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from bench.programs import WorkFailedError
 from kpy.wire import create_topics, delete_topics, list_offsets
+from kpy.wire import incremental_alter_configs as alter_configs
 
 TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.005
@@ -26,6 +27,8 @@ CREATE_TOPICS_VERSION = 5
 DELETE_TOPICS_VERSION = 5
 LIST_OFFSETS_VERSION = 7
 FIND_COORDINATOR_VERSION = 3
+ALTER_CONFIGS_VERSION = 1
+TOPIC_RESOURCE, SET = 2, 0
 CONSUMER = -1
 LATEST = -1
 
@@ -66,9 +69,10 @@ class Link:
             raise WorkFailedError("the broker closed the connection of a request")
         return answer
 
-    def create_topic(self, name: str, partitions: int = 1) -> None:
+    def create_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
         """With one replica. Returns when it can be written to: Apache Kafka answers a little before."""
         topic = create_topics.CreatableTopic(name, partitions, 1)
+        topic.configs = [create_topics.CreatableTopicConfig(key.replace("_", "."), configs[key]) for key in configs]
         request = create_topics.CreateTopicsRequest([topic], int(TIMEOUT_S * 1000))
         (result,) = self.call(create_topics, request, CREATE_TOPICS_VERSION).topics
         if result.error_code:
@@ -86,11 +90,20 @@ class Link:
             raise WorkFailedError(f"topic {name} was not deleted: error {result.error_code}")
 
     def _error_of(self, name: str, partitions: int) -> int:
-        """What the leader answers when it is asked for the logs' ends, if it cannot say that of each partition."""
-        asked = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in range(partitions)]
-        request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(name, asked)])
-        answer = self.call(list_offsets, request, LIST_OFFSETS_VERSION)
-        return next((each.error_code for each in answer.topics[0].partitions if each.error_code), 0)
+        """What a leader answers that does not lead yet, when the ends of all logs are asked for; 0 if all do."""
+        wanted = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in range(partitions)]
+        request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(name, wanted)])
+        (topic,) = self.call(list_offsets, request, LIST_OFFSETS_VERSION).topics
+        return next((partition.error_code for partition in topic.partitions if partition.error_code), 0)
+
+    def alter_topic(self, name: str, **configs: str) -> None:
+        """Sets configs of a topic, whose dots are underscores here."""
+        altered = [alter_configs.AlterableConfig(key.replace("_", "."), SET, configs[key]) for key in configs]
+        resource = alter_configs.AlterConfigsResource(TOPIC_RESOURCE, name, altered)
+        request = alter_configs.IncrementalAlterConfigsRequest([resource])
+        (result,) = self.call(alter_configs, request, ALTER_CONFIGS_VERSION).responses
+        if result.error_code:
+            raise WorkFailedError(f"topic {name} was not altered: error {result.error_code} {result.error_message}")
 
 
 def answers(port: int) -> bool:

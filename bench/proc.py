@@ -1,4 +1,4 @@
-"""What Linux tells about processes: CPU time and memory, with all their children."""
+"""What Linux tells about processes: CPU time, memory and descriptors, with all their children."""
 
 import os
 from collections.abc import Iterator
@@ -70,3 +70,8 @@ def memory(root: int) -> Memory:
             elif name == "Rss:":
                 rss_kb += int(value[0])
     return Memory(pss_kb * 1024 / 1e6, rss_kb * 1024 / 1e6)
+
+
+def descriptors(root: int) -> int:
+    """How many file descriptors a process and its children have open."""
+    return sum(len(os.listdir(f"/proc/{process.pid}/fd")) for process in family(root, processes()))

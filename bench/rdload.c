@@ -6,8 +6,8 @@
  * Usage: rdload produce bootstrap topic payload_file records [name=value ...]
  *        rdload consume bootstrap topic records [name=value ...]
  *        rdload latency bootstrap topic payload_file records records_per_second [name=value ...]
- * A payload file holds one record's value a line; they are sent in turn. name=value are librdkafka's own settings.
- * Everything goes to and comes from partition 0.
+ * A payload file holds one record's value a line; they are sent in turn. name=value are librdkafka's own settings, and
+ * partitions=n, to which records are sent in turn and of which all are read. Without it there is partition 0.
  *
  * produce prints the seconds until the last record was acknowledged; consume the seconds until the last one came and
  * the bytes of all values; latency the 50th, 99th and 99.9th percentile in milliseconds, from the call that produces a
@@ -67,6 +67,7 @@ static char *payloads[LINES_LIMIT];
 static size_t payload_sizes[LINES_LIMIT];
 static int payload_count;
 static long undelivered;
+static int partitions = 1;
 
 static void fail(const char *what, const char *detail) {
     fprintf(stderr, "rdload: %s: %s\n", what, detail);
@@ -119,6 +120,11 @@ static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, 
         char *equals = strchr(settings[i], '=');
         if (!equals) fail("not name=value", settings[i]);
         char *name = strndup(settings[i], equals - settings[i]);
+        if (!strcmp(name, "partitions")) {
+            partitions = atoi(equals + 1);
+            free(name);
+            continue;
+        }
         int is_for_consumers = !strncmp(name, "fetch.", 6) || !strncmp(name, "queued.", 7);
         if (is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
         free(name);
@@ -128,24 +134,30 @@ static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, 
     return rk;
 }
 
-/* Also makes the client know the topic, so that finding it is not part of what is measured. */
+/* The sum of all partitions' ends.
+ * Also makes the client know the topic, so that finding it is not part of what is measured. */
 static int64_t end_offset(rd_kafka_t *rk, const char *topic) {
-    int64_t low, high;
-    int err = rd_kafka_query_watermark_offsets(rk, topic, 0, &low, &high, TIMEOUT_MS);
-    if (err) fail("no end offset", rd_kafka_err2str(err));
-    return high;
+    int64_t low, high, sum = 0;
+    for (int partition = 0; partition < partitions; partition++) {
+        int err = rd_kafka_query_watermark_offsets(rk, topic, partition, &low, &high, TIMEOUT_MS);
+        if (err) fail("no end offset", rd_kafka_err2str(err));
+        sum += high;
+    }
+    return sum;
 }
 
 static void assign(rd_kafka_t *rk, const char *topic, int64_t offset) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, topic, 0);
-    rd_kafka_topic_partition_list_set_offset(list, topic, 0, offset);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(partitions);
+    for (int partition = 0; partition < partitions; partition++) {
+        rd_kafka_topic_partition_list_add(list, topic, partition);
+        rd_kafka_topic_partition_list_set_offset(list, topic, partition, offset);
+    }
     rd_kafka_poll_set_consumer(rk);
     if (rd_kafka_assign(rk, list)) fail("assign", topic);
 }
 
-static void produce_one(rd_kafka_t *rk, rd_kafka_topic_t *rkt, void *payload, size_t size) {
-    while (rd_kafka_produce(rkt, 0, 0, payload, size, NULL, 0, NULL)) {
+static void produce_one(rd_kafka_t *rk, rd_kafka_topic_t *rkt, int partition, void *payload, size_t size) {
+    while (rd_kafka_produce(rkt, partition, 0, payload, size, NULL, 0, NULL)) {
         int err = rd_kafka_last_error();
         if (err != QUEUE_FULL) fail("produce", rd_kafka_err2str(err));
         rd_kafka_poll(rk, 1);
@@ -162,7 +174,7 @@ static int produce(char **argv, int argc) {
     double started = now_s();
     for (long i = 0; i < records; i++) {
         int line = i % payload_count;
-        produce_one(rk, rkt, payloads[line], payload_sizes[line]);
+        produce_one(rk, rkt, i % partitions, payloads[line], payload_sizes[line]);
         if (i % POLL_EVERY == 0) rd_kafka_poll(rk, 0);
     }
     if (rd_kafka_flush(rk, TIMEOUT_MS)) fail("flush", "not all records were acknowledged in a minute");
@@ -235,7 +247,7 @@ static int latency(char **argv, int argc) {
     if (!values || !t.latencies_s || per_second >= records || size < sizeof(double)) fail("latency", "bad arguments");
     for (long i = 0; i < records; i++) memcpy(values + i * size, payloads[0], size);
     /* A first record shows that the consumer is there before the clock runs. */
-    produce_one(producer, rkt, values, size);
+    produce_one(producer, rkt, 0, values, size);
     if (rd_kafka_flush(producer, TIMEOUT_MS)) fail("latency", "the first record was not acknowledged");
     end_offset(t.rk, topic);
     assign(t.rk, topic, BEGINNING);
@@ -253,7 +265,7 @@ static int latency(char **argv, int argc) {
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
         double now = now_s();
         memcpy(values + i * size, &now, sizeof now);
-        produce_one(producer, rkt, values + i * size, size);
+        produce_one(producer, rkt, 0, values + i * size, size);
         rd_kafka_poll(producer, 0);
     }
     pthread_join(reader, NULL);

@@ -6,7 +6,7 @@ results/runs.jsonl, so it changes only when what it means does.
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,10 +56,12 @@ class Scale(NamedTuple):
     megabytes: int
     """Of records of 1000 bytes; of smaller ones a third, since the clients are slower there."""
     latency_s: int
+    history_megabytes: int
+    """Of a log that is much longer than what is read and written meanwhile."""
 
 
-FULL = Scale(warm_up_s=0.3, requests_s=2.0, megabytes=600, latency_s=10)
-QUICK = Scale(warm_up_s=0.2, requests_s=1.0, megabytes=240, latency_s=4)
+FULL = Scale(warm_up_s=0.3, requests_s=2.0, megabytes=600, latency_s=10, history_megabytes=5000)
+QUICK = Scale(warm_up_s=0.2, requests_s=1.0, megabytes=240, latency_s=4, history_megabytes=500)
 
 
 class Bench(NamedTuple):
@@ -94,6 +96,8 @@ class Work(NamedTuple):
     measure: Callable[[Bench, BrokerProcess], tuple[float, ...]]
     on_new_broker: bool = False
     in_quick: bool = True
+    settings: Mapping[str, str] | None = None
+    """Of the new broker, beside those that all have."""
 
 
 def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -108,7 +112,7 @@ def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
 
 
 def start_with_partitions(partitions: int, _bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """With a record in each partition: after a clean stop, with the memory then, and after a SIGKILL."""
+    """With a record in each partition: after a clean stop, with memory and descriptors then, and after a SIGKILL."""
     broker.start()
     batch = build_batch([NewRecord(time.time_ns() // 1_000_000, None, bytes(100))])
     data = [produce.PartitionProduceData(index, batch) for index in range(PARTITIONS_A_TOPIC)]
@@ -122,9 +126,9 @@ def start_with_partitions(partitions: int, _bench: Bench, broker: BrokerProcess)
                 raise WorkFailedError(f"records for {name} are answered with error {wrong[0]}")
     broker.stop()
     clean_s = broker.start()
-    rss_mb = broker.memory().rss_mb
+    rss_mb, descriptors = broker.memory().rss_mb, broker.descriptors() / partitions
     broker.kill()
-    return clean_s, broker.start(), rss_mb
+    return clean_s, broker.start(), rss_mb, descriptors
 
 
 def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -360,6 +364,7 @@ def _partitions_work(partitions: int) -> Work:
         Row(f"start, {what}, after a clean stop", "s", "lower"),
         Row(f"start, {what}, after SIGKILL", "s", "lower"),
         Row(f"RSS, idle, {what}", "MB", "lower"),
+        Row(f"descriptors, idle, {what}", "a partition", "lower"),
     )
     return Work(rows, partial(start_with_partitions, partitions), on_new_broker=True, in_quick=False)
 

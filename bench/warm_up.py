@@ -15,7 +15,7 @@ from bench.rows import (
     send_requests,
 )
 
-WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0)
+WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0, history_megabytes=0)
 WARM_UP_LIMIT_S = 90.0
 WARM_UP_ROUND_TRIPS = 3
 STEADY = 0.9

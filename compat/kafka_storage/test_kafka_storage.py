@@ -145,11 +145,11 @@ async def write_transactions(work_dir: Path) -> None:
 
 
 def fill_kpy(broker: BrokerProcess, work_dir: Path) -> None:
-    broker.start()
-    create_topics(broker)
-    produce(broker)
-    commit(broker)
-    broker.stop()
+    with handover.running(broker):
+        create_topics(broker)
+        produce(broker)
+        commit(broker)
+        broker.stop()
     trio.run(write_transactions, work_dir)
 
 
@@ -177,19 +177,19 @@ def check_variety(found: dict[str, handover.Served], work_dir: Path) -> None:
 def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> None:
     ours = handover.kpy_on(tmp_path / "kpy")
     fill_kpy(ours, tmp_path / "kpy")
-    ours.start()
-    expected = all_served(ours)
-    check_variety(expected, tmp_path / "kpy")
     loaded, acknowledged = "", list[Acknowledged]()
-    if end == "killed":
-        loaded = load_topic(ours)
-        load = Load(ours.bootstrap, loaded, "load", {"acks": "all", "message.timeout.ms": 3000})
-        wait_until(lambda: len(load.acknowledged) >= 1000, "records acknowledged")
-        ours.kill()
-        load.stop()
-        acknowledged = load.acknowledged
-    else:
-        ours.stop()
+    with handover.running(ours):
+        expected = all_served(ours)
+        check_variety(expected, tmp_path / "kpy")
+        if end == "killed":
+            loaded = load_topic(ours)
+            load = Load(ours.bootstrap, loaded, "load", {"acks": "all", "message.timeout.ms": 3000})
+            wait_until(lambda: len(load.acknowledged) >= 1000, "records acknowledged")
+            ours.kill()
+            load.stop()
+            acknowledged = load.acknowledged
+        else:
+            ours.stop()
     copy = handover.copied(tmp_path / "kpy", tmp_path / "apache-kafka")
     if end == "stopped":
         assert handover.check_dumps(copy) > 100

@@ -6,6 +6,7 @@
 epochs, checkpoints. It never touches a .log file, and holds the directories' locks, so that no broker comes between.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from kpy.cli.arguments import Options
+from kpy.cli.known_topics import known_topic_ids
 from kpy.cli.style import Style, escaped, wants_colour
 from kpy.storage.data_check import DataCheck, lock_holder, log_bytes
 from kpy.storage.findings import Finding, ReadOnlyFs, Severity
@@ -130,7 +132,8 @@ class _Run:
 
     def __init__(self, fs: Fs, paths: Sequence[str], options: Options) -> None:
         self._as_json = options.as_json
-        self._check = DataCheck(fs, paths, self._progressed)
+        known_ids, self._of_metadata = known_topic_ids(paths)
+        self._check = DataCheck(fs, paths, self._progressed, known_ids)
         style = Style(in_colour=wants_colour(options.color, sys.stdout))
         self._printer = FindingPrinter(sys.stdout, style, as_json=options.as_json, repair=options.repair)
         self._shows_progress = sys.stderr.isatty()
@@ -139,7 +142,7 @@ class _Run:
         self._started_s = self._shown_s = time.monotonic()
 
     def run(self) -> int:
-        for finding in self._check.findings():
+        for finding in itertools.chain(self._of_metadata, self._check.findings()):
             self._clear_progress()
             self._printer.show(finding)
         self._clear_progress()

@@ -173,12 +173,56 @@ def iter_records(batch: memoryview, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> 
     header = read_header(batch)
     if header.records_count == 0:
         return iter(())
-    body = batch[HEADER_SIZE : header.size_bytes]
-    codec = header.codec
-    data = bytes(body) if codec is Codec.NONE else decompress(codec, body, max_bytes)
+    data = record_bytes(batch, header, max_bytes)
     if not 0 < header.records_count <= len(data) // MIN_RECORD_BYTES:
         raise invalid_record(f"{len(data)} bytes cannot hold {header.records_count} records")
     return _read_records_natively(data, header) if NATIVE else _read_records(data, header)
+
+
+def record_bytes(batch: memoryview, header: BatchHeader, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
+    """The records of a batch as one run of bytes, decompressed. Raises CORRUPT_MESSAGE."""
+    body, codec = batch[HEADER_SIZE : header.size_bytes], header.codec
+    return bytes(body) if codec is Codec.NONE else decompress(codec, body, max_bytes)
+
+
+def iter_keys(data: bytes, records_count: int) -> Iterator[tuple[int, int, bytes | None, bool, int, int]]:
+    """What compaction must know of the records in `data`, in a third of the time that whole ones take.
+
+    For each: its timestamp and its offset, from those of the batch on; its key; whether it has a value; where in `data`
+    it begins and ends. Raises INVALID_RECORD for records that do not fill `data`; values and headers are not looked at.
+    """
+    zigzag, read_varint = _ZIGZAG, _read_varint
+    pos = 0
+    try:
+        for _ in range(records_count):
+            start = pos
+            byte, following = data[pos], data[pos + 1]
+            if byte < 0x80:
+                end = pos = pos + 1
+                end += zigzag[byte]
+            elif following < 0x80:
+                end = pos = pos + 2
+                size = byte & 0x7F | following << 7
+                end += (size >> 1) ^ -(size & 1)
+            else:
+                size, pos = read_varint(data, pos, 32)
+                end = pos + size
+            pos += 1
+            byte = data[pos]
+            timestamp, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 64)
+            byte = data[pos]
+            offset, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
+            byte = data[pos]
+            size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
+            key = None if size < 0 else data[pos : (pos := pos + size)]
+            if pos >= end:
+                raise invalid_record("A record runs past its end")
+            yield timestamp, offset, key, data[pos] != _NULL, start, end
+            pos = end
+    except IndexError:
+        raise invalid_record("A record runs past the end of its batch") from None
+    if pos != len(data):
+        raise invalid_record(f"{len(data)} bytes do not hold {records_count} records")
 
 
 def _read_records_natively(data: bytes, header: BatchHeader) -> Iterator[Record]:
@@ -365,6 +409,11 @@ def rebuild_batch(header: BatchHeader, records: Iterable[Record], level: int | N
     return _seal(header._replace(batch_length=length, attributes=attributes, records_count=count), payload)
 
 
+def with_records(header: BatchHeader, records_count: int, body: bytes | bytearray) -> bytes:
+    """A batch with the identity of `header` and these records, encoded as they are in a batch with its base values."""
+    return _seal(header._replace(records_count=records_count), compress(header.codec, body))
+
+
 def replace_header(batch: memoryview, header: BatchHeader, level: int | None = None) -> bytes:
     """The records of `batch`, unread, under another header; if that names another codec, they are recompressed.
 
@@ -399,6 +448,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+_NULL: Final = 1
+"""The varint of -1, the size of a key or value that is null."""
 _SHORT_VARINTS: Final = tuple(_varint(value) for value in range(-1, 1024))
 """The varints of -1, which is null, and of common sizes and deltas, at the index one above their value."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from kpy.errors import ApiError, ErrorCode
-from kpy.ids import ZERO_ID
+from kpy.ids import ZERO_ID, to_text
 from kpy.metadata.image import MetadataImage, PartitionImage, TopicImage
 from kpy.replica.cold_reads import ColdReads
 from kpy.replica.group_commit import GroupCommit, RunInThread
@@ -316,6 +316,8 @@ class ReplicaManager:
             return ErrorCode.KAFKA_STORAGE_ERROR
         held = self.log_dirs.logs.get(key)
         if held is not None and ZERO_ID not in (held.topic_id, topic_id) and held.topic_id != topic_id:
+            of_log, of_controller = to_text(held.topic_id), to_text(topic_id)
+            log.error("%s is of the topic id %s, the controller's is %s: not served", held.dir, of_log, of_controller)
             return ErrorCode.INCONSISTENT_TOPIC_ID
         epoch = NO_EPOCH if partition is None else partition.leader_epoch
         if image.leader_epoch <= epoch:

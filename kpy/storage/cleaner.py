@@ -21,11 +21,22 @@ in a worker thread. Which log is next, how fast and with how much memory: cleane
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kpy.records.batch import DELETE_HORIZON, BatchHeader, Record, check_crc, iter_records, read_header, rebuild_batch
+from kpy.records.batch import (
+    DELETE_HORIZON,
+    NO_TIMESTAMP,
+    BatchHeader,
+    check_crc,
+    iter_keys,
+    iter_records,
+    read_header,
+    rebuild_batch,
+    record_bytes,
+    with_records,
+)
 from kpy.storage.fs import Fs
 from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
@@ -36,7 +47,10 @@ from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
 
 MAX_MAP_ENTRIES = 1_000_000
 """Keys in one round's map by default. A round stops where it is full, and the next goes on from there."""
-HASH_SIZE = 16
+HASH_SIZE = 31
+"""In the map a hash stands for each key that is not shorter, so no key can be taken for a hash. Fewer bytes would not
+take less memory.
+"""
 WRITE_AT_ONCE_BYTES = 1 << 20
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
 
@@ -199,16 +213,22 @@ class _OffsetMap:
     def is_full(self) -> bool:
         return len(self._offsets) >= self._max_entries
 
-    def put(self, key: bytes, offset: int) -> None:
-        self._offsets[_digest(key)] = offset
+    def put(self, header: BatchHeader, batch: memoryview, first_offset: int) -> None:
+        """The keys of a batch's records from `first_offset` on."""
+        offsets = self._offsets
+        data = record_bytes(batch, header)
+        base_offset, first_delta = header.base_offset, first_offset - header.base_offset
+        for _, delta, key, *_ in iter_keys(data, header.records_count):
+            if key is not None and delta >= first_delta:
+                offsets[key if len(key) < HASH_SIZE else _digest(key)] = base_offset + delta
 
     def is_superseded(self, key: bytes, offset: int) -> bool:
-        return offset < self._offsets.get(_digest(key), -1)
+        return offset < self._offsets.get(key if len(key) < HASH_SIZE else _digest(key), -1)
 
 
 def _digest(key: bytes) -> bytes:
-    """What stands for a key in the map: itself when short, else a hash, which is longer than any short key."""
-    return key if len(key) < HASH_SIZE else hashlib.blake2b(key, digest_size=HASH_SIZE).digest()
+    """What stands for a long key in the map."""
+    return hashlib.blake2b(key, digest_size=HASH_SIZE).digest()
 
 
 class _Transactions:
@@ -268,9 +288,7 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMa
             elif not transactions.is_aborted(header):
                 if offsets.is_full and offsets.latest_offset >= task.first_dirty_offset:
                     return
-                for record in iter_records(batch):
-                    if record.key is not None and record.offset >= task.first_dirty_offset:
-                        offsets.put(record.key, record.offset)
+                offsets.put(header, batch, task.first_dirty_offset)
             offsets.latest_offset = header.last_offset
         offsets.latest_offset = segment_end - 1
 
@@ -319,9 +337,11 @@ def _copy_group(
             if aborted is not None:
                 cleaned.txn_index.append(aborted)
             if kept is not None:
-                cleaned.index_copied(kept)
+                kept_header = read_header(kept)
+                cleaned.index_batch(cleaned.size, kept_header)
+                cleaned.size += kept_header.size_bytes
                 unwritten += kept
-                stats.written_records += read_header(kept).records_count
+                stats.written_records += kept_header.records_count
             if len(unwritten) >= WRITE_AT_ONCE_BYTES:
                 task.pace(len(unwritten))
                 cleaned.file.write(unwritten, cleaned.size - len(unwritten))
@@ -346,38 +366,47 @@ def _filter_batch(
     else:
         drops_all = transactions.is_aborted(header)
         needs_horizon = False
-    kept: list[Record] = []
-    is_whole = not drops_all
-    if not drops_all:
-        horizon_passed = header.has_delete_horizon and header.base_timestamp <= task.now_ms
-        for record in iter_records(batch):
-            if header.is_control or _stays(record, offsets, horizon_passed):
-                kept.append(record)
-                needs_horizon = needs_horizon or record.value is None
-            else:
-                is_whole = False
-    if kept:
-        if needs_horizon and not header.has_delete_horizon:
-            horizon_ms = task.now_ms + task.config.delete_retention_ms
-            header = header._replace(attributes=header.attributes | DELETE_HORIZON, base_timestamp=horizon_ms)
-        elif is_whole:
+    data = b"" if drops_all else record_bytes(batch, header)
+    kept = [] if drops_all else list(_staying(task, header, data, offsets))
+    if not kept:
+        emptied = header._replace(attributes=header.attributes & ~DELETE_HORIZON, base_timestamp=-1)
+        return rebuild_batch(emptied, []) if _must_stay(task, header) else None, aborted
+    needs_horizon = needs_horizon or not all(each.has_value for each in kept)
+    if header.has_delete_horizon or not needs_horizon:
+        if len(kept) == header.records_count:
             return batch, aborted
-        if not header.is_log_append_time:
-            header = header._replace(max_timestamp=max(record.timestamp for record in kept))
-        return rebuild_batch(header, kept), aborted
-    if _must_stay(task, header):
-        return rebuild_batch(
-            header._replace(attributes=header.attributes & ~DELETE_HORIZON, base_timestamp=-1), []
-        ), aborted
-    return None, aborted
+        needs_horizon = False
+    if not header.is_log_append_time:
+        newest = header.base_timestamp + max(each.timestamp_delta for each in kept)
+        header = header._replace(max_timestamp=max(NO_TIMESTAMP, min(newest, header.max_timestamp)))
+    rebuilt = with_records(header, len(kept), b"".join([data[each.start : each.end] for each in kept]))
+    if needs_horizon:
+        records = list(iter_records(memoryview(rebuilt)))
+        horizon_ms = task.now_ms + task.config.delete_retention_ms
+        header = header._replace(attributes=header.attributes | DELETE_HORIZON, base_timestamp=horizon_ms)
+        rebuilt = rebuild_batch(header, records)
+    return rebuilt, aborted
 
 
-def _stays(record: Record, offsets: _OffsetMap, horizon_passed: bool) -> bool:
-    if record.offset > offsets.latest_offset:
-        return True
-    if record.key is None or offsets.is_superseded(record.key, record.offset):
-        return False
-    return record.value is not None or not horizon_passed
+class _Kept(NamedTuple):
+    """A record that stays: where its bytes are among those of its batch."""
+
+    timestamp_delta: int
+    has_value: bool
+    start: int
+    end: int
+
+
+def _staying(task: CleanTask, header: BatchHeader, data: bytes, offsets: _OffsetMap) -> Iterator[_Kept]:
+    base_offset, latest_offset = header.base_offset, offsets.latest_offset
+    horizon_passed = header.has_delete_horizon and header.base_timestamp <= task.now_ms
+    is_control = header.is_control
+    for timestamp_delta, offset_delta, key, has_value, start, end in iter_keys(data, header.records_count):
+        offset = base_offset + offset_delta
+        is_judged = not is_control and offset <= latest_offset
+        if is_judged and (key is None or offsets.is_superseded(key, offset) or (horizon_passed and not has_value)):
+            continue
+        yield _Kept(timestamp_delta, has_value, start, end)
 
 
 def _must_stay(task: CleanTask, header: BatchHeader) -> bool:

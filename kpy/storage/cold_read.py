@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple, NoReturn
 
 from kpy.storage.fs import File, FileRegion, read_file
-from kpy.storage.index import CorruptIndexError
+from kpy.storage.index import MAX_INDEX_BYTES, CorruptIndexError
 from kpy.storage.log import Log
 from kpy.storage.scan import SCAN_BYTES, CorruptBatchError, scan_headers
 from kpy.storage.segment import OFFSET_INDEX_SUFFIX, Segment
@@ -41,6 +41,8 @@ def cold_read(
     for slot, segment in enumerate(segments):
         start = 0 if offset == segment.base_offset else segment.positions.get(offset)
         if start is None or not (was_just_appended or _is_cached(segment, start, max_bytes)):
+            if not was_just_appended:
+                segment.header_order.forget(segment.size)
             return ColdRead(log, max_bytes, _job(segments[slot:], start, offset, max_bytes))
         if start < segment.size:
             return None
@@ -94,7 +96,7 @@ def _read_in_inactive(segments: Sequence[Callable[[], Segment]], offset: int, ma
     try:
         for attach in segments:
             segment = attach()
-            read_file(segment.fs, segment.path(OFFSET_INDEX_SUFFIX))
+            read_file(segment.fs, segment.path(OFFSET_INDEX_SUFFIX), MAX_INDEX_BYTES)
             found = segment.find(offset)
             if found is not None:
                 size = max(max_bytes, found.header.size_bytes)

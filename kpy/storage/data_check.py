@@ -3,7 +3,7 @@
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from kpy.storage.checkpoints import (
     CLEANER_OFFSETS,
     HIGH_WATERMARKS,
     LOG_START_OFFSETS,
+    PARTITION_METADATA,
     RECOVERY_POINTS,
     TopicPartition,
     read_offsets,
@@ -36,7 +37,7 @@ from kpy.storage.partition_check import PartitionCheck, PartitionFacts, Partitio
 from kpy.storage.segment import LOG_SUFFIX
 
 CHECKPOINTS = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_START_OFFSETS, CLEANER_OFFSETS)
-_METADATA_PREFIX = "kpy-metadata.sqlite"
+METADATA_FILE = "kpy-metadata.sqlite"
 _COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
 
 _LOST = {
@@ -97,12 +98,22 @@ def log_bytes(fs: Fs, paths: Sequence[str]) -> int:
 
 
 class DataCheck:
-    """Checks the data directories of one broker. `summary` grows as `findings` goes on."""
+    """Checks the data directories of one broker. `summary` grows as `findings` goes on.
 
-    def __init__(self, fs: Fs, paths: Sequence[str], on_progress: Callable[[int], None]) -> None:
+    `known_topic_ids` are those that the broker's metadata has, as far as they are at hand.
+    """
+
+    def __init__(
+        self,
+        fs: Fs,
+        paths: Sequence[str],
+        on_progress: Callable[[int], None],
+        known_topic_ids: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._fs = fs
         self._paths = paths
         self._on_progress = on_progress
+        self._known_topic_ids = known_topic_ids or {}
         self.summary = DataSummary()
         self._places: dict[TopicPartition, str] = {}
         self._topic_ids: dict[str, bytes] = {}
@@ -202,7 +213,7 @@ class DataCheck:
 
     def _other(self, path: str, name: str) -> Iterator[Finding]:
         """What is neither a partition nor a file that was read already."""
-        own = name in (*CHECKPOINTS, META_PROPERTIES, LOCK, CLEAN_SHUTDOWN) or name.startswith(_METADATA_PREFIX)
+        own = name in (*CHECKPOINTS, META_PROPERTIES, LOCK, CLEAN_SHUTDOWN) or name.startswith(METADATA_FILE)
         state = next((each for each in _STATE_SUFFIXES if name.endswith(each)), None)
         if name.endswith(".tmp"):
             what = "was left by a file that was being replaced", "nobody reads it"
@@ -221,6 +232,12 @@ class DataCheck:
         if other_place != path:
             yield Finding(Severity.ERROR, path, None, f"is also in {other_place}", "the broker does not start")
         if topic_id == ids.ZERO_ID:
+            return
+        known_id = self._known_topic_ids.get(topic, topic_id)
+        if known_id != topic_id:
+            what = f"has the topic id {ids.to_text(topic_id)}, the broker's metadata has {ids.to_text(known_id)}"
+            outcome = "the next start sets the log aside under a name that ends in -stray, and begins a new one"
+            yield Finding(Severity.ERROR, f"{path}/{PARTITION_METADATA}", None, what, outcome)
             return
         other_id = self._topic_ids.setdefault(topic, topic_id)
         if other_id != topic_id:

@@ -17,6 +17,8 @@ Buffer = bytes | bytearray | memoryview
 
 MODE = 0o644
 READ_AT_ONCE_BYTES = 1 << 20
+MAX_FILE_BYTES = 64 << 20
+"""Of what is read whole: room for the snapshot of 1.4 million producers, or 1.9 million aborts in one segment."""
 
 
 class Fs(Protocol):
@@ -196,14 +198,20 @@ class FileRegion:
         return self.file.read(self.size, self.position)
 
 
-def read_file(fs: Fs, path: str) -> bytes:
-    """The whole file. Raises FileNotFoundError."""
+class FileTooLargeError(ValueError):
+    """A file that would be read whole is larger than any sound one of its kind."""
+
+
+def read_file(fs: Fs, path: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The whole file. Raises FileNotFoundError, and FileTooLargeError when it has read more than `max_bytes`."""
     file = File(fs, path)
     parts: list[bytes] = []
     position = 0
     while data := file.read(READ_AT_ONCE_BYTES, position):
         parts.append(data)
         position += len(data)
+        if position > max_bytes:
+            raise FileTooLargeError(f"{path} has more than the {max_bytes:,} bytes that it can have")
     return b"".join(parts)
 
 

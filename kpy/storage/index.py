@@ -15,7 +15,7 @@ import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
-from kpy.storage.fs import File, Fs, read_file, remove_if_exists
+from kpy.storage.fs import File, FileTooLargeError, Fs, read_file, remove_if_exists
 
 OFFSET_ENTRY = struct.Struct(">ii")
 TIME_ENTRY = struct.Struct(">qi")
@@ -23,6 +23,8 @@ TXN_ENTRY = struct.Struct(">hqqqq")
 
 NO_TIMESTAMP = -1
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
+MAX_INDEX_BYTES = 0x7FFFFFFF
+"""What segment.index.bytes, by which segments roll, can be."""
 
 
 class CorruptIndexError(Exception):
@@ -62,7 +64,7 @@ class _Entries:
     def load(self) -> None:
         """Bring the entries into memory, so that the index can grow."""
         if self._memory is None:
-            self._memory = bytearray(read_file(self._fs, self.path))
+            self._memory = bytearray(read_file(self._fs, self.path, MAX_INDEX_BYTES))
 
     @property
     def in_memory(self) -> bool:
@@ -245,6 +247,8 @@ class TransactionIndex:
         except FileNotFoundError:
             self._is_known_empty = True
             return []
+        except FileTooLargeError as error:
+            raise CorruptIndexError(str(error)) from error
         if len(data) % TXN_ENTRY.size:
             raise CorruptIndexError(f"{self.path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")
         txns: list[AbortedTxn] = []

@@ -7,6 +7,7 @@ made durable by `sync`, which a flush calls before the recovery point may pass t
 takes away can then be read again from the batches above the recovery point.
 """
 
+import logging
 import os
 from bisect import bisect_right
 
@@ -15,6 +16,10 @@ from kpy.storage.fs import File, Fs
 
 UNDEFINED_EPOCH = -1
 UNDEFINED_OFFSET = -1
+MAX_TOLD = 10
+"""So many damaged epochs of one log are named."""
+
+_log = logging.getLogger(__name__)
 
 
 class LeaderEpochs:
@@ -100,8 +105,7 @@ class LeaderEpochs:
 
     def epoch_for(self, offset: int) -> int:
         """The epoch of the record at `offset`; UNDEFINED_EPOCH when it lies before the first entry."""
-        slot = bisect_right(self._entries, offset, key=lambda entry: entry[1]) - 1
-        return self._entries[slot][0] if slot >= 0 else UNDEFINED_EPOCH
+        return _epoch_at(self._entries, offset)
 
     def truncate_from_end(self, end_offset: int) -> None:
         """Forget the epochs that start at or above `end_offset`."""
@@ -130,3 +134,52 @@ class LeaderEpochs:
         self._entries.clear()
         self.latest_epoch = UNDEFINED_EPOCH
         self.save()
+
+
+class EpochRecovery:
+    """Rebuilds the leader epochs from the batches of a log, in whose headers they lie outside the CRC.
+
+    As in Apache Kafka an epoch that falls is passed over, and no record is lost for it. A single batch is damaged too
+    if its epoch is above those behind it, or if the checkpoint denies it, which lacks at most the latest epochs. What
+    the checkpoint had said of its offset counts instead.
+    """
+
+    def __init__(self, epochs: LeaderEpochs) -> None:
+        self._epochs = epochs
+        self._known = epochs.entries()
+        self._alone = UNDEFINED_OFFSET
+        """The batch that alone has the latest epoch, if the checkpoint did not say so."""
+        self._passed_over = 0
+
+    def meet(self, epoch: int, offset: int) -> None:
+        """The batch at `offset` has this epoch; a negative one stands for none."""
+        latest = self._epochs.latest_epoch
+        if epoch < 0:
+            self._epochs.note(_epoch_at(self._known, offset), offset)
+            return
+        if self._alone != UNDEFINED_OFFSET and epoch != latest and (epoch < latest or self._denies(latest)):
+            self._epochs.forget_from(self._alone)
+            self._pass_over(latest, self._alone)
+        self._alone = UNDEFINED_OFFSET
+        if epoch > self._epochs.latest_epoch:
+            self._epochs.note(epoch, offset)
+            if _epoch_at(self._known, offset) != epoch:
+                self._alone = offset
+        elif epoch < self._epochs.latest_epoch:
+            self._pass_over(epoch, offset)
+
+    def _denies(self, epoch: int) -> bool:
+        """Whether the checkpoint has a higher epoch at the batch that is alone, or another one, and others later."""
+        known = _epoch_at(self._known, self._alone)
+        return known != UNDEFINED_EPOCH and (epoch < known or self._alone < self._known[-1][1])
+
+    def _pass_over(self, epoch: int, offset: int) -> None:
+        self._passed_over += 1
+        if self._passed_over <= MAX_TOLD:
+            _log.warning("the batch at offset %d has leader epoch %d, unlike those around it", offset, epoch)
+        self._epochs.note(_epoch_at(self._known, offset), offset)
+
+
+def _epoch_at(entries: list[tuple[int, int]], offset: int) -> int:
+    slot = bisect_right(entries, offset, key=lambda entry: entry[1]) - 1
+    return entries[slot][0] if slot >= 0 else UNDEFINED_EPOCH

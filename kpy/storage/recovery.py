@@ -7,7 +7,7 @@ there and later segments are removed. Indexes, leader epochs and producer state 
 damaged in spite of a clean shutdown is treated the same way.
 
 Where nothing is compacted, a gap between two offsets is damage too: a power cut can take the tail of one segment and
-leave the next. Leader epochs are taken as they are; like base offsets, they lie outside the CRC.
+leave the next. Leader epochs lie outside the CRC, as base offsets do, but no record is lost for a damaged one.
 
 A compaction that was interrupted is finished or undone before anything else: `.cleaned` files are unfinished and go;
 `.swap` files are complete, so the originals in their offset range go and they take their place. `.deleted` files go.
@@ -22,7 +22,7 @@ from kpy.records.batch import BatchHeader, check_crc
 from kpy.storage.checkpoints import LEADER_EPOCHS
 from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
-from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.leader_epochs import EpochRecovery, LeaderEpochs
 from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
@@ -91,7 +91,7 @@ def load_log(request: LoadRequest) -> LoadedLog:
     first_unchecked = min(_first_unchecked(request, loaded), _first_without_txn_index(loaded, names))
     first_unchecked = _load_epochs(request, loaded, first_unchecked)
     if first_unchecked == len(loaded.segments) and loaded.segments:
-        first_unchecked = _open_active(loaded)
+        first_unchecked = _open_active(request, loaded)
     _load_producers(request, loaded, first_unchecked)
     if first_unchecked < len(loaded.segments):
         _recover_from(request, loaded, first_unchecked)
@@ -144,13 +144,20 @@ def _load_epochs(request: LoadRequest, loaded: LoadedLog, first_unchecked: int) 
     return 0 if has_data and not request.is_clean and not loaded.leader_epochs.entries() else first_unchecked
 
 
-def _open_active(loaded: LoadedLog) -> int:
-    """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad."""
+def _open_active(request: LoadRequest, loaded: LoadedLog) -> int:
+    """Find the log end after a clean shutdown. Returns the slot of the first segment to recover, if the tail is bad.
+
+    A clean shutdown leaves the recovery point at the log end: by that a damaged base offset of the last batch is told.
+    It is 0 for a log that the checkpoint does not name.
+    """
     active = loaded.segments[-1]
     try:
         active.become_active()
         loaded.log_end_offset = active.next_offset()
         if loaded.log_end_offset < active.base_offset:
+            return len(loaded.segments) - 1
+        if request.recovery_point and request.recovery_point != loaded.log_end_offset:
+            _log.warning("%s ends at %d, not at %d", active.path(), loaded.log_end_offset, request.recovery_point)
             return len(loaded.segments) - 1
     except CorruptBatchError as error:
         _log.warning("recovering a segment that a clean shutdown left damaged: %s", error)
@@ -205,6 +212,7 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
     segments = loaded.segments
     end_offset = segments[slot].base_offset
     known_epochs = loaded.leader_epochs.entries()
+    epochs = EpochRecovery(loaded.leader_epochs)
     loaded.leader_epochs.forget_from(end_offset)
     unread = segments[slot:]
     del segments[slot:]
@@ -212,7 +220,8 @@ def _recover_from(request: LoadRequest, loaded: LoadedLog, slot: int) -> None:
         segment = unread.pop(0)
         segments.append(segment)
         limit = unread[0].base_offset if unread else LONG_MAX
-        valid_bytes, end_offset = _recover_segment(request, segment, loaded, limit)
+        valid_bytes, end_offset = _recover_segment(request, segment, loaded, epochs, limit)
+        segment.header_order.forget(unseen_end=0)
         if valid_bytes != segment.size:
             _log.warning("%s: %d of %d bytes are valid", segment.path(), valid_bytes, segment.size)
             segment.truncate_file(valid_bytes)
@@ -250,7 +259,9 @@ def _may_follow(base_offset: int, end_offset: int, request: LoadRequest) -> bool
     return base_offset == end_offset or (may_leave_gap and base_offset > end_offset)
 
 
-def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog, limit: int) -> tuple[int, int]:
+def _recover_segment(
+    request: LoadRequest, segment: Segment, loaded: LoadedLog, epochs: EpochRecovery, limit: int
+) -> tuple[int, int]:
     """Check every batch and rebuild what is derived from them; (valid bytes, next offset). `limit` is where it ends."""
     expected_offset = segment.base_offset
     segment.reset_indexes()
@@ -263,8 +274,7 @@ def _recover_segment(request: LoadRequest, segment: Segment, loaded: LoadedLog, 
             if not is_valid or not _may_follow(header.base_offset, expected_offset, request):
                 break
             segment.index_batch(valid_bytes, header)
-            if header.partition_leader_epoch >= 0:
-                loaded.leader_epochs.note(header.partition_leader_epoch, header.base_offset)
+            epochs.meet(header.partition_leader_epoch, header.base_offset)
             if header.producer_id != NO_PRODUCER_ID:
                 account(loaded.producer_state, header, batch, header.base_offset, segment)
             valid_bytes += header.size_bytes

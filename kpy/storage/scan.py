@@ -84,7 +84,7 @@ def scan_headers(
             raise _no_batch(path, position, header)
         next_position = position + LOG_OVERHEAD + header.batch_length
         if header.base_offset != next_offset and (
-            header.last_offset >= end_offset or not _may_leave_gap(file, header, next_offset, next_position, end)
+            header.last_offset >= end_offset or not may_leave_gap(file, header, next_offset, next_position, end)
         ):
             what = f"offsets {header.base_offset} to {header.last_offset} contradict those around them"
             raise CorruptBatchError(path, position, what)
@@ -100,7 +100,7 @@ def _no_batch(path: str, position: int, header: BatchHeader) -> CorruptBatchErro
     return CorruptBatchError(path, position, what)
 
 
-def _may_leave_gap(file: File, header: BatchHeader, next_offset: int, behind: int, end: int) -> bool:
+def may_leave_gap(file: File, header: BatchHeader, next_offset: int, behind: int, end: int) -> bool:
     """Whether a batch can begin above `next_offset`, as it does in compacted logs.
 
     It cannot if the batch at the position `behind` it has an offset that lies in the gap or in this batch.

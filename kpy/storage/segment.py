@@ -10,9 +10,11 @@ ends, the next one begins, so each segment remembers the boundaries that recent 
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from kpy.records.batch import LOG_OVERHEAD, BatchHeader, read_header
+from kpy.records.batch import LOG_OVERHEAD, BatchHeader
 from kpy.storage.fs import Buffer, File, FileRegion, Fs, remove_if_exists
+from kpy.storage.header_order import HeaderOrder
 from kpy.storage.index import (
     MAX_RELATIVE_OFFSET,
     NO_TIMESTAMP,
@@ -58,6 +60,7 @@ class Segment:
         "base_offset",
         "directory",
         "fs",
+        "header_order",
         "index_interval_bytes",
         "index_is_sound",
         "offset_index",
@@ -83,6 +86,7 @@ class Segment:
         self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
         self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
         self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX), base_offset)
+        self.header_order = HeaderOrder(base_offset, self.offset_index)
         self.index_is_sound = False
         self._bytes_since_index_entry = 0
         self._first_timestamp: int | None = None
@@ -103,7 +107,7 @@ class Segment:
     def attach(cls, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> "Segment":
         """An existing segment; nothing of it is read before it is needed."""
         segment = cls(fs, directory, base_offset, index_interval_bytes, suffix)
-        segment.size = fs.size(segment.path())
+        segment.size = segment.header_order.unseen_end = fs.size(segment.path())
         return segment
 
     def path(self, kind: str = LOG_SUFFIX) -> str:
@@ -111,10 +115,9 @@ class Segment:
 
     @property
     def file(self) -> File:
-        file = self.open_file
-        if file is None:
-            file = self.open_file = File(self.fs, self.path())
-        return file
+        if self.open_file is None:
+            self.open_file = File(self.fs, self.path())
+        return self.open_file
 
     # Writing.
 
@@ -132,9 +135,7 @@ class Segment:
             raise
         if not position:
             self._first_timestamp = max_timestamp
-        largest = self._max_timestamp
-        if largest is None:
-            largest = self.max_timestamp
+        largest = self.max_timestamp if self._max_timestamp is None else self._max_timestamp
         if max_timestamp > largest:
             self._max_timestamp = max_timestamp
             self._offset_of_max_timestamp = last_offset
@@ -172,7 +173,7 @@ class Segment:
         self.time_index.entries.release()
 
     def become_active(self) -> None:
-        """Bring the indexes into memory, rebuilt if they are damaged. Raises CorruptBatchError."""
+        """Bring the indexes into memory, rebuilt if they are damaged."""
         self._check_or_rebuild_indexes(load=True)
 
     def _close_time_index(self) -> None:
@@ -245,11 +246,10 @@ class Segment:
         if self._first_timestamp is None:
             if not self.size:
                 return NO_TIMESTAMP
-            for _, header in self.headers(0):
-                self._first_timestamp = header.max_timestamp
-                break
-            else:
+            found = next(self.headers(0), None)
+            if found is None:
                 return NO_TIMESTAMP
+            self._first_timestamp = found.header.max_timestamp
         return self._first_timestamp
 
     @property
@@ -351,6 +351,8 @@ class Segment:
             end, end_offset = self._last_boundary(start, end, end_offset, max_bytes, min_one_batch)
         if end <= start:
             return None
+        if start < self.header_order.unseen_end:
+            end, end_offset = self.header_order.check(self.file, self.path(), self.size, (start, end, end_offset))
         self._remember(end_offset, end)
         return FileRegion(self.open_file or self.file, start, end - start)
 
@@ -359,10 +361,7 @@ class Segment:
         indexed = self.offset_index.boundary_before(start + max_bytes)
         if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
             indexed = start
-
-        def headers(position: int) -> Iterator[Found]:
-            return self.headers(position, end, end_offset)
-
+        headers = partial(self.headers, end=end, end_offset=end_offset)
         boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
         if min_one and boundary == start:
             raise CorruptBatchError(self.path(), start, "no whole batch begins here")
@@ -425,18 +424,15 @@ class Segment:
             self._add_index_entry(last_offset, position)
         self._bytes_since_index_entry += header.size_bytes
 
-    def index_copied(self, batch: bytes | memoryview) -> None:
-        """Account for a batch that the cleaner is going to write at the end."""
-        header = read_header(batch)
-        self.index_batch(self.size, header)
-        self.size += header.size_bytes
-
     def rebuild_indexes(self, keep_in_memory: bool) -> None:
-        """Write the indexes anew from the log. Raises CorruptBatchError."""
+        """Write the indexes anew from the log, up to what is damaged: lookups behind it come by there, and say so."""
         _log.warning("rebuilding the indexes of %s", self.path())
         self.reset_indexes()
-        for position, header in self.headers(0):
-            self.index_batch(position, header)
+        try:
+            for position, header in self.headers(0):
+                self.index_batch(position, header)
+        except CorruptBatchError as error:
+            _log.warning("the indexes end where the log is damaged: %s", error)
         self._close_time_index()
         self.save_indexes()
         if not keep_in_memory:
@@ -471,6 +467,7 @@ class Segment:
         self.file.truncate(size)
         self.file.sync()
         self.size = size
+        self.header_order.forget(min(self.header_order.unseen_end, size))
 
     def truncate_to(self, offset: int) -> int:
         """Drop the batch that holds `offset` and everything behind it; the offset where the segment ends now."""

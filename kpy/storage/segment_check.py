@@ -34,7 +34,7 @@ PROGRESS_BYTES = 8 << 20
 
 _REFUSED = "consumers are answered CORRUPT_MESSAGE, or refuse it by its CRC"
 _CUT = "the next start ends the log here, with all that follows"
-_MISPLACED = "consumers are answered CORRUPT_MESSAGE, or given records under wrong offsets"
+_MISPLACED = "kpy answers consumers CORRUPT_MESSAGE, Apache Kafka gives them records under wrong offsets"
 _INDEX_REBUILT = "it is rebuilt when it is first used"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from fastcrc import crc32
 
-from kpy.storage.fs import File, Fs, read_file, remove_if_exists
+from kpy.storage.fs import File, FileTooLargeError, Fs, read_file, remove_if_exists
 from kpy.storage.producer_state import ProducedBatch, Producer, ProducerState
 
 SNAPSHOT_SUFFIX = ".snapshot"
@@ -106,7 +106,10 @@ def write_snapshot(fs: Fs, path: str, producers: Iterable[Producer]) -> None:
 
 def read_snapshot(fs: Fs, path: str) -> list[Producer]:
     """The producers in a snapshot file. Raises CorruptSnapshotError."""
-    data = read_file(fs, path)
+    try:
+        data = read_file(fs, path)
+    except FileTooLargeError as error:
+        raise CorruptSnapshotError(str(error)) from error
     if len(data) < _HEAD.size:
         raise CorruptSnapshotError(f"{path} has only {len(data)} bytes")
     version, crc, count = _HEAD.unpack_from(data)

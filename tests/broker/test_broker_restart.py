@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from raw_client import Connect, RawClient, batch, error_name, run_with_broker
 
+from kpy.records.batch import NewRecord, build_batch, iter_batches
+from kpy.server import now_ms
 from kpy.wire.metadata import MetadataRequest, MetadataRequestTopic
 
 METADATA = 3
@@ -115,4 +117,30 @@ def test_a_log_of_another_topic_with_that_name_is_not_taken_for_it(tmp_path: Pat
 
     run_with_broker(tmp_path, before)
     (tmp_path / "t-0" / "partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAFg")
+    run_with_broker(tmp_path, after)
+
+
+def test_a_batch_whose_base_offset_the_disk_has_changed_is_never_sent(tmp_path: Path) -> None:
+    """Its neighbours are: only who wants this batch is answered CORRUPT_MESSAGE."""
+
+    async def before(connect: Connect) -> None:
+        async with await connect() as client:
+            await client.create_topic("t")
+            now = now_ms()
+            for number in range(5):
+                records = [NewRecord(now + number, None, bytes(size)) for size in (5000, 10)]
+                assert (await client.produce("t", build_batch(records))).base_offset == 2 * number
+
+    async def after(connect: Connect) -> None:
+        async with await connect() as client:
+            first = await client.fetch("t", 0)
+            assert [header.base_offset for header, _ in iter_batches(first.records)] == [0, 2]
+            damaged = await client.fetch("t", 4)
+            assert (error_name(damaged.error_code), damaged.records) == ("CORRUPT_MESSAGE", b"")
+
+    run_with_broker(tmp_path, before)
+    log = tmp_path / "t-0" / f"{0:020d}.log"
+    data = bytearray(log.read_bytes())
+    data[2 * len(data) // 5 + 7] ^= 1
+    log.write_bytes(data)
     run_with_broker(tmp_path, after)

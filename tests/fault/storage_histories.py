@@ -6,14 +6,12 @@
 A history is some lives of a process on one simulated disk (simulated_disk.py states the fault model). In a life,
 batches of plain, idempotent and transactional producers are appended, segments roll, logs are truncated, retained,
 compacted, flushed and checkpointed; it ends in a clean stop, a kill, a power cut, or a kill or a power cut in the
-middle of a call, after a disk error perhaps. The model is the list of what was appended. Whatever happened:
+middle of a call, after a disk error perhaps. Whatever happened:
 
-- What the log holds is a run of the list, byte for byte: no batch altered, doubled or out of order, none that was
-  truncated or lost before comes back. A compacted log lacks superseded records, and only those.
+- The log is what the model says (storage_model.py), and nothing that was truncated or lost before comes back.
 - A kill loses nothing acknowledged. A power cut loses nothing that was flushed, which with flush.messages=1 is
   everything acknowledged. At most one batch more than was acknowledged is there: the one that was being written.
-- Leader epochs, sequence numbers, aborted and open transactions are those of the batches that are there, the indexes
-  fit the log, and a disk error is KAFKA_STORAGE_ERROR until the next start.
+- The indexes fit the log, and a disk error is KAFKA_STORAGE_ERROR until the next start.
 """
 
 import argparse
@@ -25,23 +23,22 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
 
 from kpy.errors import ApiError, ErrorCode
-from kpy.records.batch import BatchHeader, NewRecord, Record, build_batch, iter_batches, iter_records, read_header
+from kpy.records.batch import NewRecord, Record, build_batch, iter_records, read_header
 from kpy.records.compression import Codec
 from kpy.records.validate import ValidBatch
 from kpy.storage.fs import read_file
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import DiskJob, LogDirs
-from kpy.storage.producer_state import parse_marker
 from tests.fault.segment_files import check_segment_files
 from tests.fault.simulated_disk import DISK_ERRORS, SimulatedDisk
 from tests.fault.storage_fs import Crash
+from tests.fault.storage_model import IDEMPOTENT, TRANSACTIONAL, Batch, Model, check_log, is_abort, read_all
 
 ROOT = "/data"
 LOG_DIR = f"{ROOT}/t-0"
@@ -52,71 +49,11 @@ MAX_STEPS = 25
 FAULT_WITHIN_CALLS = 40
 KEYS = 6
 NO_PRODUCER = -1
-IDEMPOTENT = 5
-TRANSACTIONAL = (7, 8)
 CODECS = (Codec.NONE, Codec.NONE, Codec.GZIP, Codec.SNAPPY, Codec.LZ4, Codec.ZSTD)
 
 
 class FindingError(Exception):
     """A history that ended otherwise than it may; the message says how to see it again."""
-
-
-class Batch(NamedTuple):
-    """One appended batch, as it must be in the log."""
-
-    header: BatchHeader
-    data: bytes
-    abort: bool | None
-    """Of a marker, whether it aborts; None for data."""
-
-
-class Txn(NamedTuple):
-    producer_id: int
-    first_offset: int
-    last_offset: int
-
-
-@dataclass
-class Model:
-    """The list, and how much of it must be there after what."""
-
-    batches: list[Batch] = field(default_factory=list[Batch])
-    end: int = 0
-    log_start: int = 0
-    hidden_below: int = 0
-    """The highest log start there was. A crash may bring records back, without all that is derived from them."""
-    flushed_end: int = 0
-    """The offset up to which a power cut may take nothing."""
-    truncating_to: int | None = None
-    """While a truncation runs: where it cuts. It may have got anywhere between there and the old end."""
-    maybe: Batch | None = None
-    """A batch that was being written when something went wrong."""
-    compacted_to: int = 0
-    """No truncation goes below: what was superseded below is gone."""
-
-    def hide_below(self, offset: int) -> None:
-        self.log_start, self.hidden_below = offset, max(self.hidden_below, offset)
-
-    def next_sequence(self, producer_id: int) -> int:
-        mine = [
-            each.header
-            for each in self.batches
-            if each.header.producer_id == producer_id and not each.header.is_control
-        ]
-        return mine[-1].base_sequence + mine[-1].last_offset_delta + 1 if mine else 0
-
-    def transactions(self) -> tuple[list[Txn], dict[int, int]]:
-        """The aborted transactions in the order of their markers, and where each open one begins, by producer."""
-        aborted: list[Txn] = []
-        begun: dict[int, int] = {}
-        for header, _, abort in self.batches:
-            if abort is None and header.is_transactional and not header.is_control:
-                begun.setdefault(header.producer_id, header.base_offset)
-            elif abort is not None and header.producer_id in begun:
-                first = begun.pop(header.producer_id)
-                if abort:
-                    aborted.append(Txn(header.producer_id, first, header.base_offset))
-        return aborted, begun
 
 
 class History:
@@ -138,7 +75,7 @@ class History:
             flush_messages=1 if self.flushes else (1 << 63) - 1,
         )
         self.disk = SimulatedDisk()
-        self.model = Model()
+        self.model = Model(self.is_compacted, self.flushes)
         self.now_ms = 1_000_000
         self.leader_epoch = 0
         self.acknowledged = 0
@@ -276,7 +213,7 @@ class History:
         model, log = self.model, self.dirs.logs.get(("t", 0))
         if log is None:
             return
-        batches = [Batch(read_header(data), data, _is_abort(data)) for data in self.read_all()]
+        batches = [Batch(read_header(data), data, is_abort(data)) for data in read_all(log, self.read_bytes())]
         certain_end = min(model.flushed_end, model.end if model.truncating_to is None else model.truncating_to)
         newest: dict[bytes | None, int] = {}
         for each in batches:
@@ -442,100 +379,15 @@ class History:
     # Looking.
 
     def check(self) -> None:
-        log, model = self.log, self.model
-        found = self.read_all()
-        there = [each for each in model.batches if each.header.last_offset >= model.log_start]
-        if self.is_compacted:
-            self.check_compacted(found, there)
-        else:
-            assert found == [each.data for each in there], "the log is not what was appended"
-        for header in map(read_header, found):
-            if header.last_offset < model.hidden_below:
-                continue
-            epoch = log.leader_epochs.epoch_for(max(header.base_offset, model.hidden_below))
-            assert epoch == header.partition_leader_epoch, f"epoch {epoch} of {header}"
-        self.check_producers()
+        check_log(self.log, self.model, self.read_bytes())
 
-    def read_all(self) -> list[bytes]:
-        log, found = self.log, list[bytes]()
-        offset = log.log_start_offset
-        max_bytes = self.rng.choice([1, 300, 5000])
-        while offset < log.log_end_offset:
-            region = log.read(offset, max_bytes, log.log_end_offset, True)
-            if region is None:
-                break
-            for header, data in iter_batches(region.read()):
-                found.append(bytes(data))
-                offset = header.last_offset + 1
-        return found
-
-    def check_compacted(self, found: list[bytes], there: list[Batch]) -> None:
-        """Every record is one of the model's, and every key has the value that it has in the model."""
-        left = [record for data in found for record in iter_records(memoryview(data))]
-        offsets = [record.offset for record in left]
-        assert offsets == sorted(set(offsets)), f"offsets {offsets}"
-        assert set(left) <= {record for each in there for record in iter_records(memoryview(each.data))}
-        aborted, begun = self.model.transactions()
-        undecided = set(begun)
-
-        def committed(batches: Iterable[bytes]) -> dict[bytes | None, bytes]:
-            table: dict[bytes | None, bytes] = {}
-            for data in batches:
-                header = read_header(data)
-                is_aborted = any(
-                    txn.producer_id == header.producer_id and txn.first_offset <= header.base_offset <= txn.last_offset
-                    for txn in aborted
-                )
-                is_open = header.producer_id in undecided and header.base_offset >= begun[header.producer_id]
-                if header.is_control or is_aborted or is_open:
-                    continue
-                for record in iter_records(memoryview(data)):
-                    if record.value is None:
-                        table.pop(record.key, None)
-                    else:
-                        table[record.key] = record.value
-            return table
-
-        assert committed(found) == committed(each.data for each in there), "a key has another value"
-
-    def check_producers(self) -> None:
-        """What is known of producers and transactions, for as much of it as the log start has left."""
-        log, model = self.log, self.model
-        producers = log.producer_state.producers
-        for producer_id in (IDEMPOTENT, *TRANSACTIONAL):
-            mine = [
-                each for each in model.batches if each.header.producer_id == producer_id and not each.header.is_control
-            ]
-            known = producers.get(producer_id)
-            last = mine[-1].header if mine else None
-            if last is not None and last.base_offset >= model.hidden_below:
-                assert known is not None, f"producer {producer_id} is forgotten"
-            # A compacted log may have lost the newest batch to a power cut, and the ones before it to compaction.
-            if known is not None and known.batches and (self.flushes or not self.is_compacted):
-                assert last is not None, f"producer {producer_id} is remembered from nowhere"
-                assert known.last_sequence == last.base_sequence + last.last_offset_delta, f"producer {producer_id}"
-        aborted, begun = model.transactions()
-        if not self.is_compacted:
-            named = log.aborted_transactions(model.log_start, model.end)
-            indexed = {Txn(*each[:3]) for each in named}
-            assert indexed >= {txn for txn in aborted if txn.first_offset >= model.hidden_below}, f"only {indexed}"
-            # Where the beginning is hidden, what is left of it may count as the beginning.
-            ends = {(txn.producer_id, txn.last_offset) for txn in aborted}
-            assert all((txn.producer_id, txn.last_offset) in ends for txn in indexed), f"{indexed}, not {aborted}"
-        # A compacted log forgets markers in milliseconds here; an older snapshot then has transactions without end.
-        if not self.is_compacted and all(first >= model.hidden_below for first in begun.values()):
-            stable = min([*begun.values(), model.end])
-            assert log.last_stable_offset == stable, f"last stable offset {log.last_stable_offset}, not {stable}"
+    def read_bytes(self) -> int:
+        return self.rng.choice([1, 300, 5000])
 
     def check_files(self) -> None:
         """What a clean stop leaves is what kafka-dump-log accepts."""
         names = [name for name in self.disk.list(LOG_DIR) if name.count(".") == 1]
         check_segment_files(names, lambda name: read_file(self.disk, f"{LOG_DIR}/{name}"))
-
-
-def _is_abort(data: bytes) -> bool | None:
-    marker = parse_marker(memoryview(data)) if read_header(data).is_control else None
-    return None if marker is None else marker.is_abort
 
 
 def _valid(value: bytes) -> ValidBatch:

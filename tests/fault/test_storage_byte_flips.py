@@ -7,39 +7,40 @@ What a flipped byte of a .log file does today, by where in a batch it is:
   page cache as it is.
 - batch_length (8 to 11) and magic (16): a read that comes by answers CORRUPT_MESSAGE. Where the batch lies within what
   is sent, the consumer's walk falls on bytes that are no batch, or whose CRC does not match.
-- base_offset (0 to 7): offsets that do not rise are CORRUPT_MESSAGE to every read that walks over the headers, that is
-  where it begins and where it ends. Within what is sent nobody looks: Apache Kafka and kpy hand on the wrong offset,
-  and only consumers that compare offsets with those before can tell. `kpy check-data` and recovery find it.
-- partition_leader_epoch (12 to 15): records are not concerned. `kpy check-data` finds it; recovery goes by the
-  leader-epoch-checkpoint.
+- base_offset (0 to 7): what comes from the disk is walked over before it is sent (header_order.py), and offsets that do
+  not rise end it; whoever wants that batch is answered CORRUPT_MESSAGE. Apache Kafka hands on the wrong offset. `kpy
+  check-data` and recovery find it.
+- partition_leader_epoch (12 to 15): records are not concerned. `kpy check-data` finds it; recovery cuts nothing, and
+  takes what the batches around it and the leader-epoch-checkpoint say.
 """
 
 import itertools
 import random
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from storage_fs import UnsyncedFs
 
-from kpy.errors import ApiError
+from kpy.errors import ApiError, ErrorCode
 from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, check_crc, iter_batches, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.findings import Severity
 from kpy.storage.log import Log
-from kpy.storage.log_config import LogConfig
+from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.log_dirs import LogDirs
 from kpy.storage.partition_check import PartitionCheck, PartitionFacts
 from kpy.storage.recovery import LoadRequest, load_log
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import Segment
+from kpy.storage.segment_check import SegmentWalk, WalkOptions
 
 SEGMENT_BYTES = 64 * 1024
 BATCHES = 10
-SAMPLED = 32
-"""Of the records, one byte of so many goes through everything that reads."""
+SAMPLED = 64
+"""Of the records, one byte of so many goes through what takes long for each; every byte through the rest."""
 END_OFFSET = 2 * BATCHES + 3
 BASE_OFFSET, EPOCH, MAGIC = range(8), range(12, 16), range(16, 17)
 CONFIG = LogConfig(index_interval_bytes=4096)
@@ -53,13 +54,17 @@ Served = list[tuple[int, bytes]]
 """Base offsets, and the batches from their magic on: what makes a consumer's records."""
 
 
+def open_dirs(root: Path) -> LogDirs:
+    return LogDirs.open(
+        [root], broker_id=1, cluster_id=None, now_ms=0, config_for=lambda _: CONFIG, rng=random.Random(1), fs=FS
+    )
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A partition of one segment of 64 KiB: two leader epochs, idempotent and transactional batches, an abort."""
     root = tmp_path_factory.mktemp("flips")
-    dirs = LogDirs.open(
-        [root], broker_id=1, cluster_id=None, now_ms=0, config_for=lambda _: CONFIG, rng=random.Random(1), fs=FS
-    )
+    dirs = open_dirs(root)
     log = dirs.create_log("t", 0, bytes(range(16)), CONFIG)
     rng = random.Random(2)
     for number in range(BATCHES):
@@ -104,11 +109,11 @@ class Flips:
         """The position of each byte, which is flipped meanwhile: one bit of it, or by each of the masks."""
         for position, byte in enumerate(self.data):
             for mask in masks or (1 << position * 5 % 8,):
-                self._write(position, byte ^ mask)
+                self.write(position, byte ^ mask)
                 yield position
-                self._write(position, byte)
+                self.write(position, byte)
 
-    def _write(self, position: int, byte: int) -> None:
+    def write(self, position: int, byte: int) -> None:
         self._file.seek(position)  # type: ignore[attr-defined]  # typeshed has no name for a raw file
         self._file.write(bytes((byte,)))  # type: ignore[attr-defined]
 
@@ -126,9 +131,18 @@ def batch_starts(data: bytes) -> list[int]:
     return starts
 
 
-def served(partition: Path, max_bytes: int, offset: int = 0) -> tuple[Served, bool]:
+def first_problem(partition: Path) -> tuple[str, int | None] | None:
+    """What a check that walks over the batches finds first, in a fraction of the time."""
+    walk = SegmentWalk(FS, str(partition), 0, WalkOptions(False, True, LONG_MAX, 4096, lambda size_bytes: None), [])
+    return next(((each.path, each.position) for each in walk.walk(0, None)), None)
+
+
+def attached(partition: Path) -> Segment:
+    return Segment.attach(FS, str(partition), 0, CONFIG.index_interval_bytes)
+
+
+def served(segment: Segment, max_bytes: int, offset: int = 0) -> tuple[Served, bool]:
     """What a consumer that checks CRCs takes from fetches in a row, and whether it is told of damage at the end."""
-    segment = Segment.attach(FS, str(partition), 0, CONFIG.index_interval_bytes)
     taken: Served = []
     try:
         while (region := segment.read(offset, max_bytes, END_OFFSET, END_OFFSET, True)) is not None:
@@ -147,43 +161,82 @@ def served(partition: Path, max_bytes: int, offset: int = 0) -> tuple[Served, bo
     return taken, False
 
 
-def test_flipped_bytes_of_a_segment_are_named_by_the_check(partition: Path) -> None:
-    """Each byte of each header, and so many of the rest: that the CRC tells each of those is shown below."""
+def test_every_flipped_byte_of_a_segment_is_named_by_the_check(partition: Path) -> None:
     log = partition / LOG
     with flipped(log) as flips:
         starts = batch_starts(flips.data)
         assert problems(partition) == []
+        assert first_problem(partition) is None
         slot = 0
         for position in flips.each():
             slot += position >= starts[slot + 1]
-            if position - starts[slot] < HEADER_SIZE or position % SAMPLED == 0:
+            within = position - starts[slot]
+            if within >= HEADER_SIZE:
+                assert first_problem(partition) == (str(log), starts[slot]), position
+            else:
                 assert (str(log), starts[slot]) in problems(partition), position
 
 
-@pytest.mark.parametrize("max_bytes", [1, 10_000, 1 << 20])
-def test_no_fetch_serves_a_wrong_record_but_for_base_offsets_within_what_is_sent(
-    partition: Path, max_bytes: int
-) -> None:
+def test_no_flipped_byte_of_a_segment_makes_a_fetch_serve_a_wrong_record(partition: Path) -> None:
+    """One log that stays open, and reads all at once what has come from the disk anew."""
     with flipped(partition / LOG) as flips:
         starts = batch_starts(flips.data)
-        sound, was_told = served(partition, max_bytes)
+        segment = attached(partition)
+        sound, was_told = served(segment, SEGMENT_BYTES)
         assert len(sound) == len(starts) - 1
         assert not was_told
+        slot = 0
+        for position in flips.each():
+            slot += position >= starts[slot + 1]
+            segment.header_order.forget(segment.size)
+            taken, was_told = served(segment, SEGMENT_BYTES)
+            if position - starts[slot] in EPOCH:
+                assert (taken, was_told) == (sound, False)
+            else:
+                assert (taken, was_told) == (sound[:slot], True), position
+
+
+@pytest.mark.parametrize("max_bytes", [1, 10_000, 1 << 20])
+def test_fetches_from_a_log_just_opened_serve_no_wrong_record(partition: Path, max_bytes: int) -> None:
+    with flipped(partition / LOG) as flips:
+        starts = batch_starts(flips.data)
+        sound, _ = served(attached(partition), max_bytes)
         slot = 0
         for position in flips.each():
             slot += position >= starts[slot + 1]
             within = position - starts[slot]
             if within >= HEADER_SIZE and position % SAMPLED:
                 continue
-            taken, was_told = served(partition, max_bytes)
+            taken, was_told = served(attached(partition), max_bytes)
             if within in EPOCH:
                 assert (taken, was_told) == (sound, False)
-            elif within not in BASE_OFFSET:
-                assert taken == sound[:slot], position
-                assert was_told, position
-            elif max_bytes == 1:
-                assert [each for each in taken if each not in sound] == [], position
-                assert was_told, position
+            elif within in BASE_OFFSET and max_bytes == 1:
+                # Who is looked up alone can be refused for the one behind it: which of the two is damaged is not known.
+                assert taken in (sound[:slot], sound[: slot - 1]), position
+                assert was_told
+            else:
+                assert (taken, was_told) == (sound[:slot], True), position
+
+
+@pytest.mark.parametrize("within", BASE_OFFSET)
+def test_who_wants_a_batch_with_a_flipped_base_offset_is_answered_corrupt_message(
+    template: Path, tmp_path: Path, within: int
+) -> None:
+    data = (template / LOG).read_bytes()
+    for slot, start in enumerate(batch_starts(data)[1:-2], start=1):
+        root = tmp_path / str(slot)
+        shutil.copytree(template.parent, root)
+        with closing(open_dirs(root)) as dirs:
+            log = dirs.logs["t", 0]
+            damaged = bytearray(data)
+            damaged[start + within] ^= 1 << slot % 8
+            (root / "t-0" / LOG).write_bytes(damaged)
+            region = log.read(0, 1 << 20, END_OFFSET, True)
+            assert region is not None
+            assert region.size == start
+            with pytest.raises(ApiError) as error:
+                log.read(2 * slot, 1 << 20, END_OFFSET, True)
+            assert error.value.code is ErrorCode.CORRUPT_MESSAGE
 
 
 def test_any_flipped_byte_in_a_batch_changes_its_crc(template: Path) -> None:
@@ -214,6 +267,26 @@ def test_recovery_cuts_the_log_at_every_flipped_byte_but_of_leader_epochs(templa
                 assert (partition / LOG).read_bytes() == kept, position
             assert loaded.segments[-1].size == len(kept), position
             shutil.rmtree(partition)
+
+
+@pytest.mark.parametrize("keeps_checkpoint", [True, False])
+def test_recovery_brings_back_the_leader_epochs_whatever_bit_of_a_batchs_own_is_flipped(
+    partition: Path, keeps_checkpoint: bool
+) -> None:
+    """Without a checkpoint those at the ends of an epoch, where it has no two batches in a row, cannot be told."""
+    data = (partition / LOG).read_bytes()
+    checkpoint = (partition / "leader-epoch-checkpoint").read_bytes()
+    starts = batch_starts(data)[:-1]
+    with flipped(partition / LOG) as flips:
+        for slot, position, mask in itertools.product(range(len(starts) - 1), EPOCH, BITS):
+            if slot in (0, 4, 5, 6) and not keeps_checkpoint:
+                continue
+            flips.write(starts[slot] + position, data[starts[slot] + position] ^ mask)
+            (partition / "leader-epoch-checkpoint").write_bytes(checkpoint if keeps_checkpoint else b"")
+            loaded = load_log(LoadRequest(FS, str(partition), CONFIG, False, 0, 0, 1 << 40, 0))
+            assert loaded.leader_epochs.entries() == [(0, 0), (3, 10)], (slot, position, mask)
+            assert loaded.segments[-1].size == len(data)
+            flips.write(starts[slot] + position, data[starts[slot] + position])
 
 
 def test_recovery_of_a_compacted_log_cuts_base_offsets_that_the_next_batch_contradicts(
@@ -259,7 +332,7 @@ def test_lookups_are_right_with_every_flipped_bit_of_an_index(partition: Path, s
     sound = [read_header(data) for _, data in iter_batches((partition / LOG).read_bytes())]
     with flipped(path) as flips:
         for position in flips.each(BITS):
-            segment = Segment.attach(FS, str(partition), 0, CONFIG.index_interval_bytes)
+            segment = attached(partition)
             for header in sound:
                 found = segment.find(header.last_offset)
                 assert found is not None
@@ -267,4 +340,15 @@ def test_lookups_are_right_with_every_flipped_bit_of_an_index(partition: Path, s
                 times = segment.batches_from_timestamp(header.max_timestamp, 0)
                 earliest = next(each for each in sound if each.max_timestamp >= header.max_timestamp)
                 assert next(times)[0] == earliest, position
+            path.write_bytes(flips.data)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+def test_fetches_serve_the_right_records_with_every_flipped_bit_of_an_index(partition: Path, suffix: str) -> None:
+    path = next(partition.glob(f"*{suffix}"))
+    sound = {max_bytes: served(attached(partition), max_bytes) for max_bytes in (1, 10_000, 1 << 20)}
+    with flipped(path) as flips:
+        for position in flips.each(BITS):
+            for max_bytes, expected in sound.items():
+                assert served(attached(partition), max_bytes) == expected, position
             path.write_bytes(flips.data)

@@ -10,6 +10,7 @@ import pytest
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
+from kpy.storage.fs import MAX_FILE_BYTES
 from kpy.storage.log import Log
 from kpy.storage.log_config import DAY_MS, LONG_MAX, LogConfig
 from kpy.storage.log_dirs import LogDirs
@@ -261,3 +262,23 @@ def test_largest_timestamp_of_all_is_stored_and_found(data_dir: Path) -> None:
     dirs = open_dirs(data_dir)
     assert dirs.logs["u", 0].log_end_offset == 3
     dirs.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (f"t-0/{0:020d}.txnindex", "recovering a segment"),
+        (f"t-0/{3:020d}.snapshot", "passing over a producer snapshot"),
+        ("t-0/leader-epoch-checkpoint", "rebuilding the leader epochs"),
+        ("t-0/partition.metadata", "ignoring a topic id"),
+        ("recovery-point-offset-checkpoint", "ignoring a checkpoint"),
+    ],
+)
+def test_a_file_that_is_larger_than_any_sound_one_is_not_read_to_its_end(
+    data_dir: Path, caplog: pytest.LogCaptureFixture, name: str, line: str
+) -> None:
+    with (data_dir / name).open("wb") as file:
+        file.truncate(100 * MAX_FILE_BYTES)
+    assert end_offset(data_dir) == 3
+    (said,) = (message for message in caplog.messages if line in message)
+    assert f"has more than the {MAX_FILE_BYTES:,} bytes" in said

@@ -124,10 +124,14 @@ def test_more_keys_than_the_buffer_holds_take_several_rounds(dirs: LogDirs) -> N
 def test_map_keeps_to_its_share_of_memory() -> None:
     count = 100_000
     offsets = cleaner._OffsetMap(count)
-    keys = [b"a key that is longer than its hash %d" % key for key in range(count)]
+    records = [NewRecord(0, b"a key that is longer than its hash %d" % key, None) for key in range(count)]
+    batches = [
+        build_batch(records[base_offset : base_offset + 1000], base_offset=base_offset)
+        for base_offset in range(0, count, 1000)
+    ]
     tracemalloc.start()
-    for offset, key in enumerate(keys):
-        offsets.put(key, offset)
+    for batch in batches:
+        offsets.put(read_header(batch), memoryview(batch), 0)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert offsets.is_full

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kpy.storage.fs import OsFs
-from kpy.storage.leader_epochs import LeaderEpochs
+from kpy.storage.leader_epochs import MAX_TOLD, EpochRecovery, LeaderEpochs
 
 LOG_END = 100
 
@@ -128,3 +128,68 @@ def test_an_epoch_that_recovery_forgot_is_written_anew_when_it_comes_again(
     assert epochs.saved_epoch < 7
     epochs.assign(7, 50)
     assert reloaded(tmp_path) == [(2, 0), (4, 30), (7, 50)]
+
+
+@pytest.mark.parametrize(
+    ("batches", "recovered"),
+    [
+        ([2, 2, 4, 7], [(2, 50), (4, 52), (7, 53)]),
+        ([2, 2, 99, 2, 7], [(2, 50), (7, 54)]),
+        ([2, 2, 1, 2], [(2, 50)]),
+        ([2, 2, -1, 2], [(2, 50)]),
+        ([99, 2, 2], [(2, 51)]),
+        ([2, 2, 99, 99, 2], [(2, 50), (99, 52)]),
+        ([2, 2, 99], [(2, 50), (99, 52)]),
+    ],
+)
+def test_recovery_passes_over_single_epochs_that_cannot_be(
+    tmp_path: Path, batches: list[int], recovered: list[tuple[int, int]]
+) -> None:
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    recovery = EpochRecovery(epochs)
+    for offset, epoch in enumerate(batches, start=50):
+        recovery.meet(epoch, offset)
+    assert epochs.entries() == recovered
+
+
+@pytest.mark.parametrize(
+    ("batches", "recovered"),
+    [
+        ([2, 2, 3, 4, 4], [(2, 28), (4, 30)]),
+        ([2, 2, 3, 3, 4], [(2, 28), (3, 30), (4, 32)]),
+        ([2, 2, 2, 4, 4], [(2, 28), (4, 31)]),
+        ([2, 2, 9, 4, 4], [(2, 28), (4, 30)]),
+        ([2, 2, 4, 9, 9], [(2, 28), (4, 30), (9, 31)]),
+    ],
+)
+def test_recovery_asks_the_checkpoint_about_a_batch_that_is_unlike_the_others(
+    epochs: LeaderEpochs, batches: list[int], recovered: list[tuple[int, int]]
+) -> None:
+    """It says that epoch 4 begins at 30, and 7 at 60."""
+    recovery = EpochRecovery(epochs)
+    epochs.forget_from(0)
+    for offset, epoch in enumerate(batches, start=28):
+        recovery.meet(epoch, offset)
+    assert epochs.entries() == recovered
+
+
+def test_recovery_believes_batches_before_the_first_offset_in_the_checkpoint(tmp_path: Path) -> None:
+    """A log start that a crash has taken back: the checkpoint begins within the first batch."""
+    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs.assign(0, 2)
+    epochs.assign(1, 4)
+    recovery = EpochRecovery(epochs)
+    epochs.forget_from(0)
+    for epoch, offset in ((0, 0), (1, 4), (1, 8)):
+        recovery.meet(epoch, offset)
+    assert epochs.entries() == [(0, 0), (1, 4)]
+
+
+def test_recovery_names_a_few_damaged_epochs_and_no_more(
+    epochs: LeaderEpochs, caplog: pytest.LogCaptureFixture
+) -> None:
+    recovery = EpochRecovery(epochs)
+    for offset in range(70, 70 + 2 * MAX_TOLD):
+        recovery.meet(1, offset)
+    assert len(caplog.records) == MAX_TOLD
+    assert epochs.entries() == [(2, 0), (4, 30), (7, 60)]
