@@ -128,6 +128,7 @@ class BrokerConfig:
     replica_fetch_wait_max_ms: int
     replica_lag_time_max_ms: int
     replica_socket_timeout_ms: int
+    request_timeout_ms: int
     controller_socket_timeout_ms: int
     controlled_shutdown_enable: bool
     controlled_shutdown_max_retries: int
