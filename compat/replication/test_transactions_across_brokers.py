@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from compat.harness import unique, wait_until
 from compat.replication.cluster import MixedCluster, mixed_cluster
@@ -278,3 +279,25 @@ def test_offsets_in_a_transaction_reach_a_group_of_another_broker(
         expected = [2 * state_partition + 1] * PARTITIONS
         wait_until(lambda expected=expected: offsets(cluster, source, group) == expected, "the offsets count")
     assert read_all(cluster, sink) == in_all_partitions(map(str, range(STATE_PARTITIONS)))
+
+
+@pytest.mark.parametrize("cluster_name", ["kpy_brokers", "beside_kafka"])
+def test_deleted_records_are_gone_from_every_replica(cluster_name: str, request: pytest.FixtureRequest) -> None:
+    """Whoever leads next: the answer has waited for the followers."""
+    cluster: MixedCluster = request.getfixturevalue(cluster_name)
+    topic = new_topic(cluster)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all"})
+    for number in range(10):
+        write(producer, topic, str(number))
+    assert producer.flush(TIMEOUT_S) == 0
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    wanted = [TopicPartition(topic, index, 7) for index in range(PARTITIONS)]
+    for deleted in admin.delete_records(wanted, request_timeout=TIMEOUT_S, operation_timeout=TIMEOUT_S).values():
+        assert deleted.result(TIMEOUT_S).low_watermark == 7
+    leader = cluster.brokers[KPY]
+    leader.kill()
+    asking = min(ALL - {KPY})
+    wait_until(lambda: KPY not in cluster.leaders(topic, asking).values(), "the others lead", TIMEOUT_S)
+    assert read_all(cluster, topic) == in_all_partitions(["7", "8", "9"])
+    cluster.start_kpy(KPY)
+    cluster.wait_for_isr(topic, PARTITIONS, ALL, asking)
