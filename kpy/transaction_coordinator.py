@@ -361,6 +361,7 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
                 for marking in tuple(self._unfinished):
                     marking.retry()
                     self._go_on(marking)
+                    await trio.lowlevel.checkpoint()
 
     # -- what is asked of every coordinator --------------------------------------------------------------------------
 
