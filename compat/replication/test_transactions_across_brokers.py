@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from compat.harness import unique, wait_until
@@ -143,32 +143,42 @@ def test_readers_see_what_was_committed_across_leaders(kpy_brokers: MixedCluster
     transactions_of_all_coordinators(kpy_brokers, new_topic(kpy_brokers))
 
 
-@pytest.mark.parametrize("stop", ["kill", "stop"])
-def test_a_transactional_producer_goes_on_when_its_coordinator_goes(kpy_brokers: MixedCluster, stop: str) -> None:
-    cluster = kpy_brokers
-    topic = new_topic(cluster)
-    transactional_id = living_in(0)
-    producer = transactional_producer(cluster, transactional_id)
-    producer.begin_transaction()
-    write(producer, topic, "before")
-    producer.commit_transaction(TIMEOUT_S)
-    coordinator = leaders_of(cluster, "__transaction_state", asking=KPY)[0]
-    producer.begin_transaction()
-    write(producer, topic, "meanwhile")
-    producer.flush(TIMEOUT_S)
-    broker = cluster.brokers[coordinator]
+def gone(cluster: MixedCluster, broker_id: int, stop: str) -> int:
+    """Kills or stops the broker; another one."""
+    broker = cluster.brokers[broker_id]
     if stop == "kill":
         broker.kill()
     else:
         broker.stop()
-    asking = min(ALL - {coordinator})
+    return min(ALL - {broker_id})
+
+
+def back(cluster: MixedCluster, broker_id: int, topic: str) -> None:
+    asking = min(ALL - {broker_id})
+    cluster.brokers[broker_id].start()
+    cluster.wait_for_isr(topic, PARTITIONS, ALL, asking)
+    for internal in ("__transaction_state", "__consumer_offsets"):
+        if cluster.isrs(internal, asking):
+            cluster.wait_for_isr(internal, STATE_PARTITIONS, ALL, asking)
+
+
+def producer_outlives(cluster: MixedCluster, coordinator: int, transactional_id: str, stop: str) -> None:
+    """Its coordinator, in the midst of a transaction."""
+    topic = new_topic(cluster)
+    producer = transactional_producer(cluster, transactional_id)
+    producer.begin_transaction()
+    write(producer, topic, "before")
+    producer.commit_transaction(TIMEOUT_S)
+    producer.begin_transaction()
+    write(producer, topic, "meanwhile")
+    producer.flush(TIMEOUT_S)
+    asking = gone(cluster, coordinator, stop)
     producer.commit_transaction(TIMEOUT_S)
     producer.begin_transaction()
     write(producer, topic, "without it")
     producer.commit_transaction(TIMEOUT_S)
-    assert leaders_of(cluster, "__transaction_state", asking)[0] != coordinator
-    cluster.start_kpy(coordinator)
-    cluster.wait_for_isr(topic, PARTITIONS, ALL, asking)
+    assert coordinator not in leaders_of(cluster, "__transaction_state", asking).values()
+    back(cluster, coordinator, topic)
     producer.begin_transaction()
     write(producer, topic, "aborted")
     producer.flush(TIMEOUT_S)
@@ -178,7 +188,32 @@ def test_a_transactional_producer_goes_on_when_its_coordinator_goes(kpy_brokers:
     producer.commit_transaction(TIMEOUT_S)
     expected = in_all_partitions(["before", "meanwhile", "without it", "afterwards"])
     wait_until(lambda: read_all(cluster, topic) == expected, "all of the committed, nothing else")
-    cluster.wait_for_isr("__transaction_state", STATE_PARTITIONS, ALL, asking)
+
+
+@pytest.mark.parametrize("stop", ["kill", "stop"])
+def test_a_transactional_producer_goes_on_when_its_coordinator_goes(kpy_brokers: MixedCluster, stop: str) -> None:
+    transactional_id = living_in(0)
+    transactional_producer(kpy_brokers, transactional_id)
+    coordinator = leaders_of(kpy_brokers, "__transaction_state", asking=KPY)[0]
+    producer_outlives(kpy_brokers, coordinator, transactional_id, stop)
+
+
+@pytest.mark.parametrize("coordinator", [KPY, 2])
+@pytest.mark.parametrize("stop", ["kill", "stop"])
+def test_a_coordinator_is_followed_by_one_of_another_kind(
+    beside_kafka: MixedCluster, stop: str, coordinator: int
+) -> None:
+    """Or by one of its own kind, in the case of a broker of Apache Kafka's."""
+    cluster = beside_kafka
+    transactional_producer(cluster, unique("first"))
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin.elect_leaders(
+        ElectionType.PREFERRED, [TopicPartition("__transaction_state", index) for index in range(STATE_PARTITIONS)]
+    )
+    wait_until(lambda: coordinator in leaders_of(cluster, "__transaction_state", asking=1).values(), "it leads again")
+    leaders = leaders_of(cluster, "__transaction_state", asking=1)
+    state_partition = next(index for index, leader in leaders.items() if leader == coordinator)
+    producer_outlives(cluster, coordinator, living_in(state_partition), stop)
 
 
 def offsets(cluster: MixedCluster, topic: str, group: str) -> list[int]:
@@ -215,23 +250,16 @@ def test_a_group_goes_on_when_its_coordinator_goes(kpy_brokers: MixedCluster, st
 
     feed_and_process()
     coordinator = leaders_of(cluster, "__consumer_offsets", asking=KPY)[1]
-    broker = cluster.brokers[coordinator]
-    if stop == "kill":
-        broker.kill()
-    else:
-        broker.stop()
-    asking = min(ALL - {coordinator})
+    asking = gone(cluster, coordinator, stop)
     feed_and_process()
     assert leaders_of(cluster, "__consumer_offsets", asking)[1] != coordinator
-    cluster.start_kpy(coordinator)
-    cluster.wait_for_isr(source, PARTITIONS, ALL, asking)
+    back(cluster, coordinator, source)
     feed_and_process()
     wait_until(lambda: read_all(cluster, sink) == in_all_partitions(fed), "each record once")
     ends = [consumer.get_watermark_offsets(TopicPartition(source, index), TIMEOUT_S)[1] for index in range(PARTITIONS)]
     # Behind the last record of each partition is its transaction's marker.
     assert offsets(cluster, source, group) == [end - 1 for end in ends]
     consumer.close()
-    cluster.wait_for_isr("__consumer_offsets", STATE_PARTITIONS, ALL, asking)
 
 
 def process(consumer: Consumer, producer: Producer, sink: str, count: int) -> None:
@@ -294,10 +322,7 @@ def test_deleted_records_are_gone_from_every_replica(cluster_name: str, request:
     wanted = [TopicPartition(topic, index, 7) for index in range(PARTITIONS)]
     for deleted in admin.delete_records(wanted, request_timeout=TIMEOUT_S, operation_timeout=TIMEOUT_S).values():
         assert deleted.result(TIMEOUT_S).low_watermark == 7
-    leader = cluster.brokers[KPY]
-    leader.kill()
-    asking = min(ALL - {KPY})
+    asking = gone(cluster, KPY, "kill")
     wait_until(lambda: KPY not in cluster.leaders(topic, asking).values(), "the others lead", TIMEOUT_S)
     assert read_all(cluster, topic) == in_all_partitions(["7", "8", "9"])
-    cluster.start_kpy(KPY)
-    cluster.wait_for_isr(topic, PARTITIONS, ALL, asking)
+    back(cluster, KPY, topic)
