@@ -366,6 +366,7 @@ class Coordinator(ABC, Generic[M]):
             return
         machine = self._new_machine()
         records = 0
+        end_offset = led.partition.log.log_end_offset
         try:
             for _ in replayed(led.partition, machine):
                 records += 1
@@ -383,7 +384,12 @@ class Coordinator(ABC, Generic[M]):
         led.is_loaded = True
         log.info("%s-%d: loaded %d from %d records", self._state_topic.name, index, len(machine), records)
         now_ms = self._now_ms()
-        self._carry_out(led, machine, machine.loaded(now_ms), now_ms)
+        effects = machine.loaded(now_ms)
+        if end_offset > led.partition.high_watermark:
+            # What a leader inherits is committed only when its followers have it: nobody is told of it before.
+            led.uncommitted.append(Uncommitted(end_offset - 1, [], [], now_ms))
+            effects.reads_state = True
+        self._carry_out(led, machine, effects, now_ms)
 
 
 def replayed(partition: Partition, machine: Machine) -> Iterator[None]:

@@ -38,7 +38,8 @@ class Member:
         self._membership = membership
         client_id = str(config.broker_id)
         self._controller = ControllerChannel(
-            lambda: cluster.image.controller_id, lambda broker_id: self._open_peer(broker_id, client_id)
+            lambda: cluster.image.controller_id,
+            lambda broker_id: self._open_peer(broker_id, client_id, config.replica_socket_timeout_ms),
         )
         self._channels = ControllerChannels(
             lambda: cluster.office.requests, cluster.decide_anew, client_id, config.controller_socket_timeout_ms
@@ -46,7 +47,7 @@ class Member:
         fetchers = Fetchers(
             config.broker_id,
             membership,
-            self._open_peer,
+            lambda broker_id, client_id: self._open_peer(broker_id, client_id, config.replica_socket_timeout_ms),
             now_ms=now_ms,
             fetchers_a_leader=config.num_replica_fetchers,
             limits=Limits(
@@ -70,7 +71,11 @@ class Member:
         cluster.producer_ids.next_block = self._next_producer_ids
         cluster.begin_to_listen()
 
-    def _open_peer(self, broker_id: int, client_id: str) -> PeerChannel:
+    def open_peer(self, broker_id: int) -> PeerChannel:
+        """A way to another broker, for what one broker asks another."""
+        return self._open_peer(broker_id, str(self._config.broker_id), self._config.request_timeout_ms)
+
+    def _open_peer(self, broker_id: int, client_id: str, timeout_ms: int) -> PeerChannel:
         async def connect() -> trio.SocketStream:
             known = self._cluster.image.brokers.get(broker_id)
             endpoint = known.endpoints.get(self._config.inter_broker_listener) if known is not None else None
@@ -78,7 +83,7 @@ class Member:
                 raise PeerError(f"broker {broker_id} is not known to live")
             return await trio.open_tcp_stream(*endpoint)
 
-        return PeerChannel(connect, client_id, self._config.replica_socket_timeout_ms)
+        return PeerChannel(connect, client_id, timeout_ms)
 
     async def _next_producer_ids(self) -> range:
         request = AllocateProducerIdsRequest(self._config.broker_id, self._membership.broker_epoch)

@@ -292,6 +292,7 @@ def _assemble(
     broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng, membership)
     if member is not None:
         replicas.cooperate(member.cooperation)
+        transactions.cooperate(config.broker_id, member.open_peer)
 
     def committed(partition: Partition) -> None:
         groups.committed_in(partition.topic, partition.partition)

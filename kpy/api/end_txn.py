@@ -5,9 +5,9 @@ undo it then, though partitions may still wait for their markers (kpy/transactio
 PRODUCER_FENCED. Version 5 raises the epoch and answers with it, so that a request that arrives late cannot end the next
 transaction; a repetition of the last one is answered alike (kpy/txn/transaction.py). KIP-98, KIP-890.
 
-Deviations: when few partitions take part they have their markers before the answer leaves, where Apache Kafka answers
-before: a producer does not meet CONCURRENT_TRANSACTIONS in its next transaction, and whoever reads committed records
-after the answer sees these.
+Deviations: when few partitions take part, those that this broker leads have their markers before the answer leaves,
+where Apache Kafka answers before. On a single broker a producer does not meet CONCURRENT_TRANSACTIONS in its next
+transaction, and whoever reads committed records after the answer sees these.
 """
 
 from collections.abc import Coroutine

@@ -2,7 +2,8 @@
 
 A producer of transaction version 2 adds partitions to its transaction by writing to them; from an older one the
 coordinator must have heard before, or the write is refused: nobody would ever end a transaction that its coordinator
-does not know of. Asked once a transaction and partition: the partition itself remembers who has written. KIP-890.
+does not know of. Asked once a transaction and partition: the partition itself remembers who has written. While a
+coordinator on another broker is asked, the transaction may end: then its answer counts no more. KIP-890.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from kpy.coordinator import and_then
 from kpy.errors import ApiError, ErrorCode
 from kpy.pending import Pending
 from kpy.records.batch import HEADER_SIZE, MAGIC, MAGIC_POSITION, read_header
+from kpy.storage.producer_state import ProducerState
 from kpy.txn.transaction import TopicPartition
 from kpy.wire.add_partitions_to_txn import AddPartitionsToTxnResult
 from kpy.wire.produce import ProduceRequest
@@ -26,8 +28,11 @@ ASK_AGAIN = frozenset(
         ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
         ErrorCode.COORDINATOR_NOT_AVAILABLE,
         ErrorCode.NOT_COORDINATOR,
+        ErrorCode.NETWORK_EXCEPTION,
     }
 )
+
+ENDED = ApiError(ErrorCode.INVALID_TXN_STATE, "Record was not part of an ongoing transaction")
 
 Refused = Mapping[TopicPartition, ApiError]
 T = TypeVar("T")
@@ -43,7 +48,7 @@ def when_admitted(
     adds = version >= ADDS_PARTITIONS_SINCE
     if not adds and not broker.config.transaction_partition_verification_enable:
         return then({})
-    producers, partitions = _unknown_writes(request, version, broker)
+    producers, unknown = _unknown_writes(request, version, broker)
     if len(producers) > 1:
         message = "Transactional records contained more than one producer ID"
         raise ApiError(ErrorCode.INVALID_PRODUCER_ID_MAPPING, message)
@@ -51,18 +56,25 @@ def when_admitted(
         return then({})
     ((producer_id, producer_epoch),) = producers
     transactional_id = request.transactional_id or ""
-    result = broker.transactions.admit(transactional_id, producer_id, producer_epoch, partitions, adds=adds)
-    if isinstance(result, Pending):
-        _keep_records(request)
-    return and_then(result, lambda result: then(_refused(result, version)))
+    result = broker.transactions.admit(transactional_id, producer_id, producer_epoch, unknown, adds=adds)
+    if not isinstance(result, Pending):
+        return then(_refused(result, version))
+    _keep_records(request)
+    watches = [(partition, state, state.watch(producer_id)) for partition, state in unknown.items()]
+
+    def answered(result: AddPartitionsToTxnResult) -> T | Pending[T]:
+        ended = {partition: ENDED for partition, state, watch in watches if not state.unwatch(watch)}
+        return then({**ended, **_refused(result, version)})
+
+    return and_then(result, answered)
 
 
 def _unknown_writes(
     request: ProduceRequest, version: int, broker: Broker
-) -> tuple[set[tuple[int, int]], list[TopicPartition]]:
+) -> tuple[set[tuple[int, int]], dict[TopicPartition, ProducerState]]:
     """Producers, and the partitions that know of no open transaction of theirs. What is malformed is refused later."""
     producers: set[tuple[int, int]] = set()
-    partitions: list[TopicPartition] = []
+    partitions: dict[TopicPartition, ProducerState] = {}
     for topic in request.topic_data:
         name = topic.name
         if version >= TOPIC_IDS_SINCE:
@@ -80,7 +92,7 @@ def _unknown_writes(
                 continue
             if not state.is_in_transaction(header.producer_id, header.producer_epoch):
                 producers.add((header.producer_id, header.producer_epoch))
-                partitions.append((name, data.index))
+                partitions[name, data.index] = state
     return producers, partitions
 
 
@@ -111,10 +123,8 @@ def _as_produce_error(error: ErrorCode, version: int) -> ApiError:
     return ApiError(error)
 
 
-def errors_of(result: AddPartitionsToTxnResult | None) -> dict[TopicPartition, ErrorCode]:
+def errors_of(result: AddPartitionsToTxnResult) -> dict[TopicPartition, ErrorCode]:
     """The partitions that were refused, and why."""
-    if result is None:
-        return {}
     return {
         (topic.name, each.partition_index): ErrorCode(each.partition_error_code)
         for topic in result.topic_results

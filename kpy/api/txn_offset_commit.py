@@ -27,6 +27,7 @@ TRANSLATED = {
     ErrorCode.CONCURRENT_TRANSACTIONS: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     ErrorCode.COORDINATOR_NOT_AVAILABLE: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     ErrorCode.NOT_COORDINATOR: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    ErrorCode.NETWORK_EXCEPTION: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
 }
 """What the transaction's coordinator says, in words that mean the same when a group's coordinator says them."""
 
@@ -35,40 +36,44 @@ def txn_offset_commit(
     request: TxnOffsetCommitRequest, client: Client, broker: Broker
 ) -> TxnOffsetCommitResponse | Pending[TxnOffsetCommitResponse]:
     version = client.version
-    return and_then(
-        _admit(request, version, broker), lambda admitted: _commit(request, admitted, client, version, broker)
-    )
+    return and_then(_admit(request, version, broker), lambda error: _commit(request, error, client, version, broker))
 
 
-def _admit(
-    request: TxnOffsetCommitRequest, version: int, broker: Broker
-) -> AddPartitionsToTxnResult | Pending[AddPartitionsToTxnResult] | None:
-    """None where the group's partition is known to be in the transaction, or nobody wants to know."""
+def _admit(request: TxnOffsetCommitRequest, version: int, broker: Broker) -> ErrorCode | Pending[ErrorCode]:
+    """NONE where the group's partition is known to be in the transaction, or nobody wants to know."""
     index = broker.groups.partition_for(request.group_id)
     adds = version >= ADDS_PARTITIONS_SINCE
     if not adds and not broker.config.transaction_partition_verification_enable:
-        return None
+        return ErrorCode.NONE
     producer_id, producer_epoch = request.producer_id, request.producer_epoch
     try:
         state = broker.replicas.partition(CONSUMER_OFFSETS, index).log.producer_state
     except ApiError:
-        return None  # The group's coordinator is elsewhere, as the answer will say.
+        return ErrorCode.NONE  # The group's coordinator is elsewhere, as the answer will say.
     if state.is_in_transaction(producer_id, producer_epoch):
-        return None
+        return ErrorCode.NONE
     partitions = [(CONSUMER_OFFSETS, index)]
-    return broker.transactions.admit(request.transactional_id, producer_id, producer_epoch, partitions, adds=adds)
+    answer = broker.transactions.admit(request.transactional_id, producer_id, producer_epoch, partitions, adds=adds)
+    if not isinstance(answer, Pending):
+        return _error_of(answer)
+    watch = state.watch(producer_id)
+
+    def answered(result: AddPartitionsToTxnResult) -> ErrorCode:
+        still_holds = state.unwatch(watch)
+        return _error_of(result) or (ErrorCode.NONE if still_holds else ErrorCode.INVALID_TXN_STATE)
+
+    return and_then(answer, answered)
+
+
+def _error_of(result: AddPartitionsToTxnResult) -> ErrorCode:
+    return next(iter(errors_of(result).values()), ErrorCode.NONE)
 
 
 def _commit(
-    request: TxnOffsetCommitRequest,
-    admitted: AddPartitionsToTxnResult | None,
-    client: Client,
-    version: int,
-    broker: Broker,
+    request: TxnOffsetCommitRequest, refused: ErrorCode, client: Client, version: int, broker: Broker
 ) -> TxnOffsetCommitResponse | Pending[TxnOffsetCommitResponse]:
-    refused = list(errors_of(admitted).values())
     if refused:
-        error = TRANSLATED.get(refused[0], refused[0])
+        error = TRANSLATED.get(refused, refused)
         is_new = error is ErrorCode.TRANSACTION_ABORTABLE and version < TRANSACTION_ABORTABLE_SINCE
         return refusal(request, version, ErrorCode.INVALID_TXN_STATE if is_new else error)
     return broker.groups.tell(request.group_id, request, client)

@@ -411,7 +411,8 @@ def rebuild_batch(header: BatchHeader, records: Iterable[Record], level: int | N
 
 def with_records(header: BatchHeader, records_count: int, body: bytes | bytearray) -> bytes:
     """A batch with the identity of `header` and these records, encoded as they are in a batch with its base values."""
-    return _seal(header._replace(records_count=records_count), compress(header.codec, body))
+    payload = compress(header.codec, body)
+    return _seal(header._replace(batch_length=_batch_length(payload), records_count=records_count), payload)
 
 
 def replace_header(batch: memoryview, header: BatchHeader, level: int | None = None) -> bytes:

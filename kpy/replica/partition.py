@@ -55,6 +55,14 @@ class Commit:
     told: Told
 
 
+@dataclass(slots=True, eq=False)
+class Deletion:
+    """Records below `offset` are deleted: `told` once no live replica has them, or that nobody here will know."""
+
+    offset: int
+    told: Told
+
+
 class Unflushed:
     """One append that may not be acknowledged or read yet; `waiting` are told when it may, or why it never will."""
 
@@ -72,6 +80,7 @@ class Partition:
     __slots__ = (
         "_surroundings",
         "commits",
+        "deletions",
         "image",
         "is_leader",
         "leader_epoch",
@@ -90,6 +99,7 @@ class Partition:
         self.log = log
         self.commits: deque[Commit] = deque()
         self.unflushed: deque[Unflushed] = deque()
+        self.deletions: dict[Deletion, None] = {}
         self.waiting: dict[ParkedFetch, None] = {}
         """Consumers, who wait for committed records."""
         self.waiting_followers: dict[ParkedFetch, None] = {}
@@ -150,8 +160,10 @@ class Partition:
         """Nothing that waits here will be committed or flushed by this broker, as far as it can tell."""
         told = [tell for append in self.unflushed for tell in append.waiting]
         told += [commit.told for commit in self.commits]
+        told += [deletion.told for deletion in self.deletions]
         self.unflushed.clear()
         self.commits.clear()
+        self.deletions.clear()
         for tell in told:
             tell(error)
 
@@ -232,6 +244,26 @@ class Partition:
         if commit in self.commits:
             self.commits.remove(commit)
 
+    def low_watermark(self) -> int:
+        """Below it no live replica has records any more. Raises ApiError NOT_LEADER_OR_FOLLOWER."""
+        return self.led().low_watermark(self.log.log_start_offset, self._surroundings.is_alive)
+
+    def when_deleted(self, offset: int, told: Told) -> Deletion:
+        """Tells when the low watermark has reached `offset`, which it has not yet, or why nobody here will know."""
+        deletion = Deletion(offset, told)
+        self.deletions[deletion] = None
+        return deletion
+
+    def forget_deletion(self, deletion: Deletion) -> None:
+        """Nobody waits for it any more."""
+        self.deletions.pop(deletion, None)
+
+    def _finish_deletions(self) -> None:
+        low_watermark = self.low_watermark()
+        for deletion in [each for each in self.deletions if each.offset <= low_watermark]:
+            del self.deletions[deletion]
+            deletion.told(ErrorCode.NONE)
+
     def advance_high_watermark(self) -> None:
         """Moves the high watermark to where the followers allow it, and tells who has waited for that."""
         log, leadership = self.log, self.leadership
@@ -282,6 +314,8 @@ class Partition:
             self._surroundings.propose(self, change)
         if offset != before:
             self.advance_high_watermark()
+        if self.deletions:
+            self._finish_deletions()
 
     def shrink_isr(self) -> None:
         """Takes those out of the ISR who have not been caught up for replica.lag.time.max.ms."""

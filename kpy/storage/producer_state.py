@@ -84,6 +84,16 @@ class Producer:
         return self.batches[-1].last_offset if self.batches else NO_OFFSET
 
 
+class Watch:
+    """Somebody waits to hear whether a producer is in a transaction (Kafka class VerificationGuard)."""
+
+    __slots__ = ("has_ended", "producer_id")
+
+    def __init__(self, producer_id: int) -> None:
+        self.producer_id = producer_id
+        self.has_ended = False
+
+
 class ProducerState:
     """All producers of one partition.
 
@@ -97,6 +107,7 @@ class ProducerState:
         self.map_end_offset = 0
         self._ongoing: list[tuple[int, int]] = []
         self._unreplicated: list[tuple[int, int]] = []
+        self._watched: dict[Watch, None] = {}
 
     # What an append asks and tells.
 
@@ -195,6 +206,9 @@ class ProducerState:
         producer.coordinator_epoch = marker.coordinator_epoch
         producer.last_timestamp = header.max_timestamp
         self.map_end_offset = offset + 1
+        for watch in self._watched:
+            if watch.producer_id == header.producer_id:
+                watch.has_ended = True
         if first_offset == NO_OFFSET:
             return None
         self._ongoing.remove((first_offset, header.producer_id))
@@ -222,6 +236,17 @@ class ProducerState:
         return (
             producer is not None and producer.epoch == producer_epoch and producer.current_txn_first_offset != NO_OFFSET
         )
+
+    def watch(self, producer_id: int) -> "Watch":
+        """Watch for the end of a transaction, while its coordinator is asked about it, until `unwatch`."""
+        watch = Watch(producer_id)
+        self._watched[watch] = None
+        return watch
+
+    def unwatch(self, watch: "Watch") -> bool:
+        """Whether no transaction of the producer has ended meanwhile: then the coordinator's answer still holds."""
+        del self._watched[watch]
+        return not watch.has_ended
 
     # The last stable offset.
 

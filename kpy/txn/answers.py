@@ -39,9 +39,7 @@ def init_producer_id_error(error: ErrorCode) -> InitProducerIdResponse:
     return InitProducerIdResponse(error_code=error, producer_id=NO_PRODUCER_ID, producer_epoch=NO_PRODUCER_EPOCH)
 
 
-def partition_results(
-    message: AddPartitionsToTxnTransaction, errors: ErrorCode | dict[TopicPartition, ErrorCode]
-) -> Any:
+def partition_results(message: AddPartitionsToTxnTransaction, errors: int | dict[TopicPartition, ErrorCode]) -> Any:
     """The same error for each partition, or each its own."""
     return AddPartitionsToTxnResult(
         transactional_id=message.transactional_id,

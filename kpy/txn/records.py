@@ -4,6 +4,8 @@ Value version 1, whose tagged fields carry what transaction version 2 needs, is 
 0 otherwise; both are read. Kafka class TransactionLog.
 """
 
+from collections.abc import Iterable
+
 from kpy.errors import WireError
 from kpy.machine import StateRecord
 from kpy.txn.transaction import TopicPartition, Transaction, TransactionState
@@ -89,7 +91,7 @@ def read_value(transactional_id: str, value: bytes) -> Transaction:
     )
 
 
-def by_topic(partitions: frozenset[TopicPartition]) -> dict[str, list[int]]:
+def by_topic(partitions: Iterable[TopicPartition]) -> dict[str, list[int]]:
     """Partition numbers by topic, in order, so that equal sets always make equal bytes."""
     topics: dict[str, list[int]] = {}
     for topic, index in sorted(partitions):

@@ -1,15 +1,20 @@
 """DeleteRecords: the log start moves, durably, and what may not be deleted is refused with Apache Kafka's codes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from admin_broker import run
 from log_broker import append, ask, create_topic, open_broker
+from trio.testing import MockClock
 
 from kpy.api.broker import Broker
+from kpy.api.client import Client
+from kpy.api.delete_records import delete_records as handler
 from kpy.controller.topics import CONSUMER_OFFSETS
 from kpy.errors import ErrorCode
+from kpy.metadata.image import PartitionImage
 from kpy.wire import delete_records
 from kpy.wire.delete_records import DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic
 
@@ -93,3 +98,75 @@ def test_answer_tells_of_a_disk_that_failed(broker: Broker, tmp_path: Path) -> N
     (tmp_path / "log-start-offset-checkpoint.tmp").mkdir()
     assert delete(broker, ("t", 0, 3)) == [("t", 0, -1, ErrorCode.KAFKA_STORAGE_ERROR)]
     assert broker.replicas.log_dirs.offline_paths() == [str(tmp_path)]
+
+
+class Followed:
+    """Partition t-0 with ten records, led by this broker and followed by brokers 2 and 3, who live until `dead`."""
+
+    def __init__(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.broker = broker
+        self.partition = broker.replicas.partition("t", 0)
+        self.dead: set[int] = set()
+        self.end = self.partition.log.log_end_offset
+        around = self.partition._surroundings
+        monkeypatch.setattr(around, "is_alive", lambda broker_id: broker_id not in self.dead)
+        monkeypatch.setattr(around, "clock_ms", lambda: 0)
+        ids = (1, 2, 3)
+        self.partition.lead_or_follow(PartitionImage(0, 1, 1, ids, ids))
+        for follower in (2, 3):
+            self.partition.follower_fetched(follower, self.end, 0)
+
+    def delete(self, offset: int, *steps: Callable[[], object]) -> tuple[int, int]:
+        """The low watermark and the error that are answered; one step is taken each second meanwhile."""
+
+        async def main() -> tuple[int, int]:
+            client = Client("127.0.0.1", "PLAINTEXT")
+            request = DeleteRecordsRequest([DeleteRecordsTopic("t", [DeleteRecordsPartition(0, offset)])], 10_000)
+            results: list[tuple[int, int]] = []
+
+            async def ask() -> None:
+                answer = await handler(request, client, self.broker)
+                results.extend((each.low_watermark, each.error_code) for each in answer.topics[0].partitions)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                for step in steps:
+                    await trio.sleep(1)
+                    assert not results, "answered too early"
+                    step()
+            return results[0]
+
+        return trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    def fetch(self, follower: int, log_start_offset: int) -> None:
+        self.partition.follower_fetched(follower, self.end, log_start_offset)
+
+
+@pytest.fixture
+def followed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    return Followed(broker, monkeypatch)
+
+
+def test_answer_waits_until_no_live_replica_has_the_records(followed: Followed) -> None:
+    answer = followed.delete(
+        4, lambda: followed.fetch(2, 4), lambda: followed.fetch(3, 2), lambda: followed.fetch(3, 5)
+    )
+    assert answer == (4, ErrorCode.NONE)
+
+
+def test_followers_that_are_late_are_told_of(followed: Followed) -> None:
+    assert followed.delete(4, lambda: followed.fetch(2, 4)) == (0, ErrorCode.REQUEST_TIMED_OUT)
+    assert followed.partition.log.log_start_offset == 4
+    assert not followed.partition.deletions
+
+
+def test_a_dead_follower_is_not_waited_for(followed: Followed) -> None:
+    followed.dead.add(3)
+    assert followed.delete(4, lambda: followed.fetch(2, 4)) == (4, ErrorCode.NONE)
+
+
+def test_a_leader_that_is_none_any_more_says_so(followed: Followed) -> None:
+    ids = (1, 2, 3)
+    resign = PartitionImage(0, 2, 2, ids, ids)
+    answer = followed.delete(4, lambda: followed.partition.lead_or_follow(resign))
+    assert answer == (-1, ErrorCode.NOT_LEADER_OR_FOLLOWER)
