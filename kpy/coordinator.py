@@ -385,8 +385,8 @@ class Coordinator(ABC, Generic[M]):
         log.info("%s-%d: loaded %d from %d records", self._state_topic.name, index, len(machine), records)
         now_ms = self._now_ms()
         effects = machine.loaded(now_ms)
-        if end_offset > led.partition.high_watermark:
-            # What a leader inherits is committed only when its followers have it: nobody is told of it before.
+        if effects.actions and end_offset > led.partition.high_watermark:
+            # What a leader inherits is committed only when its followers have it, and what was done cannot be undone.
             led.uncommitted.append(Uncommitted(end_offset - 1, [], [], now_ms))
             effects.reads_state = True
         self._carry_out(led, machine, effects, now_ms)
