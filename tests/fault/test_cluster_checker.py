@@ -246,16 +246,18 @@ def test_operations_that_overlap_are_no_cycle_in_time(history: History) -> None:
 
 def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     first, second = HistoryWriter(tmp_path / "a"), HistoryWriter(tmp_path / "b")
-    first.write(3, "invoke", "txn", [Send(2, 17), Poll({})])
-    second.write(4, "invoke", "assign", keys=[1, 2])
-    second.write(4, "ok", "assign", keys=[1, 2])
-    first.write(3, "ok", "txn", [Send(2, 17, 40), Poll({1: [(7, 12)]})], rebalanced=[1])
-    second.write(4, "invoke", "send", [Send(2, 18)])
+    txn = first.invoke(3, "txn", [Send(2, 17), Poll({})])
+    keys = second.invoke(4, "assign", keys=[1, 2])
+    second.complete(4, keys, "ok", "assign", keys=[1, 2])
+    first.complete(3, txn, "ok", "txn", [Send(2, 17, 40), Poll({1: [(7, 12)]})], rebalanced=[1])
+    second.invoke(4, "send", [Send(2, 18)])
+    second.complete(4, second.invoke(4, "send", [Send(2, 19)]), "ok", "send", [Send(2, 19, 41)])
     first.close()
     second.close()
-    assign, transaction, unfinished = operations(merged([tmp_path / "a", tmp_path / "b"]))
+    assign, transaction, send, unfinished = operations(merged([tmp_path / "a", tmp_path / "b"]))
     assert (assign.f, assign.keys, assign.type) == ("assign", {1, 2}, "ok")
     assert transaction.micros == (Send(2, 17, 40), Poll({1: [(7, 12)]}))
     assert transaction.rebalanced == {1}
     assert transaction.invoked_ns < assign.invoked_ns < assign.completed_ns < transaction.completed_ns
+    assert (send.type, send.micros) == ("ok", (Send(2, 19, 41),))
     assert (unfinished.type, unfinished.micros) == ("info", (Send(2, 18),))

@@ -2,14 +2,16 @@
 
 A line tells of an invocation or of its outcome:
 
-    {"time_ns": 5, "process": 3, "type": "invoke", "f": "txn", "micros": [["send", 2, 17], ["poll"]]}
-    {"time_ns": 9, "process": 3, "type": "ok", "f": "txn", "micros": [["send", 2, 17, 40], ["poll", {"1": [[7, 12]]}]]}
+    {"time_ns": 5, "process": 3, "op": 8, "type": "invoke", "f": "txn", "micros": [["send", 2, 17, null], ["poll", {}]]}
+    {"time_ns": 9, "process": 3, "op": 8, "type": "ok", "f": "txn",
+     "micros": [["send", 2, 17, 40], ["poll", {"1": [[7, 12]]}]]}
 
 A key is a partition of some topic. A send carries its value, then the offset, null where the broker did not tell it; a
 poll carries [offset, value] pairs by key. Times are of CLOCK_MONOTONIC, which all processes of a machine share.
 
 Outcomes are Jepsen's: `ok`, `fail` (it has certainly not happened), `info` (nobody knows). A process is one producer
-and one consumer, and does one thing at a time; after an `info` the client goes on as another process.
+and one consumer, and does one thing at a time, but for sends: several may be in flight, in the order of their numbers.
+After an `info` the client goes on as another process.
 """
 
 import json
@@ -78,9 +80,21 @@ class HistoryWriter:
 
     def __init__(self, path: Path) -> None:
         self._file: TextIO = path.open("a", buffering=1)
+        self._ops = 0
 
-    def write(self, process: int, type_: str, f: str, micros: Sequence[Micro] = (), **more: Any) -> None:
-        line = {"time_ns": time.monotonic_ns(), "process": process, "type": type_, "f": f}
+    def invoke(self, process: int, f: str, micros: Sequence[Micro] = (), **more: Any) -> int:
+        """The number of the operation, which its outcome repeats."""
+        self._ops += 1
+        self._write(process, self._ops, "invoke", f, micros, more)
+        return self._ops
+
+    def complete(self, process: int, op: int, type_: str, f: str, micros: Sequence[Micro] = (), **more: Any) -> None:
+        self._write(process, op, type_, f, micros, more)
+
+    def _write(
+        self, process: int, op: int, type_: str, f: str, micros: Sequence[Micro], more: Mapping[str, Any]
+    ) -> None:
+        line: dict[str, Any] = {"time_ns": time.monotonic_ns(), "process": process, "op": op, "type": type_, "f": f}
         if micros:
             line["micros"] = [_micro_to_json(micro) for micro in micros]
         line.update((name, value) for name, value in more.items() if value)
@@ -111,17 +125,18 @@ def merged(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 def operations(lines: Iterable[Mapping[str, Any]]) -> list[Op]:
     """Pairs invocations with outcomes, in the order of the outcomes; without one, as the client died, it is `info`."""
-    pending: dict[int, Mapping[str, Any]] = {}
+    pending: dict[tuple[int, int], Mapping[str, Any]] = {}
     ops: list[Op] = []
     last_ns = 0
     for line in lines:
-        process, last_ns = line["process"], line["time_ns"]
-        if process == NEMESIS:
+        last_ns = line["time_ns"]
+        if line["process"] == NEMESIS:
             continue
+        op = line["process"], line["op"]
         if line["type"] == "invoke":
-            pending[process] = line
+            pending[op] = line
         else:
-            ops.append(_op(line, pending.pop(process)["time_ns"], last_ns))
+            ops.append(_op(line, pending.pop(op)["time_ns"], last_ns))
     ops.extend(_op({**line, "type": "info"}, line["time_ns"], last_ns) for line in pending.values())
     return ops
 
