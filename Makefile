@@ -9,7 +9,7 @@ ARGS ?=
 
 .PHONY: help
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 # The environments are rebuilt when the pinned requirements change, and only then.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -71,6 +71,12 @@ CHAOS_SEED ?= $$(date +%s)
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev  ## consumers join, leave, die and sleep for as long as you like, while records flow
 	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest tests/fault/test_group_chaos.py
+
+CHAOS_BROKERS ?= kpy
+
+.PHONY: chaos-cluster
+chaos-cluster: $(VENV)/.installed-dev  ## three brokers on ZooKeeper are killed, paused and cut off while clients write (needs root)
+	$(BIN)/python -m tests.fault.cluster.run --brokers $(CHAOS_BROKERS) --seed $(CHAOS_SEED) --seconds $(CHAOS_SECONDS) $(ARGS)
 
 .PHONY: lock
 lock:  ## pin the newest versions of all dependencies, with hashes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault.cluster.checker import check, forbidden
-from tests.fault.cluster.history import HistoryWriter, Micro, Op, Poll, Send, merged, operations
+from tests.fault.cluster.history import READ_ALL, HistoryWriter, Micro, Op, Poll, Send, merged, operations
 
 
 class History:
@@ -83,6 +83,17 @@ def test_a_write_whose_offset_another_value_has_taken_is_lost(history: History) 
     sent(2, history, (1, 12), (2, 13))
     history.add(1, polled((0, 10), (1, 12), (2, 13)), f="poll")
     assert history.found() == {"inconsistent-offset", "lost-write", "unseen"}
+
+
+@pytest.mark.parametrize("type_", ["ok", "info"])
+def test_a_write_that_was_read_once_and_is_gone_at_the_end_has_vanished(history: History, type_: str) -> None:
+    sent(0, history, (0, 10), (1, 11))
+    sent(1, history, (2, 12), type_=type_)
+    history.add(2, polled((0, 10), (1, 11), (2, 12)), f="poll")
+    history.add(3, polled((0, 10), (1, 11)), f=READ_ALL)
+    assert history.found() == {"vanished"}
+    history.add(4, polled((0, 10), (1, 11), (2, 12)), f=READ_ALL)
+    assert history.found() == set()
 
 
 @pytest.mark.parametrize("type_", ["fail", "info"])

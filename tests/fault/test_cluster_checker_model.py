@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.fault.cluster.checker import check, forbidden
-from tests.fault.cluster.history import Op, Poll, Send
+from tests.fault.cluster.history import READ_ALL, Op, Poll, Send
 from tests.fault.cluster.model import Model
 
 # What a mistake is put into: None where a history offers no place for it.
@@ -55,6 +55,14 @@ def nobody_reads_one(ops: list[Op], random: Random) -> list[Op] | None:
 def nobody_reads_the_end(ops: list[Op], random: Random) -> list[Op] | None:
     ends = [each[-1] for each in acknowledged(ops).values()]
     return without_value(ops, *random.choice(ends)[:2]) if ends else None
+
+
+def one_is_gone_at_the_end(ops: list[Op], random: Random) -> list[Op] | None:
+    sends = [(key, send.value) for key, each in acknowledged(ops).items() for send in each]
+    if not sends:
+        return None
+    gone = random.choice(sends)
+    return [without_value([op], *gone)[0] if op.f == READ_ALL else op for op in ops]
 
 
 def polls_of(ops: Sequence[Op], least: int) -> list[tuple[int, int]]:
@@ -167,6 +175,7 @@ def two_sends_change_places(ops: list[Op], random: Random) -> list[Op] | None:
 MISTAKES: Mapping[Mutation, str] = {
     nobody_reads_one: "lost-write",
     nobody_reads_the_end: "unseen",
+    one_is_gone_at_the_end: "vanished",
     a_poll_leaves_out: "int-poll-skip",
     a_poll_is_reversed: "int-nonmonotonic-poll",
     a_poll_repeats_at_another_offset: "duplicate",

@@ -11,6 +11,7 @@ run ends with clients that read every key from its beginning.
 | duplicate | one value at two offsets |
 | lost-write | somebody read past a write that took effect, and nobody ever read that one |
 | unseen | acknowledged, and never read until the end |
+| vanished | acknowledged or read by somebody, and not there when all was read at the end |
 | aborted-read | a value was read whose send has certainly not happened (G1a) |
 | precommitted-read | a transaction read what it had itself sent, before it was committed |
 | poll-skip, nonmonotonic-poll | one consumer's next poll left something out, or went back |
@@ -19,7 +20,8 @@ run ends with clients that read every key from its beginning.
 | int-send-skip | other writes lie between the sends of one transaction: allowed |
 | G0, G1c, ... | cycles of transactions, see cycles.py |
 
-Unlike Jepsen's, nonmonotonic-send looks at acknowledged sends alone, because clients here have several in flight: one
+Jepsen has no `vanished`: what has been read once counts there as seen, even if an election then takes it back. Unlike
+Jepsen's, nonmonotonic-send looks at acknowledged sends alone, because clients here have several in flight: one
 that an idempotent producer has given up may still come later than its successor. What a subscribed consumer is
 given next is up to its group, so poll-skip and nonmonotonic-poll are asked of those that assign themselves. A key that
 is assigned anew begins anew.
@@ -31,7 +33,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.fault.cluster.cycles import find_cycles
-from tests.fault.cluster.history import Op, Poll, Send
+from tests.fault.cluster.history import READ_ALL, Op, Poll, Send
 
 # Writes of transactions are interleaved in Kafka: neither between each other nor around others are they isolated.
 ALLOWED = frozenset({"int-send-skip", "G0", "G1c-ww"})
@@ -157,6 +159,20 @@ def _unseen(analysis: Analysis) -> Found:
             yield "unseen", {"key": key, "value": value, "writer": _shown(op)}
 
 
+def _vanished(analysis: Analysis) -> Found:
+    at_the_end: dict[int, set[int]] = {}
+    for op in analysis.ops:
+        if op.f == READ_ALL:
+            for key, records in op.polled().items():
+                at_the_end.setdefault(key, set()).update(value for _, value in records)
+    if not at_the_end:
+        return
+    for (key, value), op in analysis.writers.items():
+        is_expected = op.type == "ok" or value in analysis.read.get(key, ())
+        if is_expected and value not in at_the_end.get(key, ()):
+            yield "vanished", {"key": key, "value": value, "writer": _shown(op)}
+
+
 def _dirty_reads(analysis: Analysis) -> Found:
     for op in analysis.ops:
         own = {(key, send.value) for key, each in op.sends().items() for send in each}
@@ -231,7 +247,16 @@ def _between_sends(analysis: Analysis) -> Found:
             last[op.process, key] = sends[-1]
 
 
-SEARCHES = (_offsets, _lost_writes, _unseen, _dirty_reads, _inside_operations, _between_polls, _between_sends)
+SEARCHES = (
+    _offsets,
+    _lost_writes,
+    _unseen,
+    _vanished,
+    _dirty_reads,
+    _inside_operations,
+    _between_polls,
+    _between_sends,
+)
 
 
 def _shown(op: Op) -> dict[str, Any]:

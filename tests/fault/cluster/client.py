@@ -26,7 +26,9 @@ MEAN_PAUSE_S = 0.03
 DELIVERY_TIMEOUT_S = 8.0
 TRANSACTION_TIMEOUT_S = 10.0
 # How long a commit whose outcome is not known is asked for again.
-COMMIT_TIMEOUT_S = 20.0
+COMMIT_TIMEOUT_S = 10.0
+# Longer than all of these together.
+STUCK_S = 90.0
 
 CONNECTION: Mapping[str, Any] = {
     "log_level": 0,
@@ -269,8 +271,10 @@ class Process:
                 self._producer.send_offsets_to_transaction(positions, group, TRANSACTION_TIMEOUT_S)
             self._producer.flush(2 * DELIVERY_TIMEOUT_S)
         except KafkaException as failed:
-            # Nobody has asked to commit it, so it never will be.
-            return "fail", str(failed), self._abort()
+            # Nobody has asked to commit it, so it never will be. A coordinator that librdkafka has given up because it
+            # was away for a while is one whose answers it may wait for without end (2.16.1), so it begins anew.
+            error: KafkaError = failed.args[0]
+            return "fail", str(error), self._abort() and error.code() != KafkaError._DESTROY_BROKER
         return self._commit()
 
     def _commit(self) -> tuple[str, str, bool]:
@@ -322,8 +326,6 @@ class Process:
 
 
 def main(settings: ClientSettings) -> None:
-    # Asked where it hangs, it says so in its log.
-    faulthandler.register(signal.SIGUSR1)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     history = HistoryWriter(Path(settings.history))
@@ -331,6 +333,8 @@ def main(settings: ClientSettings) -> None:
     process: Process | None = None
     number = settings.client
     while not stopped:
+        # A library that never comes back is no fault of the cluster: the client says where it is, and ends.
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
         if process is None:
             try:
                 process = Process(number, settings, history)
@@ -341,6 +345,7 @@ def main(settings: ClientSettings) -> None:
         if not process.take(workload.next()):
             process, number = None, number + settings.clients
         time.sleep(workload.pause_s(MEAN_PAUSE_S))
+    faulthandler.dump_traceback_later(STUCK_S, exit=True)
     if process is not None:
         process.close()
     history.close()

@@ -37,7 +37,7 @@ def find_cycles(
     orders: Mapping[int, Any],
 ) -> Iterator[tuple[str, list[Op]]]:
     """The name of each kind of cycle and its operations; a cycle is told once, by its strictest name."""
-    happened = [op for op in ops if op.f in ("send", "poll", "txn") and took_effect(op)]
+    happened = [op for op in ops if op.micros and took_effect(op)]
     ww = _write_write(orders, writers, took_effect)
     wr = _write_read(happened, writers, took_effect)
     process, realtime = _process(happened), _realtime(happened)

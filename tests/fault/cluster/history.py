@@ -11,7 +11,8 @@ poll carries [offset, value] pairs by key. Times are of CLOCK_MONOTONIC, which a
 
 Outcomes are Jepsen's: `ok`, `fail` (it has certainly not happened), `info` (nobody knows). A process is one producer
 and one consumer, and does one thing at a time, but for sends: several may be in flight, in the order of their numbers.
-After an `info` the client goes on as another process.
+After an `info` the client goes on as another process. What is polled at the end, by fresh clients from the beginning of
+every key, is `read-all` instead of `poll`.
 """
 
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 NEMESIS = -1
+READ_ALL = "read-all"
 
 
 class Send(NamedTuple):

@@ -7,7 +7,7 @@ offset, an outcome may stay unknown, and a client whose outcome is unknown goes 
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.fault.cluster.history import Micro, Op, Poll, Send
+from tests.fault.cluster.history import READ_ALL, Micro, Op, Poll, Send
 
 KEYS = 3
 CLIENTS = 4
@@ -139,4 +139,4 @@ class Model:
         self._now += 1
         reader = Client(self._processes, dict.fromkeys(range(KEYS), 0), invoked_ns=self._now)
         while any(position < len(self._logs[key]) for key, position in reader.positions.items()):
-            self._record(reader, "ok", "poll", (self._poll(reader),))
+            self._record(reader, "ok", READ_ALL, (self._poll(reader),))

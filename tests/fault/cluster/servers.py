@@ -179,16 +179,16 @@ class Cluster:
             view is not None and all(each.isr == each.replicas and each.leader >= 0 for each in view) for view in views
         )
 
-    def wait_until_whole(self, timeout_s: float) -> float:
-        """How many seconds it took; TimeoutError with what is missing where it takes longer."""
-        begun = time.monotonic()
+    def wait_until_whole(self, timeout_s: float) -> None:
+        """TimeoutError with what is missing where it takes longer."""
+        deadline = time.monotonic() + timeout_s
         while not self.is_whole():
-            if time.monotonic() - begun > timeout_s:
-                raise TimeoutError(f"not whole within {timeout_s} s: {self._missing()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not whole within {timeout_s} s: {self.missing()}")
             time.sleep(0.1)
-        return time.monotonic() - begun
 
-    def _missing(self) -> str:
+    def missing(self) -> str:
+        """What keeps the cluster from being whole."""
         told: list[str] = []
         for host in BROKERS:
             view = self.partitions(host)
