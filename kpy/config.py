@@ -128,6 +128,10 @@ class BrokerConfig:
     replica_fetch_wait_max_ms: int
     replica_lag_time_max_ms: int
     replica_socket_timeout_ms: int
+    controller_socket_timeout_ms: int
+    controlled_shutdown_enable: bool
+    controlled_shutdown_max_retries: int
+    controlled_shutdown_retry_backoff_ms: int
     replica_high_watermark_checkpoint_interval_ms: int
     unclean_leader_election_enable: bool
 

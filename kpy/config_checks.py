@@ -206,15 +206,13 @@ def _inter_broker_listener(
 
 
 def clamp_to_one_broker(values: dict[str, Value]) -> list[str]:
-    """Lowers in place what one broker cannot give; says so. Apache Kafka would let the first consumer wait for ever.
-
-    That goes for a cluster as well, as long as its brokers do not replicate.
+    """Lowers in place what a single broker cannot give; says so. Apache Kafka would let the first consumer wait for
+    ever.
     """
     said: list[str] = []
-    lacking = "replication between brokers" if on_zookeeper(values) else "more than the one broker there is"
-    for key in _ONE_BROKER:
+    for key in () if on_zookeeper(values) else _ONE_BROKER:
         if _number(values, key) > 1:
-            said.append(f"{key}={to_text(values[key])} needs {lacking}; 1 is used")
+            said.append(f"{key}={to_text(values[key])} needs more than the one broker there is; 1 is used")
             values[key] = 1
     return said
 

@@ -200,10 +200,8 @@ class Coordinator(ABC, Generic[M]):
     async def ensure_topic(self) -> TopicImage:
         """The coordinator's topic; the first client that looks for it creates it. ApiError if that fails."""
         topic = self._state_topic
-        # A small cluster gets as many replicas as it has brokers, where Apache Kafka would wait for more to come.
-        replication_factor = min(topic.replication_factor, max(1, len(self._cluster.image.brokers)))
         return await self._cluster.create_internal_topic(
-            topic.name, topic.num_partitions, replication_factor, topic.configs
+            topic.name, topic.num_partitions, topic.replication_factor, topic.configs
         )
 
     # -- events ------------------------------------------------------------------------------------------------------

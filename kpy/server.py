@@ -29,21 +29,18 @@ from kpy.config_checks import parse_connection_overrides
 from kpy.errors import StorageError
 from kpy.group.turn import GroupConfig
 from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
+from kpy.member import Member
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
-from kpy.metadata.office import Policy
+from kpy.metadata.office import Candidature, Policy
 from kpy.metadata.store import MetadataStore
 from kpy.metadata.znodes import SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
-from kpy.peers import ControllerChannel, PeerChannel, PeerError
-from kpy.replica.alter_partition import AlterPartitionSender
 from kpy.replica.disk_threads import run_in_thread
-from kpy.replica.fetchers import Fetchers
-from kpy.replica.follower import Limits
-from kpy.replica.manager import Cooperation, ReplicaManager
+from kpy.replica.manager import ReplicaManager
 from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition
 from kpy.storage.cleaner_manager import CleanerConfig
@@ -53,6 +50,7 @@ from kpy.storage.log_dirs import LogDirs
 from kpy.topic_config import topic_config
 from kpy.transaction_coordinator import TransactionCoordinator, TransactionCoordinatorConfig
 from kpy.txn.shard import TransactionConfig
+from kpy.txn.transaction import TV_2
 
 log = logging.getLogger("kpy.server")
 
@@ -76,14 +74,50 @@ async def serve(
 ) -> None:
     """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use.
 
-    `fs` stands in for the disk under the logs. With a `membership` it takes its roles from a controller, and whoever
-    made it registers the broker.
+    `fs` stands in for the disk under the logs. With a `membership` the controller is somebody whom the store does not
+    know, and whoever made it gives it its broker epoch.
     """
-    async with opened(config, now_ms, fs, membership) as (broker, log_dirs):
-        await _serve_opened(config, broker, log_dirs, started)
+    async with opened(config, now_ms, fs, membership) as opened_broker:
+        await _serve_opened(config, opened_broker, started)
 
 
-async def _serve_opened(config: BrokerConfig, broker: Broker, log_dirs: LogDirs, started: Started) -> None:
+@asynccontextmanager
+async def _stopped_in_order(member: Member | None) -> AsyncGenerator[None]:
+    """What runs inside is cancelled from outside only once this broker has handed over: until then it answers."""
+    serving = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_in_order, member, serving)
+        try:
+            with serving:
+                yield
+        finally:
+            serving.cancel()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_in_order(member: Member | None, serving: trio.CancelScope) -> None:
+    """When this is cancelled, so is what serves; one of several brokers hands over first, and serves meanwhile."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        if member is not None and not serving.cancel_called:
+            with trio.CancelScope(shield=True):
+                await member.leave()
+        serving.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A broker with its metadata and logs open, but no sockets."""
+
+    broker: Broker
+    log_dirs: LogDirs
+    member: Member | None
+    """None for a single broker."""
+
+
+async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: Started) -> None:
+    broker, log_dirs, member = opened_broker.broker, opened_broker.log_dirs, opened_broker.member
     with ExitStack() as sockets:
         listening = {
             endpoint.name: [
@@ -104,13 +138,13 @@ async def _serve_opened(config: BrokerConfig, broker: Broker, log_dirs: LogDirs,
             await broker.cluster.start_leader_epochs()
         purgatory = broker.replicas.purgatory
         poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
-        async with trio.open_nursery() as nursery:
+        async with _stopped_in_order(member), trio.open_nursery() as nursery:
             nursery.start_soon(poller.run)
             nursery.start_soon(purgatory.run)
             nursery.start_soon(broker.groups.run)
             nursery.start_soon(broker.transactions.run)
             nursery.start_soon(broker.cluster.run)
-            for task in broker.replicas.tasks():
+            for task in [*broker.replicas.tasks(), *(member.tasks if member is not None else ())]:
                 nursery.start_soon(task)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
@@ -152,15 +186,25 @@ def now_ms() -> int:
 @asynccontextmanager
 async def opened(
     config: BrokerConfig, clock: Callable[[], int], fs: Fs | None = None, membership: Membership | None = None
-) -> AsyncGenerator[tuple[Broker, LogDirs]]:
-    """A broker with its metadata and logs open, but no sockets; closed cleanly at the end."""
+) -> AsyncGenerator[Opened]:
+    """Closed cleanly at the end."""
     rng = random.SystemRandom()
     _make_directory(config.data_dirs[0])
     store = await _open_store(config, clock)
     try:
         cluster = await Cluster.open(
-            store, broker_id=config.broker_id, rng=rng, now_ms=clock, cluster_id=config.cluster_id
+            store,
+            broker_id=config.broker_id,
+            rng=rng,
+            now_ms=clock,
+            cluster_id=config.cluster_id,
+            candidature=Candidature(
+                stands=membership is None, listener=config.inter_broker_listener if config.on_zookeeper else None
+            ),
         )
+        if membership is None and config.on_zookeeper:
+            membership = Membership()
+            cluster.on_registered = membership.registered
         current = _with_dynamic_configs(config, cluster.image)
 
         @cache
@@ -180,8 +224,8 @@ async def opened(
             closing_threads=CLOSING_THREADS,
         )
         try:
-            broker = _assemble(current, cluster, log_dirs, rng, clock, membership)
-            yield broker, log_dirs
+            member = None if membership is None else Member(current, cluster, membership, clock)
+            yield Opened(_assemble(current, cluster, log_dirs, rng, clock, membership, member), log_dirs, member)
         finally:
             log_dirs.close()
     finally:
@@ -232,6 +276,7 @@ def _assemble(
     rng: random.Random,
     clock: Callable[[], int],
     membership: Membership | None,
+    member: Member | None,
 ) -> Broker:
     replicas = ReplicaManager(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
@@ -242,8 +287,8 @@ def _assemble(
         replicas, cluster, groups, _transaction_config(config), cluster.producer_ids.take, clock
     )
     broker = Broker(config, cluster, replicas, groups, transactions, sessions, clock, rng, membership)
-    if membership is not None:
-        replicas.cooperate(_cooperation(broker, membership))
+    if member is not None:
+        replicas.cooperate(member.cooperation)
 
     def committed(partition: Partition) -> None:
         groups.committed_in(partition.topic, partition.partition)
@@ -274,45 +319,6 @@ def _assemble(
     cluster.on_change = follow
     follow(cluster.image)
     return broker
-
-
-def _cooperation(broker: Broker, membership: Membership) -> Cooperation:
-    """What makes a broker one of several: fetchers, and a way to the controller."""
-    config = broker.config
-
-    def open_peer(broker_id: int, client_id: str) -> PeerChannel:
-        async def connect() -> trio.SocketStream:
-            known = broker.cluster.image.brokers.get(broker_id)
-            endpoint = known.endpoints.get(config.inter_broker_listener) if known is not None else None
-            if endpoint is None:
-                raise PeerError(f"broker {broker_id} is not known to live")
-            return await trio.open_tcp_stream(*endpoint)
-
-        return PeerChannel(connect, client_id, config.replica_socket_timeout_ms)
-
-    controller = ControllerChannel(
-        lambda: broker.cluster.image.controller_id, lambda broker_id: open_peer(broker_id, str(config.broker_id))
-    )
-    fetchers = Fetchers(
-        config.broker_id,
-        membership,
-        open_peer,
-        now_ms=broker.now_ms,
-        fetchers_a_leader=config.num_replica_fetchers,
-        limits=Limits(
-            max_wait_ms=config.replica_fetch_wait_max_ms,
-            min_bytes=config.replica_fetch_min_bytes,
-            response_max_bytes=config.replica_fetch_response_max_bytes,
-            partition_max_bytes=config.replica_fetch_max_bytes,
-            backoff_ms=config.replica_fetch_backoff_ms,
-        ),
-    )
-    return Cooperation(
-        membership,
-        fetchers,
-        AlterPartitionSender(config.broker_id, membership, controller.ask),
-        config.replica_lag_time_max_ms,
-    )
 
 
 def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerConfig:
@@ -350,6 +356,8 @@ def _group_config(config: BrokerConfig) -> GroupCoordinatorConfig:
 def _transaction_config(config: BrokerConfig) -> TransactionCoordinatorConfig:
     return TransactionCoordinatorConfig(
         TransactionConfig(
+            # Other brokers of the cluster may be Apache Kafka 3.9 with ZooKeeper, which has no features.
+            transaction_version=0 if config.on_zookeeper else TV_2,
             transaction_max_timeout_ms=config.transaction_max_timeout_ms,
             transactional_id_expiration_ms=config.transactional_id_expiration_ms,
             transaction_abort_timed_out_transaction_cleanup_interval_ms=(

@@ -1,6 +1,5 @@
-"""A cluster of Apache Kafka 3.9.1 brokers and kpy brokers on one ZooKeeper, with a controller of Apache Kafka's."""
+"""A cluster of Apache Kafka 3.9.1 brokers and kpy brokers on one ZooKeeper, the first of which is the controller."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from compat.harness import Backend, BrokerProcess, controller_id, wait_until
+from compat.harness import BACKENDS, Backend, BrokerProcess, controller_id, wait_until
 from compat.java.kafka_tools import java
 from compat.zookeeper.zookeeper_server import running_zookeeper
 from kpy.records.batch import iter_batches
@@ -28,7 +27,6 @@ SETTINGS: Mapping[str, str] = {
     "auto.create.topics.enable": "false",
     "auto.leader.rebalance.enable": "false",
 }
-JAVA_ONLY = ("controlled.shutdown.max.retries", "zookeeper.session.timeout.ms")
 OK_EXITS = frozenset({0, 143})
 
 
@@ -63,14 +61,8 @@ class MixedCluster:
         self._start(broker_id, settings, Backend(command, OK_EXITS))
 
     def start_kpy(self, broker_id: int) -> None:
-        """A kpy broker, registered by hand."""
-
-        def command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
-            words = [f"{name}={value}" for name, value in settings.items() if name not in JAVA_ONLY]
-            arguments = [self._zookeeper, str(broker_id), str(port), str(data_dir), *words]
-            return [sys.executable, "-m", "compat.replication.member", *arguments]
-
-        self._start(broker_id, SETTINGS, Backend(command, OK_EXITS))
+        settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
+        self._start(broker_id, settings, BACKENDS["kpy"])
 
     def _start(self, broker_id: int, settings: Mapping[str, str], backend: Backend) -> None:
         if broker_id not in self.brokers:

@@ -41,7 +41,7 @@ def api_versions(request: ApiVersionsRequest, client: Client, broker: Broker) ->
     level = broker.transactions.config.transactions.transaction_version
     return ApiVersionsResponse(
         ErrorCode.NONE,
-        _served(),
+        _served(broker.membership is not None and client.listener == broker.config.inter_broker_listener),
         supported_features=[SupportedFeatureKey(TRANSACTION_VERSION, 0, TV_2)] if client.version >= 4 else [],
         finalized_features_epoch=FEATURES_EPOCH,
         finalized_features=[FinalizedFeatureKey(TRANSACTION_VERSION, level, level)] if level else [],
@@ -50,11 +50,12 @@ def api_versions(request: ApiVersionsRequest, client: Client, broker: Broker) ->
 
 def unsupported_version() -> ApiVersionsResponse:
     """The answer to a version that is not served: only this API's own range, in version 0."""
-    own = [entry for entry in _served() if entry.api_key == 18]
+    own = [entry for entry in _served(False) if entry.api_key == 18]
     return ApiVersionsResponse(ErrorCode.UNSUPPORTED_VERSION, own)
 
 
-def _served() -> list[ApiVersion]:
-    from kpy.api.registry import APIS  # the registry imports the handlers, this one too
+def _served(to_brokers: bool) -> list[ApiVersion]:
+    from kpy.api.registry import APIS, CONTROL_APIS  # the registry imports the handlers, this one too
 
-    return [ApiVersion(key, lowest, highest) for key, _, lowest, highest in APIS]
+    rows = sorted(APIS + CONTROL_APIS) if to_brokers else APIS
+    return [ApiVersion(key, lowest, highest) for key, _, lowest, highest in rows]

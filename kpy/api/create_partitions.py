@@ -48,9 +48,29 @@ async def create_partitions(
             plan(broker.cluster.image)
         else:
             await broker.cluster.create_partitions(plan)
+            await _wait_for_leaders(results, topics, request.timeout_ms, broker)
     except ApiError as error:
         results = [_result(topic, error.code, error.message) for topic in topics.values()]
     return CreatePartitionsResponse(results=results)
+
+
+async def _wait_for_leaders(
+    results: list[CreatePartitionsTopicResult],
+    topics: dict[str, CreatePartitionsTopic],
+    timeout_ms: int,
+    broker: Broker,
+) -> None:
+    """Until this broker knows of all that was added; else REQUEST_TIMED_OUT."""
+    grown = [result for result in results if result.error_code == ErrorCode.NONE]
+
+    def is_known(image: MetadataImage, name: str) -> bool:
+        topic = image.topics.get(name)
+        return topic is not None and len(topic.partitions) >= topics[name].count
+
+    if not await broker.cluster.wait_until(lambda image: all(is_known(image, each.name) for each in grown), timeout_ms):
+        for result in grown:
+            if not is_known(broker.cluster.image, result.name):
+                result.error_code = ErrorCode.REQUEST_TIMED_OUT
 
 
 def _result(topic: CreatePartitionsTopic, error: ErrorCode, message: str | None = None) -> CreatePartitionsTopicResult:

@@ -1,8 +1,8 @@
 """CreateTopics (19), versions 0-7.
 
-All topics of a request that can be created are before this answers; each has its own answer. Only the controller
-creates topics; other brokers answer NOT_CONTROLLER. Counts of -1 mean the broker's defaults (KIP-464), version 5
-answers with the topic's configs (KIP-525), version 7 with its id.
+All topics of a request that can be created are, with their leaders, before this answers; each has its own answer. Only
+the controller creates topics; other brokers answer NOT_CONTROLLER. Counts of -1 mean the broker's defaults (KIP-464),
+version 5 answers with the topic's configs (KIP-525), version 7 with its id.
 """
 
 from collections import Counter
@@ -53,7 +53,18 @@ async def create_topics(request: CreateTopicsRequest, client: Client, broker: Br
             await broker.cluster.create_topics(plan)
         except ApiError as error:
             return _refused(request, error)
+        await _wait_for_leaders(results, request.timeout_ms, broker)
     return CreateTopicsResponse(topics=results)
+
+
+async def _wait_for_leaders(results: list[CreatableTopicResult], timeout_ms: int, broker: Broker) -> None:
+    """Until this broker knows of all that was created, as others then do or soon will; else REQUEST_TIMED_OUT."""
+    created = [result for result in results if result.error_code == ErrorCode.NONE]
+    names = {result.name for result in created}
+    if not await broker.cluster.wait_until(lambda image: names <= image.topics.keys(), timeout_ms):
+        for result in created:
+            if result.name not in broker.cluster.image.topics:
+                result.error_code = ErrorCode.REQUEST_TIMED_OUT
 
 
 def _refused(request: CreateTopicsRequest, error: ApiError) -> CreateTopicsResponse:

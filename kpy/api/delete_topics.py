@@ -58,8 +58,11 @@ async def delete_topics(request: DeleteTopicsRequest, client: Client, broker: Br
         await broker.cluster.delete_topics(plan)
     except ApiError as error:
         return _refused(topics, error.code)
+    cluster = broker.cluster
+    names = {response.name for response in responses if response.error_code == ErrorCode.NONE}
+    await cluster.wait_until(lambda image: names.isdisjoint(image.topics), request.timeout_ms)
     for response in responses:
-        if response.error_code == ErrorCode.NONE and response.name in broker.cluster.image.topics:
+        if response.error_code == ErrorCode.NONE and response.name in cluster.stored.topics:
             # A broker that has replicas of it is away. The topic goes when it is back.
             response.error_code = ErrorCode.REQUEST_TIMED_OUT
     return DeleteTopicsResponse(responses=responses)

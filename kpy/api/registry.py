@@ -68,6 +68,8 @@ CONTROL_APIS: tuple[tuple[int, str, int, int], ...] = (
     (5, "stop_replica", 0, 4),
     (6, "update_metadata", 5, 8),
     (7, "controlled_shutdown", 1, 3),
+    (56, "alter_partition", 2, 3),
+    (67, "allocate_producer_ids", 0, 0),
 )
 
 API_VERSIONS = 18

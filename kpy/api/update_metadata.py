@@ -6,7 +6,6 @@ from the past is refused: STALE_BROKER_EPOCH, STALE_CONTROLLER_EPOCH. KIP-380, K
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.metadata.updates import updated
 from kpy.wire.update_metadata import UpdateMetadataRequest, UpdateMetadataResponse
 
 
@@ -14,5 +13,5 @@ def update_metadata(request: UpdateMetadataRequest, client: Client, broker: Brok
     assert broker.membership is not None
     error = broker.membership.admit(request)
     if not error:
-        broker.cluster.learn(updated(broker.cluster.image, request))
+        broker.cluster.learn(request)
     return UpdateMetadataResponse(error)

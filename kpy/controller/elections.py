@@ -12,16 +12,14 @@ from kpy.metadata.image import NO_LEADER, NO_STATE, PartitionImage
 
 
 def first_leader(partition: PartitionImage, live: Collection[int]) -> PartitionImage | None:
-    """The first state of a new partition: its first live replica leads.
+    """The first state of a new partition: its first live replica leads, and all live ones are in the ISR.
 
-    Without a live replica it stays as it is, and gets its state when the first of its brokers comes. Apache Kafka puts
-    all live replicas into the first ISR. Here the leader is alone in it, because followers do not fetch yet: a member
-    of the ISR may be elected, and is promised to have every acknowledged record.
+    Without a live replica it stays as it is, and gets its state when the first of its brokers comes.
     """
-    leader = next((broker_id for broker_id in partition.replicas if broker_id in live), None)
-    if partition.partition_epoch != NO_STATE or leader is None:
+    isr = tuple(broker_id for broker_id in partition.replicas if broker_id in live)
+    if partition.partition_epoch != NO_STATE or not isr:
         return None
-    return replace(partition, leader=leader, leader_epoch=0, isr=(leader,), partition_epoch=0)
+    return replace(partition, leader=isr[0], leader_epoch=0, isr=isr, partition_epoch=0)
 
 
 def after_failure(partition: PartitionImage, live: Collection[int], *, unclean: bool) -> PartitionImage | None:
@@ -45,6 +43,28 @@ def after_failure(partition: PartitionImage, live: Collection[int], *, unclean: 
     if partition.leader == NO_LEADER:
         return None
     return _next(partition, NO_LEADER, in_sync or partition.isr[-1:])
+
+
+def before_shutdown(partition: PartitionImage, live: Collection[int], leaving: frozenset[int]) -> PartitionImage | None:
+    """Without the brokers that are about to stop: another leader, if one in the ISR stays, and an ISR without them.
+
+    A partition with one replica stays with its broker to the end.
+    """
+    if partition.partition_epoch == NO_STATE or len(partition.replicas) == 1 or leaving.isdisjoint(partition.isr):
+        return None
+    staying = tuple(broker_id for broker_id in partition.isr if broker_id not in leaving)
+    if partition.leader not in leaving:
+        return _next(partition, partition.leader, staying)
+    leader = next((each for each in partition.replicas if each in staying and each in live), None)
+    return None if leader is None else _next(partition, leader, staying)
+
+
+def preferred_leader(partition: PartitionImage, live: Collection[int]) -> PartitionImage | None:
+    """Led by its first replica, if that is in sync and does not lead already."""
+    preferred = partition.replicas[0] if partition.replicas else NO_LEADER
+    if partition.leader == preferred or preferred not in live or preferred not in partition.isr:
+        return None
+    return _next(partition, preferred, partition.isr)
 
 
 def _next(partition: PartitionImage, leader: int, isr: tuple[int, ...]) -> PartitionImage:

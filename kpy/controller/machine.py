@@ -15,11 +15,11 @@ Pure: no clock and no store; new topic ids come from the generator that is passe
 """
 
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from kpy import ids
-from kpy.controller.elections import after_failure, first_leader
+from kpy.controller.elections import after_failure, before_shutdown, first_leader
 from kpy.metadata.image import BrokerImage, PartitionImage, TopicImage
 
 
@@ -34,6 +34,12 @@ class Observed:
     """Topics whose node lacks the id: the id they are known to have had, or ids.ZERO_ID if none is known."""
     deletions: frozenset[str] = frozenset()
     """Topics that somebody has asked to be deleted."""
+    leaving: frozenset[int] = frozenset()
+    """Brokers that are about to stop and have asked to be relieved (ControlledShutdown)."""
+    offline: Mapping[tuple[str, int], frozenset[int]] = field(default_factory=dict[tuple[str, int], frozenset[int]])
+    """Live brokers that have a replica of a partition on a disk that has failed."""
+    deleted: frozenset[str] | None = None
+    """Topics whose replicas have all been deleted by their brokers; None where no broker has to be told first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Controller:
         changes = list(_assigned_ids(observed, self._rng))
         for name, topic in observed.topics.items():
             if name not in observed.deletions or not deletion_enabled:
-                changes += _elections(topic, self._known, unclean=name in unclean_allowed)
+                changes += _elections(topic, self._known, observed, unclean=name in unclean_allowed)
         if not changes and bounced:
             return self.decide(observed, unclean_allowed, deletion_enabled=deletion_enabled)
         changes += _deletions(observed, deletion_enabled=deletion_enabled)
@@ -105,25 +111,43 @@ def _assigned_ids(observed: Observed, rng: random.Random) -> Iterator[Change]:
         yield AssignTopicId(name, ids.new_id(rng) if known == ids.ZERO_ID else known)
 
 
-def _elections(topic: TopicImage, live: Collection[int], *, unclean: bool) -> Iterator[Change]:
-    created = [first_leader(partition, live) for partition in topic.partitions]
-    changed = [after_failure(partition, live, unclean=unclean) for partition in topic.partitions]
-    if any(created):
-        yield CreateStates(topic.name, tuple(filter(None, created)))
-    if any(changed):
-        yield ChangeStates(topic.name, tuple(filter(None, changed)))
+def _elections(topic: TopicImage, live: Collection[int], observed: Observed, *, unclean: bool) -> Iterator[Change]:
+    created: list[PartitionImage] = []
+    changed: list[PartitionImage] = []
+    for partition in topic.partitions:
+        offline = observed.offline.get((topic.name, partition.partition))
+        usable = live if offline is None else set(live) - offline
+        new = first_leader(partition, usable)
+        if new is not None:
+            created.append(new)
+            continue
+        next_state = after_failure(partition, usable, unclean=unclean)
+        if next_state is None and observed.leaving:
+            next_state = before_shutdown(partition, usable, observed.leaving)
+        if next_state is not None:
+            changed.append(next_state)
+    if created:
+        yield CreateStates(topic.name, tuple(created))
+    if changed:
+        yield ChangeStates(topic.name, tuple(changed))
+
+
+def may_be_deleted(topic: TopicImage, brokers: Set[int]) -> bool:
+    """Only while all of its replicas' brokers live, so that none keeps what it cannot be told to drop, and not in the
+    middle of a reassignment.
+    """
+    return all(
+        brokers >= set(partition.replicas) and not partition.adding and not partition.removing
+        for partition in topic.partitions
+    )
 
 
 def _deletions(observed: Observed, *, deletion_enabled: bool) -> Iterator[Change]:
-    """A topic goes only while all of its replicas' brokers live, so that none keeps what it cannot be told to drop, and
-    not in the middle of a reassignment.
-    """
     for name in sorted(observed.deletions):
         topic = observed.topics.get(name)
         if topic is None or not deletion_enabled:
             yield ForgetDeletion(name)
-        elif all(
-            set(partition.replicas) <= observed.brokers.keys() and not partition.adding and not partition.removing
-            for partition in topic.partitions
+        elif (
+            name in observed.deleted if observed.deleted is not None else may_be_deleted(topic, observed.brokers.keys())
         ):
             yield DeleteTopic(name)

@@ -36,9 +36,9 @@ from kpy import ids
 from kpy.controller import topics as controller
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.metadata import membership, writes, znodes
-from kpy.metadata.image import NO_STATE, MetadataImage, TopicImage
+from kpy.metadata.image import NO_CONTROLLER, NO_STATE, MetadataImage, TopicImage
 from kpy.metadata.observer import EVERYTHING, Observer
-from kpy.metadata.office import Office
+from kpy.metadata.office import ALONE, Candidature, Office
 from kpy.metadata.producer_ids import ProducerIds
 from kpy.metadata.store import (
     BadVersion,
@@ -50,9 +50,10 @@ from kpy.metadata.store import (
     SetData,
     StoreError,
     StoreUnavailable,
-    with_parents,
 )
+from kpy.metadata.updates import updated, with_configs
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
+from kpy.wire.update_metadata import UpdateMetadataRequest
 
 log = logging.getLogger("kpy.metadata")
 
@@ -62,9 +63,6 @@ MAX_ATTEMPTS = 20
 
 CONFLICT_RETRY_MS = 200
 UNAVAILABLE_RETRY_MS = 1_000
-
-CONFIG_CHANGE_EXPIRATION_MS = 15 * 60 * 1000
-"""How long the other brokers have to read that a config has changed, as in Apache Kafka."""
 
 T = TypeVar("T")
 P = TypeVar("P", TopicImage, str)
@@ -83,24 +81,39 @@ class Cluster:
     NOT_CONTROLLER where another broker has to do it, REQUEST_TIMED_OUT while the store is out of reach.
     """
 
-    def __init__(self, store: MetadataStore, *, broker_id: int, rng: random.Random, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: MetadataStore,
+        *,
+        broker_id: int,
+        rng: random.Random,
+        now_ms: Callable[[], int],
+        candidature: Candidature,
+    ) -> None:
         self._store = store
         self._broker_id = broker_id
         self._rng = rng
         self._now_ms = now_ms
         self._observer = Observer(store)
         self._lock = trio.Lock()
-        self.producer_ids = ProducerIds(store, broker_id, self._lock)
+        self.producer_ids = ProducerIds(store, broker_id)
         self._registration: znodes.BrokerRegistration | None = None
-        self._has_controller = False
-        """Whether another broker decides, in a store that this one does not see."""
+        self._told: MetadataImage | None = None
         self._sessions: set[int] = set()
         self._session_lost = False
         self._changed: set[str] = set()
         self._wake = trio.Event()
-        self.office = Office(store, self._observer, broker_id, rng, now_ms)
+        self.office = Office(store, self._observer, broker_id, rng, now_ms, candidature)
         self.on_change: Callable[[MetadataImage], None] = _ignore
-        self.image = self._observer.image()
+        self.on_registered: Callable[[int], None] = _ignore_epoch
+        """Told the broker epoch of each registration."""
+        self.on_settled: Callable[[], None] = _ignore_settled
+        """Told when this broker, as the controller, may have more to say to others."""
+        self.stored = self._observer.image()
+        """The cluster as the store has it, on which is decided what to change."""
+        self.image = self.stored
+        """The cluster as this broker serves it."""
+        self._published = trio.Event()
 
     @classmethod
     async def open(
@@ -111,17 +124,18 @@ class Cluster:
         rng: random.Random,
         now_ms: Callable[[], int],
         cluster_id: str | None = None,
+        candidature: Candidature = ALONE,
     ) -> "Cluster":
         """The cluster in the store. `cluster_id` is used only if the store has none yet.
 
         Raises StorageError if the store holds what is not Kafka's, StoreUnavailable.
         """
-        cluster = cls(store, broker_id=broker_id, rng=rng, now_ms=now_ms)
-        await cluster._make_layout(cluster_id or ids.to_text(ids.new_id(rng)))
+        cluster = cls(store, broker_id=broker_id, rng=rng, now_ms=now_ms, candidature=candidature)
+        await membership.make_layout(store, cluster_id or ids.to_text(ids.new_id(rng)))
         store.on_change = cluster._node_changed
         store.on_session = cluster._session_changed
         await cluster._observer.read_all()
-        cluster.image = cluster._observer.image()
+        cluster.stored = cluster.image = cluster._observer.image()
         return cluster
 
     @property
@@ -148,7 +162,7 @@ class Cluster:
         waited_ms = 0
         while True:
             try:
-                async with self._change():
+                async with self.changing():
                     await self._register(registration)
                 return
             except membership.Conflict as conflict:
@@ -164,7 +178,7 @@ class Cluster:
 
         That is the controller's to do. If another broker is it, it has seen this one go, and has raised them.
         """
-        async with self._change():
+        async with self.changing():
             if not self.is_controller:
                 return
             for topic in list(self._observer.topics.values()):
@@ -185,11 +199,9 @@ class Cluster:
         said = ""
         while True:
             await self._wake.wait()
-            if self._has_controller:
-                return
             try:
                 # The broker does not wait for a store that is away when it is to stop.
-                async with self._change(shield=False):
+                async with self.changing(shield=False):
                     said = ""
             except (StoreUnavailable, membership.Conflict) as error:
                 if str(error) != said:
@@ -262,7 +274,7 @@ class Cluster:
             for topic in topics:
                 path = znodes.topic_path(topic.name)
                 node = await self._store.get(path)
-                count = len(self.image.topics[topic.name].partitions)
+                count = len(self.stored.topics[topic.name].partitions)
                 if len(znodes.understood(path, znodes.decode_topic, node.data).replicas) != count:
                     raise BadVersion(path)
                 added = topic.partitions[count:]
@@ -295,9 +307,9 @@ class Cluster:
         write: Callable[[Sequence[P]], Awaitable[None]],
         name_of: Callable[[P], str],
     ) -> None:
-        async with self._change():
+        async with self.changing():
             for _ in range(MAX_ATTEMPTS):
-                planned = plan(self.image)
+                planned = plan(self.stored)
                 if not planned:
                     return
                 try:
@@ -320,7 +332,7 @@ class Cluster:
         """
         is_topic = entity == "topics"
         path = znodes.topic_config_path(name) if is_topic else znodes.broker_config_path(name)
-        async with self._change():
+        async with self.changing():
             for _ in range(MAX_ATTEMPTS):
                 node = await self._store.find(path)
                 current = {} if node is None else znodes.understood(path, znodes.decode_config, node.data)
@@ -336,32 +348,36 @@ class Cluster:
                     continue
             else:
                 raise ApiError(ErrorCode.REQUEST_TIMED_OUT, "The configs were changed by others again and again.")
-            await self._tell_of_config(f"{entity}/{name or znodes.DEFAULT_ENTITY}")
+            await writes.tell_of_config(self._store, f"{entity}/{name or znodes.DEFAULT_ENTITY}", self._now_ms())
             if is_topic and name in self._observer.topics:
                 self._observer.topics[name] = replace(self._observer.topics[name], configs=overrides)
             elif not is_topic:
                 self._observer.broker_configs[name] = overrides
 
-    async def _tell_of_config(self, entity_path: str) -> None:
-        """Java brokers do not watch configs but notes of what has changed. Whoever writes one clears old ones away."""
-        note = znodes.encode_config_change(entity_path)
-        await self._store.create(f"{znodes.CONFIG_CHANGES}/config_change_", note, sequential=True)
-        paths = [f"{znodes.CONFIG_CHANGES}/{name}" for name in await self._store.children(znodes.CONFIG_CHANGES)]
-        expired_ms = self._now_ms() - CONFIG_CHANGE_EXPIRATION_MS
-        for path, node in zip(paths, await self._store.find_all(paths), strict=True):
-            if node is not None and node.created_ms < expired_ms:
-                try:
-                    await self._store.delete(path)
-                except NoNode:
-                    continue  # Another broker has tidied up too.
+    # -- what a controller tells -------------------------------------------------------------------------------------
 
-    def learn(self, image: MetadataImage) -> None:
-        """Takes what a controller has told, which is in its own store and not in this one: nothing is changed here from
-        then on.
-        """
-        self._has_controller = True
-        self.image = image
-        self.on_change(image)
+    def begin_to_listen(self) -> None:
+        """From now on a controller tells who lives and who leads, as `learn` takes it; the store only has configs."""
+        self._told = replace(self.stored, controller_id=NO_CONTROLLER, brokers={}, topics={}, topic_names={})
+        self._publish()
+
+    def learn(self, request: UpdateMetadataRequest) -> None:
+        """Takes what the controller says."""
+        assert self._told is not None
+        self._told = updated(self._told, request)
+        self._publish()
+
+    def topic_configs(self, topic: str) -> Mapping[str, str]:
+        """The topic's own overrides, also if no controller has told of the topic yet."""
+        known = self._observer.topics.get(topic)
+        return {} if known is None else known.configs
+
+    async def wait_until(self, condition: Callable[[MetadataImage], bool], timeout_ms: int) -> bool:
+        """Waits until both images fulfil the condition: whether they have done so in time."""
+        with trio.move_on_after(max(0, timeout_ms) / 1000):
+            while not (condition(self.image) and condition(self.stored)):
+                await self._published.wait()
+        return condition(self.image) and condition(self.stored)
 
     async def close(self) -> None:
         await self._store.close()
@@ -369,12 +385,10 @@ class Cluster:
     # -- how a change is made ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _change(self, *, shield: bool = True) -> AsyncGenerator[None]:
+    async def changing(self, *, shield: bool = True) -> AsyncGenerator[None]:
         """One operation at a time, on an image that is up to date, and to the end even if its client has left. What
         follows from it, the controller's part and the new image, is done before the next one begins.
         """
-        if self._has_controller:
-            raise ApiError(ErrorCode.NOT_CONTROLLER)
         async with self._lock:
             with trio.CancelScope(shield=shield):
                 try:
@@ -414,8 +428,10 @@ class Cluster:
                 await self.office.keep()
             self._publish()
             if not await self.office.carry_on():
-                return
-        log.error("the controller has more to do after %d rounds; it goes on at the next event", MAX_ATTEMPTS)
+                break
+        else:
+            log.error("the controller has more to do after %d rounds; it goes on at the next event", MAX_ATTEMPTS)
+        self.on_settled()
 
     async def _register(self, registration: znodes.BrokerRegistration) -> None:
         sessions = frozenset(self._sessions)
@@ -424,6 +440,9 @@ class Cluster:
         await membership.register(self._store, self._broker_id, registration, self._now_ms(), sessions)
         self._registration = registration
         await self._observer.refresh([znodes.BROKER_IDS])
+        own = self._observer.brokers.get(self._broker_id)
+        if own is not None:
+            self.on_registered(own.epoch)
 
     # -- what the store tells ----------------------------------------------------------------------------------------
 
@@ -431,32 +450,39 @@ class Cluster:
         self._changed.add(path)
         self._wake.set()
 
+    def decide_anew(self) -> None:
+        """Something that the controller goes by is different, without a change in the store."""
+        self._wake.set()
+
+    async def read_again(self, topic: str) -> None:
+        """Reads a topic that has turned out to be different from what is known here."""
+        await self._observer.read_topics([topic])
+        self._publish()
+
     def _session_changed(self) -> None:
         self._session_lost = True
         self._node_changed(EVERYTHING)
 
-    async def _make_layout(self, cluster_id: str) -> None:
-        paths = with_parents(znodes.PERSISTENT_PATHS)
-        nodes = await self._store.find_all([*paths, znodes.CLUSTER_ID])
-        missing = [Create(path) for path, node in zip(paths, nodes, strict=False) if node is None]
-        if nodes[-1] is None:
-            missing.append(Create(znodes.CLUSTER_ID, znodes.encode_cluster_id(cluster_id)))
-        if not missing:
-            return
-        try:
-            await self._store.multi(missing)
-        except NodeExists:
-            for op in missing:  # Another broker starts too.
-                try:
-                    await self._store.create(op.path, op.data)
-                except NodeExists:
-                    continue
-
     def _publish(self) -> None:
-        image = self._observer.image(self.image)
+        stored = self._observer.image(self.stored)
+        image = stored if self._told is None else with_configs(self._told, stored)
+        self._told = None if self._told is None else image
+        is_known = stored is self.stored and image is self.image
+        self.stored = stored
         if image is not self.image:
             self.image = image
             self.on_change(image)
+        if not is_known:
+            self._published.set()
+            self._published = trio.Event()
+
+
+def _ignore_epoch(epoch: int) -> None:
+    """Stands in `on_registered` until somebody listens."""
+
+
+def _ignore_settled() -> None:
+    """Stands in `on_settled` until somebody listens."""
 
 
 def _name_of(topic: TopicImage) -> str:

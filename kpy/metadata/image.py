@@ -51,6 +51,8 @@ class BrokerImage:
     """Advertised host and port by listener name."""
     epoch: int = 0
     """Which registration this is: each is numbered higher than all before (the czxid of its node)."""
+    security_protocols: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By listener name; PLAINTEXT for one that is not here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,33 @@ from typing import NamedTuple
 
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.metadata import znodes
-from kpy.metadata.store import BadVersion, Check, Create, MetadataStore, NodeExists, NoNode, SetData
+from kpy.metadata.store import (
+    BadVersion,
+    Check,
+    Create,
+    MetadataStore,
+    NodeExists,
+    NoNode,
+    SetData,
+    with_parents,
+)
+
+
+async def make_layout(store: MetadataStore, cluster_id: str) -> None:
+    """Creates the nodes that every cluster has, where they are missing, and gives a new cluster its id."""
+    paths = with_parents(znodes.PERSISTENT_PATHS)
+    nodes = await store.find_all([*paths, znodes.CLUSTER_ID])
+    missing = [Create(path) for path, node in zip(paths, nodes, strict=False) if node is None]
+    if nodes[-1] is None:
+        missing.append(Create(znodes.CLUSTER_ID, znodes.encode_cluster_id(cluster_id)))
+    if not missing:
+        return
+    try:
+        await store.multi(missing)
+    except NodeExists:
+        for op in missing:  # Another broker starts too.
+            with contextlib.suppress(NodeExists):
+                await store.create(op.path, op.data)
 
 
 class Conflict(ApiError):  # noqa: N818 - it may end by itself, with the other's session

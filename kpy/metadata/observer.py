@@ -236,7 +236,13 @@ class Observer:
             registration = self._decoded(f"{znodes.BROKER_IDS}/{name}", node, znodes.decode_broker)
             before = self.brokers.get(broker_id)
             if registration is not None:
-                brokers[broker_id] = BrokerImage(broker_id, registration.rack, registration.endpoints, node.czxid)
+                brokers[broker_id] = BrokerImage(
+                    broker_id,
+                    registration.rack,
+                    registration.endpoints,
+                    node.czxid,
+                    registration.security_protocols,
+                )
             elif before is not None:
                 brokers[broker_id] = before
         self.brokers = dict(sorted(brokers.items()))

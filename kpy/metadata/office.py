@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kpy import ids
+from kpy.controller.broker_requests import BrokerRequests
 from kpy.controller.machine import (
     AssignTopicId,
     Change,
@@ -20,6 +21,7 @@ from kpy.controller.machine import (
     CreateStates,
     DeleteTopic,
     ForgetDeletion,
+    Observed,
 )
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata import membership, writes, znodes
@@ -37,6 +39,18 @@ class Policy(NamedTuple):
     topic_deletion: bool = True
 
 
+class Candidature(NamedTuple):
+    """Whether a broker stands for the office, and whom it tells what it decides."""
+
+    stands: bool = True
+    """False where another store than this one knows the controller."""
+    listener: str | None = None
+    """By which brokers reach each other; None where there is one, which reads in its store what it has to know."""
+
+
+ALONE = Candidature()
+
+
 class Office:
     """`epoch` is the controller epoch while this broker is the controller. All is done under the cluster's lock."""
 
@@ -47,6 +61,7 @@ class Office:
         broker_id: int,
         rng: random.Random,
         now_ms: Callable[[], int],
+        candidature: Candidature,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -54,7 +69,12 @@ class Office:
         self._rng = rng
         self._now_ms = now_ms
         self._term: membership.Term | None = None
+        self._candidature = candidature
         self._machine = Controller(rng)
+        self._leaving: dict[int, int] = {}
+        """Brokers that are about to stop, by id, with their epochs."""
+        self.requests: BrokerRequests | None = None
+        """What the other brokers have to be told, while this one is their controller."""
         self.policy = Policy()
 
     @property
@@ -66,11 +86,15 @@ class Office:
         """The controller epoch. Raises ApiError NOT_CONTROLLER."""
         return self._held().controller_epoch
 
+    def check_held(self) -> None:
+        """Raises ApiError NOT_CONTROLLER."""
+        self._held()
+
     async def keep(self) -> None:
         """Stands for election where nobody holds the office, and resigns where somebody else does."""
         if self._term is not None and self._observer.controller_id != self._broker_id:
             self.resign()
-        if self._term is not None or self._observer.controller_id != NO_CONTROLLER:
+        if not self._candidature.stands or self._term is not None or self._observer.controller_id != NO_CONTROLLER:
             return
         self._term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
         await self._observer.refresh([znodes.CONTROLLER])
@@ -78,6 +102,10 @@ class Office:
             return
         log.info("broker %d is the controller, with epoch %d", self._broker_id, self._term.controller_epoch)
         self._machine = Controller(self._rng)
+        self._leaving.clear()
+        if self._candidature.listener is not None:
+            epoch = self._term.controller_epoch
+            self.requests = BrokerRequests(self._broker_id, epoch, self._candidature.listener)
         try:
             if await self._store.find(znodes.FEATURE) is None:
                 await self.write([Create(znodes.FEATURE, znodes.encode_feature())])
@@ -88,6 +116,7 @@ class Office:
         if self._term is not None:
             log.info("broker %d is not the controller any more", self._broker_id)
             self._term = None
+            self.requests = None
 
     async def write(self, ops: Sequence[Op]) -> None:
         """Writes as the controller, in as many transactions as it takes. Raises StoreError, and ApiError NOT_CONTROLLER
@@ -112,8 +141,12 @@ class Office:
         if self._term is None:
             return False
         unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
-        observed = self._observer.observed
+        observed = self._observed()
         changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
+        if not changes and self.requests is not None:
+            # Only now: a broker that was away must not be told what it led before that is decided anew.
+            self.requests.look(observed, deletion_enabled=self.policy.topic_deletion)
+            return self.requests.deleted != observed.deleted
         for change in changes:
             try:
                 await self._carry_out(change)
@@ -126,6 +159,30 @@ class Office:
                     raise
                 return True
         return bool(changes)
+
+    def _observed(self) -> Observed:
+        observed = self._observer.observed
+        if self.requests is None:
+            return observed
+        self._leaving = {
+            broker_id: epoch
+            for broker_id, epoch in self._leaving.items()
+            if broker_id in observed.brokers and observed.brokers[broker_id].epoch == epoch
+        }
+        return replace(
+            observed,
+            leaving=frozenset(self._leaving),
+            offline=self.requests.offline,
+            deleted=self.requests.deleted,
+        )
+
+    def relieve(self, broker_id: int) -> None:
+        """The broker is about to stop: from the next decision on it leads nothing that another one can lead."""
+        self._leaving[broker_id] = self._observer.brokers[broker_id].epoch
+
+    def is_eligible(self, broker_id: int) -> bool:
+        """Whether the broker may be in an ISR."""
+        return broker_id in self._observer.brokers and broker_id not in self._leaving
 
     async def _carry_out(self, change: Change) -> None:
         name = change.topic

@@ -1,9 +1,11 @@
 """The producer ids that this broker may give out: blocks of the cluster's, one at a time (Kafka class
 RPCProducerIdManager).
 
-What is left of a block when the broker stops is never used.
+The controller takes them from the store, other brokers from the controller (AllocateProducerIds). What is left of a
+block when the broker stops is never used.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -17,13 +19,12 @@ MAX_PRODUCER_ID: Final = 2**63 - 1
 
 
 class ProducerIds:
-    """`lock` keeps the changes of this broker's metadata in a row."""
-
-    def __init__(self, store: MetadataStore, broker_id: int, lock: trio.Lock) -> None:
+    def __init__(self, store: MetadataStore, broker_id: int) -> None:
         self._store = store
-        self._broker_id = broker_id
-        self._lock = lock
+        self._lock = trio.Lock()
         self._block = range(0)
+        self.next_block: Callable[[], Awaitable[range]] = lambda: self.allocate(broker_id)
+        """Where this broker's blocks come from. Raises ApiError."""
 
     def __len__(self) -> int:
         """How many there are to `take`."""
@@ -43,17 +44,17 @@ class ProducerIds:
         """Have an id to `take`. Raises ApiError if there is none to be had."""
         async with self._lock:
             if not self._block:
-                self._block = await self.allocate()
+                self._block = await self.next_block()
 
     async def next(self) -> int:
         """As `take`, but waits for a block."""
         async with self._lock:
             if not self._block:
-                self._block = await self.allocate()
+                self._block = await self.next_block()
             return self.take()
 
-    async def allocate(self) -> range:
-        """The next block of the cluster, which nobody else gets."""
+    async def allocate(self, broker_id: int) -> range:
+        """The next block of the cluster, which nobody but this broker gets."""
         path = znodes.PRODUCER_ID_BLOCK
         while True:
             node = await self._store.get(path)
@@ -63,7 +64,7 @@ class ProducerIds:
             last = first + BLOCK_SIZE - 1
             if last > MAX_PRODUCER_ID:
                 raise ApiError(ErrorCode.UNKNOWN_SERVER_ERROR, "All producer ids have been given out.")
-            block = znodes.encode_producer_id_block(znodes.ProducerIdBlock(self._broker_id, first, last))
+            block = znodes.encode_producer_id_block(znodes.ProducerIdBlock(broker_id, first, last))
             try:
                 await self._store.set(path, block, node.version)
             except BadVersion:

@@ -49,6 +49,20 @@ def updated(image: MetadataImage, request: UpdateMetadataRequest) -> MetadataIma
     )
 
 
+def with_configs(told: MetadataImage, stored: MetadataImage) -> MetadataImage:
+    """What a controller has told, with the configs that the store has; `told` itself if it has them already."""
+    stale = {
+        name: replace(topic, configs=known.configs)
+        for name, topic in told.topics.items()
+        if (known := stored.topics.get(name)) is not None and known.configs != topic.configs
+    }
+    if not stale and told.broker_configs == stored.broker_configs:
+        return told
+    return replace(
+        told, topics={**told.topics, **stale} if stale else told.topics, broker_configs=stored.broker_configs
+    )
+
+
 def _topic(before: TopicImage | None, state: UpdateMetadataTopicState) -> TopicImage | None:
     partitions = {each.partition: each for each in before.partitions} if before is not None else {}
     for each in state.partition_states:

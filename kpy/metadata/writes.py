@@ -3,6 +3,7 @@
 Here is what is written, and in which order; when, and what happens if it fails, is said in cluster.py.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kpy.metadata import znodes
@@ -13,9 +14,13 @@ from kpy.metadata.store import (
     Create,
     Delete,
     MetadataStore,
+    NoNode,
     Op,
     SetData,
 )
+
+CONFIG_CHANGE_EXPIRATION_MS = 15 * 60 * 1000
+"""How long the other brokers have to read that a config has changed, as in Apache Kafka."""
 
 MAX_OPS = 1000
 """Of one transaction: more go in several, and a controller that finds only the first ones carries on from there."""
@@ -80,6 +85,18 @@ async def topic_deletion(store: MetadataStore, topic: str) -> list[Op]:
         if node is not None:
             ops.append(Delete(path))
     return ops
+
+
+async def tell_of_config(store: MetadataStore, entity_path: str, now_ms: int) -> None:
+    """Java brokers do not watch configs but notes of what has changed. Whoever writes one clears old ones away."""
+    note = znodes.encode_config_change(entity_path)
+    await store.create(f"{znodes.CONFIG_CHANGES}/config_change_", note, sequential=True)
+    paths = [f"{znodes.CONFIG_CHANGES}/{name}" for name in await store.children(znodes.CONFIG_CHANGES)]
+    expired_ms = now_ms - CONFIG_CHANGE_EXPIRATION_MS
+    for path, node in zip(paths, await store.find_all(paths), strict=True):
+        if node is not None and node.created_ms < expired_ms:
+            with contextlib.suppress(NoNode):  # Another broker tidies up too.
+                await store.delete(path)
 
 
 def in_transactions(ops: Sequence[Op], first: Sequence[Op] = ()) -> Iterator[list[Op]]:

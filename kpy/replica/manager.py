@@ -68,6 +68,8 @@ class Cooperation:
     membership: Membership
     fetchers: Fetchers
     proposals: Proposals
+    topic_configs: Callable[[str], Mapping[str, str]]
+    """A topic's own overrides, which may be known here before a controller tells of the topic, or after."""
     lag_time_max_ms: int = LAG_TIME_MAX_MS
 
 
@@ -354,11 +356,11 @@ class ReplicaManager:
 
     def _make_partition(self, topic: str, topic_id: bytes, image: PartitionImage, *, is_new: bool) -> Partition | None:
         """None if it has a log now, but nobody to follow. Raises ApiError KAFKA_STORAGE_ERROR."""
-        known = (self._applied or {}).get(topic)
+        assert self._cooperation is not None
         found = self.log_dirs.logs.get((topic, image.partition))
         if found is not None and topic_id == ZERO_ID:
             topic_id = found.topic_id  # An old controller knows no ids.
-        topic_image = TopicImage(topic, topic_id, (), known.configs if known is not None else {})
+        topic_image = TopicImage(topic, topic_id, (), self._cooperation.topic_configs(topic))
         held = self._log_of(topic_image, image.partition, self._topic_config(topic_image.configs), is_new=is_new)
         if not self._can_take(image):
             return None

@@ -27,6 +27,10 @@ class Membership:
         self.broker_epoch = broker_epoch
         self.controller_epoch = 0
 
+    def registered(self, broker_epoch: int) -> None:
+        """This broker has a node of that epoch now."""
+        self.broker_epoch = broker_epoch
+
     def admit(self, request: ControlRequest) -> ErrorCode:
         """STALE_BROKER_EPOCH or STALE_CONTROLLER_EPOCH for a request from the past; else the epoch is remembered."""
         # A greater broker epoch is fine: the controller may know of this registration before this broker does.

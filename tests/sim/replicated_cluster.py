@@ -30,6 +30,7 @@ from kpy.api.update_metadata import update_metadata
 from kpy.config import BrokerConfig
 from kpy.errors import ErrorCode
 from kpy.metadata.image import MetadataImage
+from kpy.metadata.updates import updated
 from kpy.peers import PeerError
 from kpy.pending import Pending
 from kpy.records.batch import NewRecord, build_batch, iter_batches, iter_records
@@ -205,7 +206,7 @@ class Simulation:
         sender = AlterPartitionSender(
             broker_id, membership, lambda _, request, __: self.controller.ask(broker_id, request)
         )
-        replicas.cooperate(Cooperation(membership, fetchers, sender, LAG_MS))
+        replicas.cooperate(Cooperation(membership, fetchers, sender, lambda _: {}, LAG_MS))
         replicas.apply(cluster.image)
         coordinator = SimpleNamespace(leaders_changed=lambda: None)
         broker = Broker(
@@ -610,9 +611,9 @@ class _KnownCluster:
         self._replicas = replicas
         self.image = MetadataImage("c", -1, {}, {}, {}, {})
 
-    def learn(self, image: MetadataImage) -> None:
-        self.image = image
-        self._replicas.apply(image)
+    def learn(self, request: UpdateMetadataRequest) -> None:
+        self.image = updated(self.image, request)
+        self._replicas.apply(self.image)
 
 
 def _at_once(job: Callable[[], None], done: Callable[[OSError | None], None]) -> None:

@@ -70,7 +70,8 @@ class World:
                 "offsets.topic.num.partitions": str(len(PARTITIONS)),
             }
         )
-        async with opened(config, now_ms) as (broker, _):
+        async with opened(config, now_ms) as opened_broker:
+            broker = opened_broker.broker
             await broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(broker.groups.run)

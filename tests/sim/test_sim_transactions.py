@@ -104,7 +104,8 @@ class World:
                     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
                 }
             )
-            async with opened(config, now_ms) as (broker, _):
+            async with opened(config, now_ms) as opened_broker:
+                broker = opened_broker.broker
                 await broker.cluster.register({"PLAINTEXT": ("127.0.0.1", 1)}, {"PLAINTEXT": "PLAINTEXT"})
                 async with trio.open_nursery() as nursery:
                     self.broker = broker

@@ -12,6 +12,12 @@ decides is taken as written, and seen by it, before it is asked again. Empty lin
     unclean t                 the topic allows unclean elections
     deletion off              delete.topic.enable=false
     take-over                 another broker is elected and begins without a memory
+    isr t-0 [1]               the leader asks for another ISR, in its epochs; [1]@epoch.partition-epoch in others
+    leave 1                   the broker asks to be relieved before it stops
+    members                   from now on brokers are told what is decided
+    tell 1                    what the broker is told next; it does as it is told
+    lose 1                    the same, but it does not arrive
+    tell 1 failed=t-0         the same, on a broker whose disk under t-0 has failed
     show                      all states, as leader/epoch isr
 """
 
@@ -20,6 +26,8 @@ import re
 from dataclasses import replace
 
 from kpy import ids
+from kpy.controller.broker_requests import BrokerRequests
+from kpy.controller.isr_changes import Proposal, judged
 from kpy.controller.machine import (
     AssignTopicId,
     Change,
@@ -30,9 +38,20 @@ from kpy.controller.machine import (
     ForgetDeletion,
     Observed,
 )
+from kpy.errors import ErrorCode
 from kpy.metadata.image import NO_LEADER, NO_STATE, BrokerImage, PartitionImage, TopicImage
+from kpy.wire.leader_and_isr import (
+    LeaderAndIsrPartitionError,
+    LeaderAndIsrRequest,
+    LeaderAndIsrResponse,
+    LeaderAndIsrTopicError,
+)
+from kpy.wire.primitives import Message
+from kpy.wire.stop_replica import StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse
+from kpy.wire.update_metadata import UpdateMetadataRequest, UpdateMetadataResponse
 
 COMMAND_COLUMNS = 44
+LISTENER = "BETWEEN"
 
 
 class Transcript:
@@ -44,6 +63,8 @@ class Transcript:
         self._observed = Observed()
         self._unclean: set[str] = set()
         self._deletion_enabled = True
+        self._leaving: set[int] = set()
+        self._requests: BrokerRequests | None = None
 
     def run(self, text: str) -> str:
         lines: list[str] = []
@@ -65,7 +86,7 @@ class Transcript:
         match words:
             case ["brokers", *brokers]:
                 named = dict((*map(int, broker.split("@")), 1)[:2] for broker in brokers)
-                images = {broker_id: BrokerImage(broker_id, None, {}, epoch) for broker_id, epoch in named.items()}
+                images = {broker_id: _broker(broker_id, epoch) for broker_id, epoch in named.items()}
                 self._observed = replace(observed, brokers=images)
             case ["topic", name, *assignment]:
                 partitions = tuple(_new(index, _numbers(replicas)) for index, replicas in enumerate(assignment))
@@ -96,24 +117,87 @@ class Transcript:
                 self._deletion_enabled = False
             case ["take-over"]:
                 self._controller = Controller(self._rng)
+                self._leaving.clear()
+                if self._requests is not None:
+                    self._requests = BrokerRequests(1, 2, LISTENER)
+            case ["leave", broker_id]:
+                self._leaving.add(int(broker_id))
+            case ["members"]:
+                self._requests = BrokerRequests(1, 1, LISTENER)
+            case _:
+                return self._answer(words)
+        return None
+
+    def _answer(self, words: list[str]) -> list[str]:
+        """What has an outcome of its own, besides what the controller decides."""
+        match words:
+            case ["isr", where, isr]:
+                return self._alter(where, isr)
+            case ["tell", broker_id, *failed]:
+                return self._tell(int(broker_id), {each.removeprefix("failed=") for each in failed})
+            case ["lose", broker_id]:
+                return self._lose(int(broker_id))
             case ["show"]:
                 return [
                     _state(topic.name, partition)
-                    for topic in observed.topics.values()
+                    for topic in self._observed.topics.values()
                     for partition in topic.partitions
                 ]
             case _:
                 raise AssertionError(f"no such command: {words}")
-        return None
 
     def _settle(self) -> list[str]:
         happened: list[str] = []
-        while changes := self._controller.decide(
-            self._observed, self._unclean, deletion_enabled=self._deletion_enabled
-        ):
+        while True:
+            requests = self._requests
+            self._leaving &= self._observed.brokers.keys()
+            self._observed = replace(self._observed, leaving=frozenset(self._leaving))
+            if requests is not None:
+                self._observed = replace(self._observed, offline=requests.offline, deleted=requests.deleted)
+            changes = self._controller.decide(self._observed, self._unclean, deletion_enabled=self._deletion_enabled)
             for change in changes:
                 happened += self._write(change)
-        return happened
+            if changes:
+                continue
+            if requests is None:
+                return happened
+            requests.look(self._observed, deletion_enabled=self._deletion_enabled)
+            if requests.deleted == self._observed.deleted:
+                return happened
+
+    def _alter(self, where: str, isr: str) -> list[str]:
+        name, _, index = where.rpartition("-")
+        partition = self._observed.topics[name].partitions[int(index)]
+        members, _, epochs = isr.partition("@")
+        leader_epoch, partition_epoch = partition.leader_epoch, partition.partition_epoch
+        if epochs:
+            leader_epoch, partition_epoch = map(int, epochs.split("."))
+        proposal = Proposal(leader_epoch, partition_epoch, _numbers(members))
+        verdict = judged(partition, proposal, lambda each: each in self._observed.brokers.keys() - self._leaving)
+        if isinstance(verdict, ErrorCode):
+            return [verdict.name]
+        if verdict is partition:
+            return ["so it is"]
+        self._put_partitions(name, (verdict,))
+        return [_state(name, verdict), *self._settle()]
+
+    def _tell(self, broker_id: int, failed: set[str]) -> list[str]:
+        assert self._requests is not None
+        batch = self._requests.take(broker_id)
+        told: list[str] = []
+        decide_anew = False
+        for _, request in batch.requests if batch is not None else ():
+            told += _told(request)
+            response = _obeyed(request, failed)
+            decide_anew |= batch is not None and self._requests.answered(batch, response)
+        return told + (self._settle() if decide_anew else [])
+
+    def _lose(self, broker_id: int) -> list[str]:
+        assert self._requests is not None
+        batch = self._requests.take(broker_id)
+        assert batch is not None
+        self._requests.failed(batch)
+        return [line for _, request in batch.requests for line in _told(request)]
 
     def _write(self, change: Change) -> list[str]:
         observed, name = self._observed, change.topic
@@ -160,3 +244,69 @@ def _state(topic: str, partition: PartitionImage) -> str:
     isr = ",".join(map(str, partition.isr))
     recovering = " recovering" if partition.recovering else ""
     return f"{where} {partition.leader}/{partition.leader_epoch} [{isr}] v{partition.partition_epoch}{recovering}"
+
+
+def _broker(broker_id: int, epoch: int) -> BrokerImage:
+    return BrokerImage(broker_id, None, {LISTENER: (f"host-{broker_id}", 9092)}, epoch)
+
+
+def _told(request: Message) -> list[str]:
+    """What a broker is told, a line for each partition."""
+    match request:
+        case LeaderAndIsrRequest(topic_states=topics, live_leaders=leaders):
+            lines = [
+                f"LeaderAndIsr {topic.topic_name}-{each.partition_index} {each.leader}/{each.leader_epoch}"
+                f" [{','.join(map(str, each.isr))}] v{each.partition_epoch}{' new' if each.is_new else ''}"
+                for topic in topics
+                for each in topic.partition_states
+            ]
+            return [*lines, f"   led by {' '.join(f'{each.broker_id}={each.host_name}' for each in leaders)}"]
+        case UpdateMetadataRequest(topic_states=topics, live_brokers=brokers):
+            states = [
+                f"{topic.topic_name}-{each.partition_index} {each.leader}/{each.leader_epoch}"
+                f" [{','.join(map(str, each.isr))}]{f' away {each.offline_replicas}' if each.offline_replicas else ''}"
+                for topic in topics
+                for each in topic.partition_states
+            ]
+            live = " ".join(str(broker.id) for broker in brokers)
+            return [f"UpdateMetadata of epoch {request.broker_epoch}: {live} live", *[f"   {each}" for each in states]]
+        case StopReplicaRequest(topic_states=topics):
+            return [
+                f"StopReplica {topic.topic_name}-{each.partition_index}/{each.leader_epoch}"
+                for topic in topics
+                for each in topic.partition_states
+            ]
+        case _:
+            raise AssertionError(request)
+
+
+def _obeyed(request: Message, failed: set[str]) -> Message:
+    match request:
+        case LeaderAndIsrRequest(topic_states=topics):
+            answers = [
+                LeaderAndIsrTopicError(
+                    topic.topic_id,
+                    [
+                        LeaderAndIsrPartitionError(
+                            partition_index=each.partition_index,
+                            error_code=ErrorCode.KAFKA_STORAGE_ERROR
+                            if f"{topic.topic_name}-{each.partition_index}" in failed
+                            else ErrorCode.NONE,
+                        )
+                        for each in topic.partition_states
+                    ],
+                )
+                for topic in topics
+            ]
+            return LeaderAndIsrResponse(topics=answers)
+        case StopReplicaRequest(topic_states=topics):
+            return StopReplicaResponse(
+                0,
+                [
+                    StopReplicaPartitionError(topic.topic_name, each.partition_index)
+                    for topic in topics
+                    for each in topic.partition_states
+                ],
+            )
+        case _:
+            return UpdateMetadataResponse()

@@ -30,7 +30,7 @@ def open_broker(
     texts = {"log.dirs": ",".join(map(str, data_dirs)), **settings}
     # The first step is made outside of trio, which closes every generator that it has seen begin when a run is over.
     life = opened(BrokerConfig.of(texts), lambda: NOW_MS).gen
-    broker, _ = run(life.__anext__())
+    broker = run(life.__anext__()).broker
     try:
         run(broker.cluster.register({listener: ("localhost", 9092)}, {listener: listener}))
         yield broker

@@ -108,7 +108,7 @@ def test_defaults_stand_in_for_minus_one() -> None:
     assert {len(partition.replicas) for partition in topic.partitions} == {2}
 
 
-def test_a_new_topic_is_led_by_its_first_replica_which_alone_is_in_sync() -> None:
+def test_a_new_topic_is_led_by_its_first_replica_and_all_are_in_sync() -> None:
     topic = plan(requested(partitions=3, replication_factor=3, retention_ms="9"))
     assert topic.name == "t"
     assert topic.topic_id not in (ids.ZERO_ID, ids.METADATA_TOPIC_ID)
@@ -116,7 +116,7 @@ def test_a_new_topic_is_led_by_its_first_replica_which_alone_is_in_sync() -> Non
     for index, partition in enumerate(topic.partitions):
         assert partition.partition == index
         assert partition.leader == partition.replicas[0]
-        assert partition.isr == partition.replicas[:1]
+        assert partition.isr == partition.replicas
         assert partition.leader_epoch == 0
 
 

@@ -156,7 +156,7 @@ class Late:
 class Shell:
     """A coordinator of one partition, and what is around it."""
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: 1_000) -> None:
+    def __init__(self, now_ms: Callable[[], int] = lambda: 1_000, offsets_topic_replication_factor: int = 1) -> None:
         self.replicas = FakeReplicas()
         self.cluster = FakeCluster()
         self.partition = FakePartition(0)
@@ -164,7 +164,12 @@ class Shell:
         self.groups = GroupCoordinator(
             self.replicas,
             self.cluster,
-            GroupCoordinatorConfig(GroupConfig(), offsets_topic_num_partitions=1, offsets_commit_timeout_ms=5_000),
+            GroupCoordinatorConfig(
+                GroupConfig(),
+                offsets_topic_num_partitions=1,
+                offsets_topic_replication_factor=offsets_topic_replication_factor,
+                offsets_commit_timeout_ms=5_000,
+            ),
             random.Random(1),
             now_ms,
         )
@@ -228,10 +233,10 @@ def test_groups_are_placed_by_javas_hash_of_their_id(group_id: str, expected: in
     assert without_sign(string_hash(group_id)) == expected
 
 
-def test_the_offsets_topic_is_created_with_as_many_replicas_as_there_are_brokers() -> None:
-    shell = Shell()
+def test_the_offsets_topic_is_created_as_configured() -> None:
+    shell = Shell(offsets_topic_replication_factor=2)
     topic = at_once(shell.groups.ensure_topic())
-    assert topic.partitions[0].replicas == (0,)
+    assert topic.partitions[0].replicas == (0, 0)
     assert topic.configs == {
         "cleanup.policy": "compact",
         "compression.type": "producer",

@@ -86,7 +86,7 @@ def test_registering_puts_the_broker_into_image_and_store(store: EmbeddedStore) 
     cluster.on_change = seen.append
     run(cluster.register({"IN": ("10.0.0.1", 9092)}, {"IN": "SSL"}, rack="r1"))
     epoch = run(store.get("/brokers/ids/7")).czxid
-    assert cluster.image.brokers == {7: BrokerImage(7, "r1", {"IN": ("10.0.0.1", 9092)}, epoch)}
+    assert cluster.image.brokers == {7: BrokerImage(7, "r1", {"IN": ("10.0.0.1", 9092)}, epoch, {"IN": "SSL"})}
     assert cluster.image.controller_id == 7
     assert seen == [cluster.image]
     assert json.loads(run(store.get("/brokers/ids/7")).data or b"")["endpoints"] == ["IN://10.0.0.1:9092"]
@@ -279,7 +279,7 @@ def test_producer_ids_come_in_blocks_that_a_restart_does_not_share(store: Embedd
 
 def test_a_block_of_another_broker_is_skipped(cluster: Cluster, store: EmbeddedStore) -> None:
     run(store.set("/latest_producer_id_block", znodes.encode_producer_id_block(znodes.ProducerIdBlock(2, 5000, 5999))))
-    assert run(cluster.producer_ids.allocate()) == range(6000, 7000)
+    assert run(cluster.producer_ids.allocate(BROKER_ID)) == range(6000, 7000)
 
 
 def test_the_last_producer_id_is_never_passed(cluster: Cluster, store: EmbeddedStore) -> None:

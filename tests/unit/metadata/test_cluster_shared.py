@@ -10,8 +10,8 @@ from store_conformance import run
 
 from kpy.controller.topics import TopicDefaults, plan_partitions, plan_topic
 from kpy.errors import ApiError, ErrorCode, StorageError
-from kpy.metadata import znodes
-from kpy.metadata.cluster import CONFIG_CHANGE_EXPIRATION_MS, Cluster
+from kpy.metadata import writes, znodes
+from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.wire.create_partitions import CreatePartitionsTopic
@@ -169,7 +169,7 @@ def test_other_brokers_leave_states_to_the_controller(cluster: Cluster, store: E
 def test_notes_of_config_changes_are_cleared_away_when_all_have_read_them(
     cluster: Cluster, store: EmbeddedStore, clock: Clock
 ) -> None:
-    for later_ms in (0, 1, CONFIG_CHANGE_EXPIRATION_MS):
+    for later_ms in (0, 1, writes.CONFIG_CHANGE_EXPIRATION_MS):
         clock.now_ms += later_ms
         run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
     assert run(store.children("/config/changes")) == ["config_change_0000000001", "config_change_0000000002"]
