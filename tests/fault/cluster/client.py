@@ -93,6 +93,11 @@ def polled(consumer: Consumer, timeout_s: float = POLL_S) -> Poll:
     return Poll(records)
 
 
+def error_of(failed: BaseException) -> KafkaError | None:
+    """What librdkafka says of an exception, if it does."""
+    return failed.args[0] if isinstance(failed, KafkaException) else None
+
+
 class Delivery:
     """What becomes of one send."""
 
@@ -107,6 +112,11 @@ class Delivery:
         offset = message.offset()
         if error is None and offset is not None and offset >= 0:
             self.send = self.send._replace(offset=offset)
+
+
+# What the binding raises where it serves callbacks, once a producer has failed for good: the error itself, or this if
+# another callback comes after it.
+FAILED = (KafkaException, SystemError)
 
 
 class Process:
@@ -210,22 +220,27 @@ class Process:
             op = self._history.invoke(self._number, "send", [send])
             try:
                 begun.append((op, self._produce(send)))
-            except KafkaException as refused:
+            except FAILED as refused:
                 # The producer has failed for good, and has not taken this one.
                 error = str(refused)
                 self._history.complete(self._number, op, "fail", "send", [send], error=error)
-        self._producer.flush(2 * DELIVERY_TIMEOUT_S)
+        try:
+            self._producer.flush(2 * DELIVERY_TIMEOUT_S)
+        except FAILED as failed:
+            error = str(failed)
         for op, delivery in begun:
             known = delivery.is_over and delivery.error is None
-            error = error or ("" if known else str(delivery.error))
-            outcome = "ok" if known else "info"
-            self._history.complete(self._number, op, outcome, "send", [delivery.send], error="" if known else error)
+            if not known:
+                error = error or str(delivery.error)
+            self._history.complete(
+                self._number, op, "ok" if known else "info", "send", [delivery.send], error="" if known else error
+            )
         return not error
 
     def _crash(self, action: Crash) -> bool:
         if action.sends:
             op = self._history.invoke(self._number, "txn", action.sends)
-            with suppress(KafkaException):
+            with suppress(*FAILED):
                 self._producer.begin_transaction()
                 for send in action.sends:
                     self._produce(send)
@@ -270,11 +285,12 @@ class Process:
                 group = self._consumer.consumer_group_metadata()
                 self._producer.send_offsets_to_transaction(positions, group, TRANSACTION_TIMEOUT_S)
             self._producer.flush(2 * DELIVERY_TIMEOUT_S)
-        except KafkaException as failed:
+        except FAILED as failed:
             # Nobody has asked to commit it, so it never will be. A coordinator that librdkafka has given up because it
             # was away for a while is one whose answers it may wait for without end (2.16.1), so it begins anew.
-            error: KafkaError = failed.args[0]
-            return "fail", str(error), self._abort() and error.code() != KafkaError._DESTROY_BROKER
+            error = error_of(failed)
+            may_go_on = error is not None and error.code() != KafkaError._DESTROY_BROKER and self._abort()
+            return "fail", str(failed), may_go_on
         return self._commit()
 
     def _commit(self) -> tuple[str, str, bool]:
@@ -282,13 +298,13 @@ class Process:
         while True:
             try:
                 self._producer.commit_transaction(TRANSACTION_TIMEOUT_S)
-            except KafkaException as failed:
-                error: KafkaError = failed.args[0]
-                if error.txn_requires_abort():
+            except FAILED as failed:
+                error = error_of(failed)
+                if error is not None and error.txn_requires_abort():
                     aborted = self._abort()
-                    return "fail" if aborted else "info", str(error), aborted
-                if not error.retriable() or time.monotonic() > deadline:
-                    return "info", str(error), False
+                    return "fail" if aborted else "info", str(failed), aborted
+                if error is None or not error.retriable() or time.monotonic() > deadline:
+                    return "info", str(failed), False
             else:
                 return "ok", "", True
 
@@ -297,9 +313,9 @@ class Process:
         while True:
             try:
                 self._producer.abort_transaction(TRANSACTION_TIMEOUT_S)
-            except KafkaException as failed:
-                error: KafkaError = failed.args[0]
-                if not error.retriable() or time.monotonic() > deadline:
+            except FAILED as failed:
+                error = error_of(failed)
+                if error is None or not error.retriable() or time.monotonic() > deadline:
                     return False
             else:
                 return True

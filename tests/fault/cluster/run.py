@@ -41,7 +41,7 @@ from tests.fault.cluster.client import (
 from tests.fault.cluster.faults import ALL_KINDS, Fault, Nemesis, plan
 from tests.fault.cluster.history import READ_ALL, HistoryWriter, Op, Poll, merged, operations
 from tests.fault.cluster.network import Network
-from tests.fault.cluster.servers import BROKER_COMMANDS, BROKERS, CLIENTS, HOSTS, Cluster, find_faketime
+from tests.fault.cluster.servers import BROKER_COMMANDS, BROKERS, CLIENTS, HOSTS, Cluster
 
 TOPIC = "chaos"
 KEYS = 6
@@ -96,21 +96,30 @@ class Verdict:
 class Run:
     """Everything of one run, in one directory."""
 
-    def __init__(self, brokers: str, seed: int, faults: Sequence[Fault], seconds: float, directory: Path) -> None:
+    def __init__(
+        self,
+        brokers: str,
+        seed: int,
+        faults: Sequence[Fault],
+        seconds: float,
+        directory: Path,
+        with_transactions: bool = True,
+    ) -> None:
         self.verdict = Verdict(brokers, seed, seconds, len(faults))
         self._faults = faults
+        self._with_transactions = with_transactions
         self._directory = directory
         self._history_files: list[Path] = []
 
     def run(self, acks: str, settings: Mapping[str, str]) -> Verdict:
         """TimeoutError where the cluster does not even start."""
         (self._directory / "plan.json").write_text(json.dumps([fault._asdict() for fault in self._faults], indent=1))
-        faketime = find_faketime() if any(fault.kind == "clock" for fault in self._faults) else None
+        with_clocks = any(fault.kind == "clock" for fault in self._faults)
         with ExitStack() as stack:
             network = Network(HOSTS)
             stack.callback(network.close)
             network.enter(CLIENTS)
-            cluster = Cluster(network, self.verdict.brokers, self._directory, settings, faketime)
+            cluster = Cluster(network, self.verdict.brokers, self._directory, settings, with_clocks)
             stack.callback(cluster.close)
             self._start(cluster)
             self._break_and_heal(cluster, acks)
@@ -155,6 +164,7 @@ class Run:
 
     def _start_client(self, number: int, bootstrap: str, acks: str) -> subprocess.Popen[bytes]:
         transactional, subscribes = CLIENT_KINDS[number]
+        transactional = transactional and self._with_transactions
         name = f"client{number}"
         settings = ClientSettings(
             client=number,
@@ -284,6 +294,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", default=",".join(ALL_KINDS), help="kinds of faults, by comma")
     parser.add_argument("--plan", type=Path, help="a plan.json to replay, perhaps with less in it")
     parser.add_argument("--unsafe", choices=sorted(UNSAFE), help="a fixed plan that must lose acknowledged writes")
+    parser.add_argument(
+        "--transactions", action=argparse.BooleanOptionalAction, default=True, help="whether some clients use them"
+    )
     parser.add_argument("--directory", type=Path, help="where everything is kept")
     return parser.parse_args(words)
 
@@ -310,7 +323,7 @@ def main(words: Sequence[str] | None = None) -> int:
         jump = f" by {fault.clock_jump_s} s" if fault.clock_jump_s else ""
         print(f"{fault.at_s:7.1f} s  {fault.kind}{jump} {' '.join(fault.hosts)} for {fault.duration_s:.1f} s")
     sys.stdout.flush()
-    run = Run(given.brokers, given.seed, faults, seconds, directory)
+    run = Run(given.brokers, given.seed, faults, seconds, directory, given.transactions)
     verdict = run.run(unsafe.acks if unsafe else "all", unsafe.settings if unsafe else {})
     shown: dict[str, Any] = asdict(verdict)
     print(json.dumps(shown, indent=1))

@@ -1,7 +1,8 @@
 """A ZooKeeper and three brokers, of kpy or of Apache Kafka, each a process on a host of its own.
 
-All are children of the run and die with it, whatever becomes of it. A broker's wall clock may be moved, by
-libfaketime; its monotonic clock goes on, as it does on a machine whose time is set.
+All are children of the run and die with it, whatever becomes of it. A broker's wall clock may be moved by a file; its
+monotonic clock goes on, as it does on a machine whose time is set. Apache Kafka's is moved by libfaketime, kpy's by
+kpy_with_clock.py.
 """
 
 import signal
@@ -124,7 +125,7 @@ class Cluster:
     """The servers by host, and what the brokers say of themselves. It is asked from the host of the clients."""
 
     def __init__(
-        self, network: Network, kind: str, work_dir: Path, settings: Mapping[str, str], faketime: Path | None
+        self, network: Network, kind: str, work_dir: Path, settings: Mapping[str, str], with_clocks: bool
     ) -> None:
         self.network = network
         self.bootstrap = ",".join(f"{network.address(host)}:{PORT}" for host in BROKERS)
@@ -133,15 +134,15 @@ class Cluster:
         self.servers = {ZOOKEEPER: Server(network, ZOOKEEPER, zookeeper, work_dir / "zookeeper.log")}
         for host in BROKERS:
             self.set_clock(host, 0)
-            clock = faketime_command(faketime, self._clocks[host]) if faketime else []
             configuration = {
                 **SETTINGS,
                 "broker.id": str(broker_id(host)),
                 "zookeeper.connect": f"{network.address(ZOOKEEPER)}:{ZOOKEEPER_PORT}",
                 **settings,
             }
-            command = BROKER_COMMANDS[kind](network.address(host), work_dir / host, configuration)
-            self.servers[host] = Server(network, host, [*clock, *command], work_dir / f"{host}.log")
+            clock = self._clocks[host] if with_clocks else None
+            command = BROKER_COMMANDS[kind](network.address(host), work_dir / host, configuration, clock)
+            self.servers[host] = Server(network, host, command, work_dir / f"{host}.log")
 
     def set_clock(self, host: str, offset_s: int) -> None:
         """Move a broker's wall clock away from the time by so much; it looks once a second."""
@@ -232,21 +233,23 @@ def zookeeper_command(data_dir: Path) -> list[str]:
     )
 
 
-def kafka_command(address: str, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
+def kafka_command(address: str, data_dir: Path, settings: Mapping[str, str], clock: Path | None) -> list[str]:
     properties = {"listeners": f"PLAINTEXT://{address}:{PORT}", "log.dirs": str(data_dir), **settings}
     path = data_dir.with_suffix(".properties")
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    return java(KAFKA_VERSION, "kafka.Kafka", str(path))
+    return [*(faketime_command(clock) if clock else []), *java(KAFKA_VERSION, "kafka.Kafka", str(path))]
 
 
-def kpy_command(address: str, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
-    command = [sys.executable, "-m", "kpy", "start", "--listen", f"{address}:{PORT}", "--data-dir", str(data_dir)]
+def kpy_command(address: str, data_dir: Path, settings: Mapping[str, str], clock: Path | None) -> list[str]:
+    module = ["tests.fault.cluster.kpy_with_clock", str(clock)] if clock else ["kpy"]
+    start = ["start", "--listen", f"{address}:{PORT}", "--data-dir", str(data_dir)]
     for name, value in settings.items():
-        command += ["--set", f"{name}={value}"]
-    return command
+        start += ["--set", f"{name}={value}"]
+    return [sys.executable, "-m", *module, *start]
 
 
-BROKER_COMMANDS: Mapping[str, Callable[[str, Path, Mapping[str, str]], list[str]]] = {
+# How a broker is started at an address, with its data and its settings, and with a clock where one is to be moved.
+BROKER_COMMANDS: Mapping[str, Callable[[str, Path, Mapping[str, str], Path | None], list[str]]] = {
     "kafka": kafka_command,
     "kpy": kpy_command,
 }
@@ -257,10 +260,12 @@ def find_faketime() -> Path | None:
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
-def faketime_command(library: Path, clock: Path) -> list[str]:
+def faketime_command(clock: Path) -> list[str]:
     """What to put in front of a command. Only that one may load the library, which stumbles over what another program
     has left in the same process.
     """
+    library = find_faketime()
+    assert library is not None, "libfaketime is not installed: run compat/toolchains.sh"
     return [
         "env",
         f"LD_PRELOAD={library}",
