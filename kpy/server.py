@@ -33,6 +33,7 @@ from kpy.member import Member
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
+from kpy.metadata.leader_elections import even_out
 from kpy.metadata.office import Candidature, Policy
 from kpy.metadata.store import MetadataStore
 from kpy.metadata.znodes import SENSITIVE_PATHS
@@ -423,6 +424,9 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
             await broker.replicas.carry_out([job])
             await trio.sleep(log_dirs.mover.pause_s())
 
+    async def leader_rebalance() -> None:
+        await even_out(broker.cluster, config.leader_imbalance_per_broker_percentage)
+
     async def idle_connections() -> None:
         poller.close_idle(broker.config.connections_max_idle_ms / 1000)
 
@@ -436,6 +440,8 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
         Chore(every(MOVE_CHECK_MS), moves),
         Chore(every(min(IDLE_CHECK_MS, config.connections_max_idle_ms)), idle_connections),
     ]
+    if config.auto_leader_rebalance_enable and broker.membership is not None:
+        chores.append(Chore(every(1000 * config.leader_imbalance_check_interval_seconds), leader_rebalance))
     if config.log_cleaner_enable:
         chores.append(Chore(lambda: broker.config.log_cleaner_backoff_ms, compaction))
     return chores

@@ -57,6 +57,9 @@ TOOLS_3_9: Mapping[str, Tool] = {
     "log-dirs": Tool("org.apache.kafka.tools.LogDirsCommand"),
     "delete-records": Tool("org.apache.kafka.tools.DeleteRecordsCommand"),
     "transactions": Tool("org.apache.kafka.tools.TransactionsCommand", None),
+    "reassign-partitions": Tool("org.apache.kafka.tools.reassign.ReassignPartitionsCommand"),
+    "leader-election": Tool("org.apache.kafka.tools.LeaderElectionCommand"),
+    "replica-verification": Tool("org.apache.kafka.tools.ReplicaVerificationTool", ("--broker-list", "{}")),
 }
 TOOLS_4_3: Mapping[str, Tool] = {
     **TOOLS_3_9,
@@ -180,6 +183,11 @@ class KafkaTools:
             f"{result.stdout}\n{result.stderr}"
         )
         return Output(result.stdout, result.stderr)
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a tool that goes on until it is killed; what it prints can be read meanwhile."""
+        command = self.command(name, arguments)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def create_topic(self, topic: str, partitions: int) -> None:
         self.run("topics", "--create", "--topic", topic, "--partitions", str(partitions))

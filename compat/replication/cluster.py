@@ -1,6 +1,6 @@
-"""A cluster of Apache Kafka 3.9.1 brokers and kpy brokers on one ZooKeeper, the first of which is the controller."""
+"""A cluster of Apache Kafka 3.9.1 brokers, kpy brokers or both on one ZooKeeper; the first to start is controller."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +8,10 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from compat.harness import BACKENDS, Backend, BrokerProcess, controller_id, wait_until
-from compat.java.kafka_tools import java
+from compat.harness import Backend, BrokerProcess, controller_id, wait_until
 from compat.zookeeper.zookeeper_server import running_zookeeper
 from kpy.records.batch import iter_batches
 
-VERSION = "3.9.1"
 IN_SYNC_TIMEOUT_S = 60.0
 SETTINGS: Mapping[str, str] = {
     "inter.broker.protocol.version": "3.9",
@@ -27,7 +25,6 @@ SETTINGS: Mapping[str, str] = {
     "auto.create.topics.enable": "false",
     "auto.leader.rebalance.enable": "false",
 }
-OK_EXITS = frozenset({0, 143})
 
 
 class StoredBatch(NamedTuple):
@@ -39,7 +36,7 @@ class StoredBatch(NamedTuple):
     crc: int
 
 
-class MixedCluster:
+class Cluster:
     """Brokers by id. Each has its data in a directory of its own, and lives on one port."""
 
     def __init__(self, work_dir: Path, zookeeper: str) -> None:
@@ -47,28 +44,11 @@ class MixedCluster:
         self._zookeeper = zookeeper
         self.brokers: dict[int, BrokerProcess] = {}
 
-    def start_kafka(self, broker_id: int) -> None:
-        """An Apache Kafka broker."""
-
-        def command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
-            listener = f"PLAINTEXT://127.0.0.1:{port}"
-            properties = {"listeners": listener, "log.dirs": str(data_dir), **settings}
-            path = data_dir.with_name("server.properties")
-            path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-            return java(VERSION, "kafka.Kafka", str(path))
-
-        settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
-        self._start(broker_id, settings, Backend(command, OK_EXITS))
-
-    def start_kpy(self, broker_id: int) -> None:
-        settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
-        self._start(broker_id, settings, BACKENDS["kpy"])
-
-    def _start(self, broker_id: int, settings: Mapping[str, str], backend: Backend) -> None:
-        if broker_id not in self.brokers:
-            work_dir = self._work_dir / f"broker-{broker_id}"
-            work_dir.mkdir()
-            self.brokers[broker_id] = BrokerProcess(work_dir, settings, backend)
+    def start(self, broker_id: int, backend: Backend | None = None) -> None:
+        """Starts a broker, as the kind that it was before or is to be from now on."""
+        if backend is not None:
+            settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
+            self.brokers[broker_id] = BrokerProcess(self._work_dir / f"broker-{broker_id}", settings, backend)
         self.brokers[broker_id].start()
 
     @property
@@ -116,15 +96,15 @@ class MixedCluster:
             for header, _ in iter_batches(path.read_bytes())
         ]
 
-    def wait_until_equal(self, topic: str, partition: int) -> list[StoredBatch]:
-        """Until all brokers have the same batches in this partition; these."""
+    def wait_until_equal(self, topic: str, partition: int, replicas: Sequence[int]) -> list[StoredBatch]:
+        """Until these brokers have the same batches in this partition; these."""
 
         def are_equal() -> bool:
-            first, *others = [self.stored(broker_id, topic, partition) for broker_id in self.brokers]
+            first, *others = [self.stored(broker_id, topic, partition) for broker_id in replicas]
             return all(other == first for other in others)
 
         wait_until(are_equal, f"all replicas of {topic}-{partition} are the same", IN_SYNC_TIMEOUT_S)
-        return self.stored(next(iter(self.brokers)), topic, partition)
+        return self.stored(replicas[0], topic, partition)
 
     def close(self) -> None:
         for broker in self.brokers.values():
@@ -132,10 +112,10 @@ class MixedCluster:
 
 
 @contextmanager
-def mixed_cluster(work_dir: Path) -> Iterator[MixedCluster]:
+def cluster_in(work_dir: Path) -> Iterator[Cluster]:
     """A ZooKeeper, and brokers as they are started; all are killed at the end."""
     with running_zookeeper(work_dir) as zookeeper:
-        cluster = MixedCluster(work_dir, zookeeper.address)
+        cluster = Cluster(work_dir, zookeeper.address)
         try:
             yield cluster
         finally:

@@ -10,7 +10,8 @@ from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.controller.isr_changes import Proposal
 from kpy.errors import ApiError, ErrorCode
-from kpy.metadata.asked_by_brokers import Verdict, alter_partitions
+from kpy.metadata.asked_by_brokers import alter_partitions
+from kpy.metadata.state_changes import Verdict
 from kpy.wire.alter_partition import (
     AlterPartitionRequest,
     AlterPartitionResponse,
@@ -38,7 +39,7 @@ async def alter_partition(request: AlterPartitionRequest, client: Client, broker
     for topic in request.topics:
         judged = verdicts.get(names.get(topic.topic_id, ""), {})
         answers = [
-            _answer(each.partition_index, judged.get(each.partition_index, ErrorCode.UNKNOWN_TOPIC_ID))
+            _answer(each.partition_index, judged.get(each.partition_index, ApiError(ErrorCode.UNKNOWN_TOPIC_ID)))
             for each in topic.partitions
         ]
         topics.append(ResponseTopicData(topic_id=topic.topic_id, partitions=answers))
@@ -53,8 +54,8 @@ def _proposal(asked: RequestPartitionData, version: int) -> Proposal:
 
 
 def _answer(index: int, verdict: Verdict) -> ResponsePartitionData:
-    if isinstance(verdict, ErrorCode):
-        return ResponsePartitionData(index, verdict)
+    if isinstance(verdict, ApiError):
+        return ResponsePartitionData(index, verdict.code)
     return ResponsePartitionData(
         partition_index=index,
         leader_id=verdict.leader,

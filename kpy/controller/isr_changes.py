@@ -1,11 +1,11 @@
 """Whether a leader may have the ISR that it asks for (AlterPartition, KafkaController.processAlterPartition)."""
 
-from collections.abc import Callable
+from collections.abc import Set
 from dataclasses import replace
 from typing import NamedTuple
 
-from kpy.errors import ErrorCode
-from kpy.metadata.image import NO_STATE, PartitionImage
+from kpy.errors import ApiError, ErrorCode
+from kpy.metadata.image import PartitionImage
 
 
 class Proposal(NamedTuple):
@@ -18,31 +18,29 @@ class Proposal(NamedTuple):
     """True while the followers of a leader that was elected uncleanly are not in step with it."""
 
 
-def judged(
-    partition: PartitionImage | None, proposal: Proposal, is_eligible: Callable[[int], bool]
-) -> PartitionImage | ErrorCode:
+def judged(partition: PartitionImage | None, proposal: Proposal, eligible: Set[int]) -> PartitionImage | ApiError:
     """The partition as it is to be: the one that is given if it is so already; or why not.
 
     NOT_CONTROLLER for epochs that only a later controller can have given, FENCED_LEADER_EPOCH and
     INVALID_UPDATE_VERSION for older ones, INVALID_REQUEST for a leader that would recover with others in the ISR,
     INELIGIBLE_REPLICA for a broker that is away or about to stop.
     """
-    if partition is None or partition.partition_epoch == NO_STATE:
-        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if partition is None:
+        return ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if proposal.partition_epoch > partition.partition_epoch or proposal.leader_epoch > partition.leader_epoch:
-        return ErrorCode.NOT_CONTROLLER
+        return ApiError(ErrorCode.NOT_CONTROLLER)
     if proposal.leader_epoch < partition.leader_epoch:
-        return ErrorCode.FENCED_LEADER_EPOCH
+        return ApiError(ErrorCode.FENCED_LEADER_EPOCH)
     if proposal.isr == partition.isr and proposal.recovering == partition.recovering:
         return partition
     if proposal.partition_epoch < partition.partition_epoch:
-        return ErrorCode.INVALID_UPDATE_VERSION
+        return ApiError(ErrorCode.INVALID_UPDATE_VERSION)
     if proposal.recovering and (len(proposal.isr) > 1 or not partition.recovering):
-        return ErrorCode.INVALID_REQUEST
+        return ApiError(ErrorCode.INVALID_REQUEST)
     if not proposal.isr or not set(proposal.isr) <= set(partition.replicas):
-        return ErrorCode.INVALID_REQUEST
-    if not all(is_eligible(broker_id) for broker_id in proposal.isr):
-        return ErrorCode.INELIGIBLE_REPLICA
+        return ApiError(ErrorCode.INVALID_REQUEST)
+    if not eligible >= set(proposal.isr):
+        return ApiError(ErrorCode.INELIGIBLE_REPLICA)
     return replace(
         partition,
         isr=proposal.isr,

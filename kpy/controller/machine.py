@@ -2,9 +2,10 @@
 
 Theory of operation. The controller looks at what the metadata store says (`Observed`) and answers with the changes that
 are to be written next, in Kafka's order of a failover: ids for topics that have none, states for new partitions,
-leaders for those that have lost theirs, deletions. Whoever drives it writes them, looks again and asks again, until
-there is nothing left to do. So a change that was lost, or that somebody else made in between, needs no care of its own,
-and a controller that takes over in the middle of a deletion or of a creation carries on from what it finds.
+leaders for those that have lost theirs, the end of reassignments, deletions. Whoever drives it writes them, looks again
+and asks again, until there is nothing left to do. So a change that was lost, or that somebody else made in between,
+needs no care of its own, and a controller that takes over in the middle of a deletion or of a creation carries on from
+what it finds.
 
 What the store does not say is which arrivals and departures have been dealt with: a broker that comes back before
 anybody noticed that it was gone is the same node with a higher epoch. The controller remembers the epochs, and lets
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 
 from kpy import ids
 from kpy.controller.elections import after_failure, before_shutdown, first_leader
+from kpy.controller.reassignments import completed, is_reassigned
 from kpy.metadata.image import BrokerImage, PartitionImage, TopicImage
 
 
@@ -67,6 +69,14 @@ class ChangeStates:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeAssignments:
+    """The same, with other replicas."""
+
+    topic: str
+    partitions: tuple[PartitionImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteTopic:
     """Delete a topic's nodes, its configs and the request for it."""
 
@@ -80,7 +90,7 @@ class ForgetDeletion:
     topic: str
 
 
-Change = AssignTopicId | CreateStates | ChangeStates | DeleteTopic | ForgetDeletion
+Change = AssignTopicId | CreateStates | ChangeStates | ChangeAssignments | DeleteTopic | ForgetDeletion
 
 
 class Controller:
@@ -114,6 +124,7 @@ def _assigned_ids(observed: Observed, rng: random.Random) -> Iterator[Change]:
 def _elections(topic: TopicImage, live: Collection[int], observed: Observed, *, unclean: bool) -> Iterator[Change]:
     created: list[PartitionImage] = []
     changed: list[PartitionImage] = []
+    reassigned: list[PartitionImage] = []
     for partition in topic.partitions:
         offline = observed.offline.get((topic.name, partition.partition))
         usable = live if offline is None else set(live) - offline
@@ -126,20 +137,21 @@ def _elections(topic: TopicImage, live: Collection[int], observed: Observed, *, 
             next_state = before_shutdown(partition, usable, observed.leaving)
         if next_state is not None:
             changed.append(next_state)
+        elif (done := completed(partition, usable)) is not None:
+            reassigned.append(done)
     if created:
         yield CreateStates(topic.name, tuple(created))
     if changed:
         yield ChangeStates(topic.name, tuple(changed))
+    if reassigned:
+        yield ChangeAssignments(topic.name, tuple(reassigned))
 
 
 def may_be_deleted(topic: TopicImage, brokers: Set[int]) -> bool:
     """Only while all of its replicas' brokers live, so that none keeps what it cannot be told to drop, and not in the
     middle of a reassignment.
     """
-    return all(
-        brokers >= set(partition.replicas) and not partition.adding and not partition.removing
-        for partition in topic.partitions
-    )
+    return all(brokers >= set(partition.replicas) and not is_reassigned(partition) for partition in topic.partitions)
 
 
 def _deletions(observed: Observed, *, deletion_enabled: bool) -> Iterator[Change]:

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from kpy.controller.isr_changes import Proposal, judged
 from kpy.errors import ApiError, ErrorCode
-from kpy.metadata.cluster import MAX_ATTEMPTS, Cluster
+from kpy.metadata.cluster import Cluster
 from kpy.metadata.image import PartitionImage, TopicImage
-from kpy.metadata.store import StoreError, StoreUnavailable
+from kpy.metadata.state_changes import Verdict, change_states
 
 UNKNOWN_BROKER_EPOCH = -1
-
-Verdict = PartitionImage | ErrorCode
 
 
 async def alter_partitions(
@@ -28,33 +26,12 @@ async def alter_partitions(
     async with cluster.changing():
         _check_broker(cluster, broker_id, broker_epoch)
         for name, asked in proposals.items():
-            verdicts[name] = await _alter_topic(cluster, name, asked)
+
+            def judge(index: int, known: PartitionImage | None, asked: Mapping[int, Proposal] = asked) -> Verdict:
+                return judged(known, asked[index], cluster.office.eligible)
+
+            verdicts[name] = await change_states(cluster, name, list(asked), judge)
     return verdicts
-
-
-async def _alter_topic(cluster: Cluster, name: str, asked: Mapping[int, Proposal]) -> dict[int, Verdict]:
-    for _ in range(MAX_ATTEMPTS):
-        topic = cluster.stored.topics.get(name)
-        known = {each.partition: each for each in topic.partitions} if topic is not None else {}
-        verdicts = {
-            index: judged(known.get(index), proposal, cluster.office.is_eligible) for index, proposal in asked.items()
-        }
-        changed = [
-            verdict
-            for index, verdict in verdicts.items()
-            if isinstance(verdict, PartitionImage) and verdict is not known[index]
-        ]
-        if not changed:
-            return verdicts
-        try:
-            await cluster.office.change_states(name, changed)
-            return verdicts
-        except StoreUnavailable:
-            raise
-        except StoreError:
-            # Somebody has changed one of them behind the controller's back.
-            await cluster.read_again(name)
-    return dict.fromkeys(asked, ErrorCode.INVALID_UPDATE_VERSION)
 
 
 async def relieve(cluster: Cluster, broker_id: int, broker_epoch: int) -> list[tuple[str, int]]:

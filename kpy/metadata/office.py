@@ -7,7 +7,7 @@ election raises: so a controller that has been replaced, and has not noticed, wr
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from kpy.controller.broker_requests import BrokerRequests
 from kpy.controller.machine import (
     AssignTopicId,
     Change,
+    ChangeAssignments,
     ChangeStates,
     Controller,
     CreateStates,
@@ -136,6 +137,20 @@ class Office:
         await self.write(writes.changed_states(topic, partitions, self.epoch))
         self._observer.put_topic(with_partitions(self._observer.topics[topic], partitions))
 
+    async def change_assignments(self, topic: str, partitions: Sequence[PartitionImage]) -> None:
+        """The same with their replicas, in one transaction a topic. Raises as `write`, and BadVersion where somebody
+        has changed the assignment.
+        """
+        known = self._observer.topics[topic]
+        path = znodes.topic_path(topic)
+        node = await self._store.get(path)
+        if node.data is None or znodes.understood(path, znodes.decode_topic, node.data) != writes.topic_node(known):
+            raise BadVersion(path)
+        changed = with_partitions(known, partitions)
+        states = writes.changed_states(topic, partitions, self.epoch)
+        await self.write([SetData(path, writes.encode_topic(changed), node.version), *states])
+        self._observer.put_topic(changed)
+
     async def carry_on(self) -> bool:
         """Carries out what the machine decides now: whether there was anything."""
         if self._term is None:
@@ -180,9 +195,14 @@ class Office:
         """The broker is about to stop: from the next decision on it leads nothing that another one can lead."""
         self._leaving[broker_id] = self._observer.brokers[broker_id].epoch
 
-    def is_eligible(self, broker_id: int) -> bool:
-        """Whether the broker may be in an ISR."""
-        return broker_id in self._observer.brokers and broker_id not in self._leaving
+    @property
+    def eligible(self) -> Set[int]:
+        """The brokers that may lead and be in an ISR."""
+        return self._observer.brokers.keys() - self._leaving.keys()
+
+    def is_deleted(self, topic: str) -> bool:
+        """Whether somebody has asked for the topic's deletion."""
+        return topic in self._observer.deletions
 
     async def _carry_out(self, change: Change) -> None:
         name = change.topic
@@ -195,6 +215,8 @@ class Office:
                 self._observer.put_topic(with_partitions(self._observer.topics[name], partitions))
             case ChangeStates(partitions=partitions):
                 await self.change_states(name, partitions)
+            case ChangeAssignments(partitions=partitions):
+                await self.change_assignments(name, partitions)
             case DeleteTopic():
                 await self.write(await writes.topic_deletion(self._store, name))
                 self._observer.drop_topic(name)

@@ -114,16 +114,19 @@ def in_transactions(ops: Sequence[Op], first: Sequence[Op] = ()) -> Iterator[lis
         yield [*first, *batch]
 
 
-def encode_topic(topic: TopicImage) -> bytes:
+def topic_node(topic: TopicImage) -> znodes.TopicNode:
+    """What the topic's node says."""
     partitions: Mapping[int, PartitionImage] = {partition.partition: partition for partition in topic.partitions}
-    return znodes.encode_topic(
-        znodes.TopicNode(
-            topic.topic_id,
-            {index: partition.replicas for index, partition in partitions.items()},
-            {index: partition.adding for index, partition in partitions.items() if partition.adding},
-            {index: partition.removing for index, partition in partitions.items() if partition.removing},
-        )
+    return znodes.TopicNode(
+        topic.topic_id,
+        {index: partition.replicas for index, partition in partitions.items()},
+        {index: partition.adding for index, partition in partitions.items() if partition.adding},
+        {index: partition.removing for index, partition in partitions.items() if partition.removing},
     )
+
+
+def encode_topic(topic: TopicImage) -> bytes:
+    return znodes.encode_topic(topic_node(topic))
 
 
 def encode_state(partition: PartitionImage, controller_epoch: int) -> bytes:

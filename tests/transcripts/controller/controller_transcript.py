@@ -12,6 +12,8 @@ decides is taken as written, and seen by it, before it is asked again. Empty lin
     unclean t                 the topic allows unclean elections
     deletion off              delete.topic.enable=false
     take-over                 another broker is elected and begins without a memory
+    move t-0 [1,3]            somebody asks for a reassignment, `move t-0` for an end of it
+    prefer t-0                somebody asks for the preferred leader
     isr t-0 [1]               the leader asks for another ISR, in its epochs; [1]@epoch.partition-epoch in others
     leave 1                   the broker asks to be relieved before it stops
     members                   from now on brokers are told what is decided
@@ -26,11 +28,14 @@ import re
 from dataclasses import replace
 
 from kpy import ids
+from kpy.controller import reassignments
 from kpy.controller.broker_requests import BrokerRequests
+from kpy.controller.elections import preferred_leader
 from kpy.controller.isr_changes import Proposal, judged
 from kpy.controller.machine import (
     AssignTopicId,
     Change,
+    ChangeAssignments,
     ChangeStates,
     Controller,
     CreateStates,
@@ -38,7 +43,7 @@ from kpy.controller.machine import (
     ForgetDeletion,
     Observed,
 )
-from kpy.errors import ErrorCode
+from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.image import NO_LEADER, NO_STATE, BrokerImage, PartitionImage, TopicImage
 from kpy.wire.leader_and_isr import (
     LeaderAndIsrPartitionError,
@@ -131,6 +136,10 @@ class Transcript:
     def _answer(self, words: list[str]) -> list[str]:
         """What has an outcome of its own, besides what the controller decides."""
         match words:
+            case ["move", where, *target]:
+                return self._move(where, _numbers(target[0]) if target else None)
+            case ["prefer", where]:
+                return self._prefer(where)
             case ["isr", where, isr]:
                 return self._alter(where, isr)
             case ["tell", broker_id, *failed]:
@@ -173,13 +182,31 @@ class Transcript:
         if epochs:
             leader_epoch, partition_epoch = map(int, epochs.split("."))
         proposal = Proposal(leader_epoch, partition_epoch, _numbers(members))
-        verdict = judged(partition, proposal, lambda each: each in self._observed.brokers.keys() - self._leaving)
-        if isinstance(verdict, ErrorCode):
-            return [verdict.name]
+        verdict = judged(partition, proposal, self._observed.brokers.keys() - self._leaving)
+        if isinstance(verdict, ApiError):
+            return [verdict.code.name]
         if verdict is partition:
             return ["so it is"]
         self._put_partitions(name, (verdict,))
         return [_state(name, verdict), *self._settle()]
+
+    def _move(self, where: str, target: tuple[int, ...] | None) -> list[str]:
+        name, _, index = where.rpartition("-")
+        partition = self._observed.topics[name].partitions[int(index)]
+        verdict = reassignments.judged(partition, target, self._observed.brokers.keys() - self._leaving)
+        if isinstance(verdict, ApiError):
+            return [f"{verdict.code.name}: {verdict.message}"]
+        self._put_partitions(name, (verdict,))
+        return [_state(name, verdict), *self._settle()]
+
+    def _prefer(self, where: str) -> list[str]:
+        name, _, index = where.rpartition("-")
+        partition = self._observed.topics[name].partitions[int(index)]
+        elected = preferred_leader(partition, self._observed.brokers.keys() - self._leaving)
+        if elected is None:
+            return ["(nothing)"]
+        self._put_partitions(name, (elected,))
+        return [_state(name, elected), *self._settle()]
 
     def _tell(self, broker_id: int, failed: set[str]) -> list[str]:
         assert self._requests is not None
@@ -211,7 +238,7 @@ class Transcript:
             case CreateStates(partitions=partitions):
                 self._put_partitions(name, partitions)
                 return [f"new {_state(name, partition)}" for partition in partitions]
-            case ChangeStates(partitions=partitions):
+            case ChangeStates(partitions=partitions) | ChangeAssignments(partitions=partitions):
                 self._put_partitions(name, partitions)
                 return [_state(name, partition) for partition in partitions]
             case DeleteTopic() | ForgetDeletion():
@@ -243,7 +270,13 @@ def _state(topic: str, partition: PartitionImage) -> str:
         return f"{where} no state"
     isr = ",".join(map(str, partition.isr))
     recovering = " recovering" if partition.recovering else ""
-    return f"{where} {partition.leader}/{partition.leader_epoch} [{isr}] v{partition.partition_epoch}{recovering}"
+    moving = "".join(
+        f" {what} {','.join(map(str, brokers))}"
+        for what, brokers in (("adding", partition.adding), ("removing", partition.removing))
+        if brokers
+    )
+    state = f"{where} {partition.leader}/{partition.leader_epoch} [{isr}] v{partition.partition_epoch}{recovering}"
+    return f"{state} of {','.join(map(str, partition.replicas))}{moving}" if moving else state
 
 
 def _broker(broker_id: int, epoch: int) -> BrokerImage:
