@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -324,14 +324,17 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{fault.at_s:7.1f} s  {fault.kind}{jump} {' '.join(fault.hosts)} for {fault.duration_s:.1f} s")
     sys.stdout.flush()
     run = Run(given.brokers, given.seed, faults, seconds, directory, given.transactions)
-    verdict = run.run(unsafe.acks if unsafe else "all", unsafe.settings if unsafe else {})
-    shown: dict[str, Any] = asdict(verdict)
-    print(json.dumps(shown, indent=1))
-    if verdict.failures or given.directory:
-        print(f"everything is in {directory}")
-    else:
-        shutil.rmtree(directory)
-    return 1 if verdict.failures else 0
+    is_good = False
+    try:
+        verdict = run.run(unsafe.acks if unsafe else "all", unsafe.settings if unsafe else {})
+        print(json.dumps(asdict(verdict), indent=1))
+        is_good = not verdict.failures
+    finally:
+        if given.directory or not is_good:
+            print(f"everything is in {directory}")
+        else:
+            shutil.rmtree(directory)
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":
