@@ -1,5 +1,5 @@
-"""Three brokers are one cluster: two Apache Kafka brokers with a kpy broker under a controller of either kind, and three
-kpy brokers.
+"""Three brokers are one cluster: two Apache Kafka brokers with a kpy broker under a controller of either kind, and
+three kpy brokers.
 
 What is asserted is what users rely on: acknowledged records of acks=all are in the logs of all replicas, batch for
 batch the same bytes, and the ISR is whole again after each restart.
