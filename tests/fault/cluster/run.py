@@ -49,8 +49,9 @@ KEYS = 6
 CLIENT_KINDS = ((False, False), (False, True), (True, False), (True, True), (False, False))
 START_TIMEOUT_S = 120.0
 WHOLE_TIMEOUT_S = 60.0
-AFTER_THE_LAST_FAULT_S = 5.0
+WRITE_TIMEOUT_S = 60.0
 FINAL_READS_TIMEOUT_S = 60.0
+SAME_TIMEOUT_S = 20.0
 READER_TIMEOUT_S = 20.0
 STEP_S = 0.05
 LEAST_ACKNOWLEDGED = 100
@@ -124,6 +125,7 @@ class Run:
             self._start(cluster)
             self._break_and_heal(cluster, acks)
             self._read_everything(cluster.bootstrap)
+            self._compare_replicas(cluster)
         self._judge()
         (self._directory / "verdict.json").write_text(json.dumps(asdict(self.verdict), indent=1))
         return self.verdict
@@ -151,7 +153,7 @@ class Run:
             self._wait_through_faults(nemesis)
             nemesis.end_all()
             self._wait_until_whole(cluster, nemesis)
-            self._wait(nemesis, AFTER_THE_LAST_FAULT_S)
+            self._wait_until_all_write(nemesis, clients)
             for client in clients:
                 client.send_signal(signal.SIGTERM)
             self._wait_for_clients(clients)
@@ -217,6 +219,22 @@ class Run:
             self._wait(nemesis, STEP_S)
         self.verdict.whole_after_s = round(time.monotonic() - healed, 1)
 
+    def _wait_until_all_write(self, nemesis: Nemesis, clients: Sequence[subprocess.Popen[bytes]]) -> None:
+        """Once nothing is broken any more, what each client sends is acknowledged, in its transactions too."""
+        healed_ns = time.monotonic_ns()
+        silent = [number for number, client in enumerate(clients) if client.poll() is None]
+        while silent := [number for number in silent if not self._has_written(number, healed_ns)]:
+            if time.monotonic_ns() - healed_ns > WRITE_TIMEOUT_S * 1e9:
+                self.verdict.failures.append(f"{WRITE_TIMEOUT_S} s after the last fault nothing is written by {silent}")
+                return
+            self._wait(nemesis, 1.0)
+
+    def _has_written(self, number: int, since_ns: int) -> bool:
+        # What is being written while it is read may end in the middle of a line.
+        lines = self._history_file(f"client{number}").read_text().split("\n")[:-1]
+        written = (op for op in map(json.loads, lines) if op["type"] == "ok" and op["time_ns"] > since_ns)
+        return any(micro[0] == "send" for op in written for micro in op.get("micros", ()))
+
     def _read_everything(self, bootstrap: str) -> None:
         """Fresh consumers read every key from its beginning until nothing that was acknowledged is left."""
         targets: dict[int, int] = {}
@@ -232,6 +250,15 @@ class Run:
                 self.verdict.failures.append("the last reads did not get to all that was acknowledged")
                 break
         history.close()
+
+    def _compare_replicas(self, cluster: Cluster) -> None:
+        """Readers see what leaders have; what followers have must be the same, batch by batch."""
+        deadline = time.monotonic() + SAME_TIMEOUT_S
+        while differences := cluster.differences(TOPIC):
+            if time.monotonic() > deadline:
+                self.verdict.failures.append(f"the replicas of {', '.join(differences)} differ")
+                return
+            time.sleep(STEP_S)
 
     def _judge(self) -> None:
         lines = merged(self._history_files)
@@ -259,7 +286,8 @@ class Run:
     def _history_file(self, name: str) -> Path:
         path = self._directory / f"{name}.jsonl"
         path.touch()
-        self._history_files.append(path)
+        if path not in self._history_files:
+            self._history_files.append(path)
         return path
 
 

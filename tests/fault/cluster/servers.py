@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compat.java.kafka_tools import java
+from compat.replication.cluster import StoredBatch
+from kpy.records.batch import iter_batches
 from kpy.wire import metadata
 from tests.fault.cluster.network import Network
 
@@ -128,6 +130,7 @@ class Cluster:
         self, network: Network, kind: str, work_dir: Path, settings: Mapping[str, str], with_clocks: bool
     ) -> None:
         self.network = network
+        self._work_dir = work_dir
         self.bootstrap = ",".join(f"{network.address(host)}:{PORT}" for host in BROKERS)
         self._clocks = {host: work_dir / f"{host}.clock" for host in BROKERS}
         zookeeper = zookeeper_command(work_dir / ZOOKEEPER)
@@ -197,6 +200,19 @@ class Cluster:
                 told.append(f"{host} does not know all brokers and the controller")
             told += [f"{host} says {each}" for each in view or () if each.isr != each.replicas or each.leader < 0]
         return "; ".join(told)
+
+    def differences(self, topic: str) -> list[str]:
+        """The partitions of topics of this name whose replicas do not hold the same batches."""
+        names = {path.name for host in BROKERS for path in (self._work_dir / host).glob(f"{topic}-*")}
+        return sorted(name for name in names if len({self._stored(host, name) for host in BROKERS}) > 1)
+
+    def _stored(self, host: str, partition: str) -> tuple[StoredBatch, ...]:
+        """The batches in a broker's log files, those that are only in the page cache included."""
+        return tuple(
+            StoredBatch(header.base_offset, header.last_offset, header.partition_leader_epoch, header.crc)
+            for path in sorted((self._work_dir / host / partition).glob("*.log"))
+            for header, _ in iter_batches(path.read_bytes())
+        )
 
     def close(self) -> None:
         for server in self.servers.values():
