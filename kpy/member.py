@@ -64,7 +64,8 @@ class Member:
             cluster.topic_configs,
             config.replica_lag_time_max_ms,
         )
-        self.tasks: list[Callable[[], Awaitable[None]]] = [self._channels.run]
+        self._failed_disks = trio.Event()
+        self.tasks: list[Callable[[], Awaitable[None]]] = [self._channels.run, self._tell_of_failed_disks]
         cluster.on_settled = self._channels.wake
         cluster.producer_ids.next_block = self._next_producer_ids
         cluster.begin_to_listen()
@@ -90,6 +91,16 @@ class Member:
             refusal = ErrorCode(response.error_code).name
             raise ApiError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"No producer ids: {refusal}.")
         return range(response.producer_id_start, response.producer_id_start + response.producer_id_len)
+
+    def disk_failed(self) -> None:
+        """A data directory has failed: others are to lead what was in it."""
+        self._failed_disks.set()
+
+    async def _tell_of_failed_disks(self) -> None:
+        while True:
+            await self._failed_disks.wait()
+            self._failed_disks = trio.Event()
+            await self._cluster.tell_of_log_dir_failure()
 
     async def leave(self) -> None:
         """Asks the controller to give what this broker leads to others (controlled shutdown), a few times."""

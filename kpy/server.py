@@ -149,7 +149,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
                 nursery.start_soon(task)
             for chore in _chores(broker, log_dirs, poller):
                 nursery.start_soon(chore.run)
-            nursery.start_soon(_stop_without_disks, log_dirs, nursery.cancel_scope)
+            nursery.start_soon(_watch_disks, log_dirs, member, nursery.cancel_scope)
             may_connect = partial(_may_connect, broker, poller)
             for name, socks in listening.items():
                 new_dispatch = partial(_new_dispatch, name, broker, nursery)
@@ -160,8 +160,8 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             raise StorageError(f"every data directory has failed: {', '.join(log_dirs.offline_paths())}")
 
 
-async def _stop_without_disks(log_dirs: LogDirs, serving: trio.CancelScope) -> None:
-    """Ends the broker when its last data directory has failed, as Apache Kafka does.
+async def _watch_disks(log_dirs: LogDirs, member: Member | None, serving: trio.CancelScope) -> None:
+    """Tells the controller of data directories that fail, and ends the broker with the last one, as Apache Kafka does.
 
     It could only refuse, and would go on refusing with a mended disk; whoever watches over the process can start it
     again. Those who asked are answered first, in the round of the poller in which the disk failed.
@@ -171,6 +171,8 @@ async def _stop_without_disks(log_dirs: LogDirs, serving: trio.CancelScope) -> N
     def on_offline(path: str, partitions: object) -> None:
         if not log_dirs.online():
             all_failed.set()
+        elif member is not None:
+            member.disk_failed()
 
     log_dirs.on_offline = on_offline
     if not log_dirs.online():

@@ -82,6 +82,11 @@ class Cluster:
             return {}
         return {index: partition.leader for index, partition in found.partitions.items()}
 
+    def wait_for_isrs(self, topic: str, assignment: list[list[int]], asking: int) -> None:
+        """Until all replicas of each partition are in sync."""
+        wanted = {index: set(replicas) for index, replicas in enumerate(assignment)}
+        wait_until(lambda: self.isrs(topic, asking) == wanted, f"{topic} is whole", IN_SYNC_TIMEOUT_S)
+
     def wait_for_isr(self, topic: str, partitions: int, isr: set[int], asking: int) -> None:
         """Until each partition of the topic has this ISR."""
         wanted = dict.fromkeys(range(partitions), isr)

@@ -203,6 +203,12 @@ class BrokerRequests:
                 if broker_id not in partition.replicas:
                     self._note_stop(broker_id, key, partition.leader_epoch)
 
+    def repeat_roles(self, broker_id: int) -> None:
+        """Notes all partitions of a broker, which answers which of them it has on a disk that works."""
+        for key, partition in self._partitions():
+            if broker_id in partition.replicas:
+                self._note_role(broker_id, key, is_new=False)
+
     def _note_state(self, key: Key) -> None:
         for untold in self._untold.values():
             untold.states[key] = None

@@ -105,9 +105,9 @@ class Cluster:
         self._wake = trio.Event()
         self.office = Office(store, self._observer, broker_id, rng, now_ms, candidature)
         self.on_change: Callable[[MetadataImage], None] = _ignore
-        self.on_registered: Callable[[int], None] = _ignore_epoch
+        self.on_registered: Callable[[int], None] = _ignore
         """Told the broker epoch of each registration."""
-        self.on_settled: Callable[[], None] = _ignore_settled
+        self.on_settled: Callable[[], None] = _ignore
         """Told when this broker, as the controller, may have more to say to others."""
         self.stored = self._observer.image()
         """The cluster as the store has it, on which is decided what to change."""
@@ -172,6 +172,16 @@ class Cluster:
                     raise StorageError(f"Cannot join the cluster: {conflict.message}.") from None
             await trio.sleep(CONFLICT_RETRY_MS / 1000)
             waited_ms += CONFLICT_RETRY_MS
+
+    async def tell_of_log_dir_failure(self) -> None:
+        """Has the controller find other leaders for what was in a data directory that has failed."""
+        note = znodes.encode_log_dir_event(self._broker_id)
+        while True:
+            try:
+                await self._store.create(f"{znodes.LOG_DIR_EVENTS}/log_dir_event_", note, sequential=True)
+                return
+            except StoreUnavailable:
+                await trio.sleep(UNAVAILABLE_RETRY_MS / 1000)
 
     async def start_leader_epochs(self) -> None:
         """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly.
@@ -477,17 +487,9 @@ class Cluster:
             self._published = trio.Event()
 
 
-def _ignore_epoch(epoch: int) -> None:
-    """Stands in `on_registered` until somebody listens."""
-
-
-def _ignore_settled() -> None:
-    """Stands in `on_settled` until somebody listens."""
-
-
 def _name_of(topic: TopicImage) -> str:
     return topic.name
 
 
-def _ignore(image: MetadataImage) -> None:
-    """Stands in `on_change` until somebody listens."""
+def _ignore(*_: object) -> None:
+    """Stands in a callback until somebody listens."""

@@ -54,6 +54,8 @@ class Observer:
         self.topics: dict[str, TopicImage] = {}
         self.broker_configs: dict[str, Mapping[str, str]] = {}
         self.deletions: frozenset[str] = frozenset()
+        self.log_dir_events: tuple[str, ...] = ()
+        """The paths of notes for the controller that data directories have failed."""
 
     @property
     def observed(self) -> Observed:
@@ -102,6 +104,7 @@ class Observer:
         await self._read_broker_configs()
         await self._read_topic_names(everything=True)
         await self._read_deletions()
+        await self._read_log_dir_events()
         self._is_first_read = False
 
     async def refresh(self, paths: Iterable[str]) -> None:
@@ -126,6 +129,8 @@ class Observer:
             await self._read_topic_names(everything=False)
         if znodes.DELETE_TOPICS in changed:
             await self._read_deletions()
+        if znodes.LOG_DIR_EVENTS in changed:
+            await self._read_log_dir_events()
 
     async def read_topics(self, names: Iterable[str]) -> None:
         """Reads topics, with their states and configs. Those that do not exist are dropped."""
@@ -264,6 +269,10 @@ class Observer:
 
     async def _read_deletions(self) -> None:
         self.deletions = frozenset(await self._store.children(znodes.DELETE_TOPICS, watch=True))
+
+    async def _read_log_dir_events(self) -> None:
+        names = await self._store.children(znodes.LOG_DIR_EVENTS, watch=True)
+        self.log_dir_events = tuple(f"{znodes.LOG_DIR_EVENTS}/{name}" for name in names)
 
     async def _read_controller(self) -> None:
         node = await self._store.find(znodes.CONTROLLER, watch=True)

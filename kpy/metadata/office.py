@@ -155,6 +155,8 @@ class Office:
         """Carries out what the machine decides now: whether there was anything."""
         if self._term is None:
             return False
+        if self._observer.log_dir_events:
+            await self._take_log_dir_events()
         unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
         observed = self._observed()
         changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
@@ -174,6 +176,22 @@ class Office:
                     raise
                 return True
         return bool(changes)
+
+    async def _take_log_dir_events(self) -> None:
+        """Has brokers say again which of their replicas they still have. At the begin of a term they do so anyway."""
+        paths, self._observer.log_dir_events = self._observer.log_dir_events, ()
+        for path, node in zip(paths, await self._store.find_all(paths), strict=True):
+            if node is None:
+                continue
+            try:
+                broker_id = znodes.decode_log_dir_event(node.data)
+            except ValueError as error:
+                log.error("passing over %s, which cannot be understood: %s", path, error)
+            else:
+                log.warning("a data directory of broker %d has failed", broker_id)
+                if self.requests is not None:
+                    self.requests.repeat_roles(broker_id)
+            await self.write([Delete(path)])
 
     def _observed(self) -> Observed:
         observed = self._observer.observed

@@ -26,6 +26,7 @@ CONFIG_CHANGES = "/config/changes"
 TOPIC_CONFIGS = "/config/topics"
 BROKER_CONFIGS = "/config/brokers"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
+LOG_DIR_EVENTS = "/log_dir_event_notification"
 
 PERSISTENT_PATHS = (
     "/consumers",
@@ -41,7 +42,7 @@ PERSISTENT_PATHS = (
     DELETE_TOPICS,
     "/isr_change_notification",
     PRODUCER_ID_BLOCK,
-    "/log_dir_event_notification",
+    LOG_DIR_EVENTS,
     "/cluster",
 )
 """What a first start creates, with null data: Apache Kafka takes empty data for a broken producer id block."""
@@ -265,6 +266,16 @@ def deletion_path(topic: str) -> str:
 def encode_config_change(entity_path: str) -> bytes:
     """What tells the other brokers that the configs at `/config/<entity_path>` have changed."""
     return _encode({"version": 2, "entity_path": entity_path})
+
+
+def encode_log_dir_event(broker_id: int) -> bytes:
+    """What tells the controller that a data directory of the broker has failed."""
+    return _encode({"version": 1, "broker": broker_id, "event": 1})
+
+
+def decode_log_dir_event(data: bytes | None) -> int:
+    """The broker id."""
+    return _integer(_decode(data, newest=1), "broker")
 
 
 def encode_producer_id_block(block: ProducerIdBlock) -> bytes:

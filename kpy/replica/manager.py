@@ -312,7 +312,7 @@ class ReplicaManager:
         key = topic, image.partition
         partitions = self._topics.setdefault(topic, {})
         partition = partitions.get(image.partition)
-        if partition is None and image.partition in partitions:
+        if image.partition in partitions and self.is_offline(topic, image.partition):
             return ErrorCode.KAFKA_STORAGE_ERROR
         held = self.log_dirs.logs.get(key)
         if held is not None and ZERO_ID not in (held.topic_id, topic_id) and held.topic_id != topic_id:

@@ -15,18 +15,13 @@ import pytest
 import trio
 from raw_client import TEST_SECONDS, RawClient, batch, error_name
 
-from compat.harness import require_root, require_tool, wait_until
+from compat.failing_disk import CALLS, failing
+from compat.harness import require_root
 from kpy.records.batch import iter_batches, iter_records
 
 DIRECTORIES = ("first", "second")
 TOPICS = ("a", "b")
 SEGMENT = f"{0:020d}.log"
-
-CALLS = {
-    "write": "write,pwrite64,pwritev,pwritev2",
-    "sync": "fsync,fdatasync,sync_file_range",
-    "read": "pread64,preadv,preadv2,sendfile",
-}
 
 
 @contextmanager
@@ -43,25 +38,6 @@ def broker(root: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=TEST_SECONDS)
         assert process.returncode == 0
-
-
-@contextmanager
-def failing(process: "subprocess.Popen[str]", path: Path, calls: str) -> Iterator[None]:
-    """Every such call of the broker on this file fails with EIO."""
-    command = [require_tool("strace"), "-f", "-o", "/dev/null", "-p", str(process.pid), "-P", str(path)]
-    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"]
-    strace = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: _is_traced(process.pid), "strace is attached")
-        yield
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.wait(TEST_SECONDS)
-
-
-def _is_traced(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return "TracerPid:\t0\n" not in status
 
 
 async def create_topics(port: int, **configs: str) -> None:
@@ -112,7 +88,7 @@ def test_a_failing_disk_is_told_to_the_client_and_the_other_directory_goes_on(tm
         assert kept == dict.fromkeys(TOPICS, values[:5])
         a, b = (directory_of(tmp_path, topic) for topic in TOPICS)
         assert a.parent != b.parent
-        with failing(process, a / SEGMENT, CALLS[kind]):
+        with failing(process.pid, a / SEGMENT, CALLS[kind]):
             if kind == "read":
                 assert trio.run(read, port, "a") == "KAFKA_STORAGE_ERROR"
             assert trio.run(produce, port, "a", *values[5:]) == []
