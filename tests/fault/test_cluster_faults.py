@@ -1,8 +1,8 @@
 """Three brokers on ZooKeeper lose nothing that they have acknowledged, whatever befalls them and the network.
 
 A run is a process of its own (tests/fault/cluster/run.py): servers and clients live on hosts of their own, faults come
-from a seed, and the checker judges the history. Apache Kafka is the reference that must pass, and that must be caught
-when its settings give up what protects acknowledged writes.
+from a seed, and the checker judges the history. Apache Kafka is the reference: it must pass as kpy must, and must be
+caught when its settings give up what protects acknowledged writes.
 
     make chaos-cluster CHAOS_SECONDS=600 CHAOS_SEED=7 CHAOS_BROKERS=kafka
 """
@@ -69,7 +69,7 @@ def run(directory: Path, *words: str) -> tuple[int, dict[str, Any], str]:
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S + 30)
-@pytest.mark.parametrize("brokers", ["kafka"])
+@pytest.mark.parametrize("brokers", ["kpy", "kafka"])
 def test_a_cluster_under_faults_keeps_what_it_has_acknowledged(brokers: str) -> None:
     with kept_directory() as directory:
         code, verdict, output = run(directory, "--brokers", brokers, "--seed", str(SEED), "--seconds", str(SECONDS))
