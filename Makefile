@@ -9,7 +9,7 @@ ARGS ?=
 
 .PHONY: help
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 # The environments are rebuilt when the pinned requirements change, and only then.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -79,6 +79,12 @@ CHAOS_KILLS ?= 100
 exactly-once: $(VENV)/.installed-dev  ## copy 100,000 messages in transactions through 100 kills (ARGS="-k librdkafka")
 	CHAOS_MESSAGES=$(CHAOS_MESSAGES) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) \
 		$(BIN)/pytest -s compat/exactly_once $(ARGS)
+
+CHAOS_BROKERS ?= kpy
+
+.PHONY: chaos-cluster
+chaos-cluster: $(VENV)/.installed-dev  ## three brokers on ZooKeeper are killed, paused and cut off while clients write (needs root)
+	$(BIN)/python -m tests.fault.cluster.run --brokers $(CHAOS_BROKERS) --seed $(CHAOS_SEED) --seconds $(CHAOS_SECONDS) $(ARGS)
 
 .PHONY: lock
 lock:  ## pin the newest versions of all dependencies, with hashes

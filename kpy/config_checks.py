@@ -223,7 +223,11 @@ def remarks(texts: Mapping[str, str], origins: Mapping[str, str]) -> list[str]:
     said = [f"unknown key {key}, kept without effect{_similar(key)} ({origins[key]})" for key in unknown]
     if texts.get("zookeeper.connect") and texts.get("process.roles"):
         said.append("zookeeper.connect is ignored beside process.roles, as in Apache Kafka")
-    ignored = [key for key in texts if key.startswith(("process.roles", "controller.", "metadata.log."))]
+    ignored = [
+        key
+        for key in texts
+        if key.startswith(("process.roles", "controller.quorum.", "controller.listener.", "metadata.log."))
+    ]
     if ignored:
         said.append(f"kpy needs no KRaft controller and ignores {', '.join(sorted(ignored))}")
     return said

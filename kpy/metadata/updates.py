@@ -2,6 +2,9 @@
 
 Live brokers and the controller are replaced as a whole, partitions are merged: a request names those that have changed.
 Leader -2 stands for a partition that is being deleted. Configs are not part of it and stay.
+
+A request that a cut connection has held back may come after a later one. What it says of a partition is told from what
+is newer by the version of the partition's node, which Apache Kafka does not look at.
 """
 
 from dataclasses import replace
@@ -68,7 +71,7 @@ def _topic(before: TopicImage | None, state: UpdateMetadataTopicState) -> TopicI
     for each in state.partition_states:
         if each.leader == LEADER_DURING_DELETE:
             partitions.pop(each.partition_index, None)
-        elif 0 <= each.partition_index <= MAX_PARTITION:
+        elif 0 <= each.partition_index <= MAX_PARTITION and not _is_newer(partitions.get(each.partition_index), each):
             partitions[each.partition_index] = _partition(each)
     if not any(each.replicas for each in partitions.values()):
         return None
@@ -78,6 +81,10 @@ def _topic(before: TopicImage | None, state: UpdateMetadataTopicState) -> TopicI
     return TopicImage(
         state.topic_name, topic_id, _without_gaps(partitions), before.configs if before is not None else {}
     )
+
+
+def _is_newer(known: PartitionImage | None, state: UpdateMetadataPartitionState) -> bool:
+    return known is not None and known.partition_epoch > state.zk_version
 
 
 def _without_gaps(partitions: dict[int, PartitionImage]) -> tuple[PartitionImage, ...]:

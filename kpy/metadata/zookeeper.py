@@ -335,9 +335,10 @@ class ZookeeperStore:
         if self._is_closed:
             return
         if state != "CONNECTED":
+            # The end of a session is told after the loss of its connection: who waits since then goes on waiting.
             if self._connected.is_set():
                 log.warning("no connection to ZooKeeper (%s)", self._config.hosts)
-            self._connected = trio.Event()
+                self._connected = trio.Event()
             return
         before, self._session_id = self._session_id, session_id
         log.info("connected to ZooKeeper (%s), session 0x%x", self._config.hosts, session_id)

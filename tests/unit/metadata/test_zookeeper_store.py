@@ -240,6 +240,27 @@ def test_a_session_ends_by_silence(server: ZookeeperServer, proxy: Proxy) -> Non
     in_trio(main)
 
 
+def test_what_waits_for_a_connection_goes_on_in_the_next_session(server: ZookeeperServer, proxy: Proxy) -> None:
+    async def main() -> None:
+        options = {"session_timeout_ms": server.min_session_timeout_ms}
+        async with connected(proxy.address, **options) as store, connected(server.address, chroot_of(store)) as witness:
+            await store.create("/session", b"", ephemeral=True)
+            before = store.session_id
+            gone = trio.Event()
+            witness.on_change = lambda path: gone.set()
+            await witness.get("/session", watch=True)
+            proxy.refuse = True
+            proxy.cut()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.create, "/new")
+                await gone.wait()
+                proxy.refuse = False
+            assert store.session_id != before
+            assert await witness.find("/new") is not None
+
+    in_trio(main)
+
+
 def test_acls_keep_others_from_changing_nodes_and_from_reading_secrets(server: ZookeeperServer) -> None:
     async def main() -> None:
         chroot = f"/test/{uuid.uuid4().hex}"
