@@ -112,16 +112,21 @@ class Workers:
         self._arguments = arguments
         self._history = history
         self._errors = (work_dir / "workers.log").open("ab")
-        self._pulses = [work_dir / f"pulse-{number}" for number in range(WORKERS)]
+        self._work_dir = work_dir
+        self._born = 0
+        self._pulses: dict[int, Path] = {}
+        """Of each worker's present process: one that it has replaced may still turn, and must not speak for it."""
         self._usurped: list[subprocess.Popen[bytes]] = []
         self.processes = [self._started(number) for number in range(WORKERS)]
 
     def _started(self, number: int) -> subprocess.Popen[bytes]:
-        self._pulses[number].touch()
+        self._born += 1
+        pulse = self._pulses[number] = self._work_dir / f"pulse-{self._born}"
+        pulse.touch()
         first_turn_by = time.time() + START_S
-        os.utime(self._pulses[number], (first_turn_by, first_turn_by))
+        os.utime(pulse, (first_turn_by, first_turn_by))
         instance_id = f"static-{number}" if number < STATIC_WORKERS else "-"
-        arguments = [*self._arguments, f"pipeline-{number}", instance_id, str(self._pulses[number])]
+        arguments = [*self._arguments, f"pipeline-{number}", instance_id, str(pulse)]
         return subprocess.Popen(self._command(arguments), stdin=subprocess.DEVNULL, stderr=self._errors)
 
     def kill(self, number: int) -> None:
