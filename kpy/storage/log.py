@@ -283,6 +283,10 @@ class Log:
             self._fail(error)
         return None
 
+    def ends_in_later_segment(self, offset: int, end_offset: int) -> bool:
+        """Whether `end_offset` (exclusive) lies in a later segment than `offset`: no `read` from there comes to it."""
+        return offset < self._bases[bisect_right(self._bases, end_offset) - 1]
+
     def segments_from(self, offset: int) -> Iterator[tuple[Segment, int]]:
         """The segments from the one that holds `offset` on, each with the offset where it ends."""
         slot = max(0, bisect_right(self._bases, offset) - 1)
