@@ -20,6 +20,9 @@ from kpy.regular_expressions import InvalidRegularExpressionError, RegularExpres
 from kpy.txn.transaction import OTHER_STATE_NAMES, STATE_NAMES, Transaction
 from kpy.wire.list_transactions import ListTransactionsRequest, ListTransactionsResponse, TransactionState
 
+MATCHING_THREADS = trio.CapacityLimiter(2)
+"""Patterns that take long keep no other work from getting a thread."""
+
 
 def list_transactions(request: ListTransactionsRequest, client: Client, broker: Broker) -> Any:
     states = frozenset(STATE_NAMES[name] for name in request.state_filters if name in STATE_NAMES)
@@ -49,7 +52,9 @@ async def _those_that_match(pattern: str, response: ListTransactionsResponse) ->
     except InvalidRegularExpressionError:
         return ListTransactionsResponse(error_code=ErrorCode.INVALID_REGULAR_EXPRESSION)
     listed = response.transaction_states
-    response.transaction_states = await trio.to_thread.run_sync(_matching, expression, listed, abandon_on_cancel=True)
+    response.transaction_states = await trio.to_thread.run_sync(
+        _matching, expression, listed, abandon_on_cancel=True, limiter=MATCHING_THREADS
+    )
     return response
 
 
