@@ -30,6 +30,10 @@ run: $(VENV)/.installed  ## start a broker on localhost:9092 (ARGS="--listen hos
 test: $(VENV)/.installed-dev  ## run all tests, with every client whose toolchain is here
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: client-suites
+client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, a C and C++ compiler, a JDK)
+	KPY_CLIENT_SUITES=1 $(BIN)/pytest compat/suites $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated code
 	$(BIN)/ruff format --check .

@@ -23,8 +23,9 @@ class Transactions:
         self._tools = KafkaTools(version, broker.bootstrap)
         self._bootstrap = broker.bootstrap
 
-    def run(self, *arguments: str) -> Output:
-        return self._tools.run("transactions", "--bootstrap-server", self._bootstrap, *arguments)
+    def run(self, *arguments: str, exit_code: int = 0) -> Output:
+        bootstrap = ("--bootstrap-server", self._bootstrap)
+        return self._tools.run("transactions", *bootstrap, *arguments, exit_code=exit_code)
 
 
 @pytest.fixture(params=["3.9.1", "4.3.1"])
@@ -52,6 +53,25 @@ def test_an_open_transaction_is_listed_and_described(broker: BrokerProcess, vers
     (writer,) = writers.table(*columns, "CurrentTransactionStartOffset")
     assert (writer[0], writer[3], writer[5]) == (row[2], "0", "0")
     producer.abort_transaction(20)
+
+
+def test_transactions_are_listed_by_a_pattern(broker: BrokerProcess) -> None:
+    """KIP-1152, of kafka-transactions 4.3.1; RE2/J's syntax, and the whole id has to match."""
+    prefix = unique("listed")
+    for name in ("order-1", "order-12", "return-1"):
+        config = {"bootstrap.servers": broker.bootstrap, "transactional.id": f"{prefix}-{name}", "log_level": 0}
+        Producer(config).init_transactions(20)
+    tool = Transactions("4.3.1", broker)
+
+    def listed(pattern: str) -> list[str]:
+        table = tool.run("list", "--transactional-id-pattern", pattern)
+        rows = table.table("TransactionalId", "Coordinator", "ProducerId", "TransactionState")
+        return sorted(row[0].removeprefix(f"{prefix}-") for row in rows)
+
+    assert listed(f"{prefix}-.*-1") == ["order-1", "return-1"]
+    assert listed(f"{prefix}-(?i)ORDER-[[:digit:]]+") == ["order-1", "order-12"]
+    assert listed(f"{prefix}-order") == []
+    tool.run("list", "--transactional-id-pattern", "(", exit_code=1)
 
 
 def write_hanging(broker: BrokerProcess, topic: str) -> None:

@@ -2,8 +2,9 @@
 
 Reads whole record batches from each wanted partition, in the order asked, until `max_bytes`; the first partition with
 data yields a batch even if that is larger (since version 3). With less than `min_bytes` and no error the request
-waits, `max_wait_ms` at most. Records are answered as regions of segment files and reach the socket by sendfile; those
-that are not in the page cache are read in by a thread first, while others are served (storage/cold_read.py).
+waits, `max_wait_ms` at most; but not with records of an older segment, which will not become more. Records are answered
+as regions of segment files and reach the socket by sendfile; those that are not in the page cache are read in by a
+thread first, while others are served (storage/cold_read.py).
 
 Version 4 adds isolation levels, 7 incremental sessions (KIP-227, api/fetch_sessions.py), 9 leader epochs (KIP-320),
 12 the diverging epoch (KIP-595), 13 topic ids (KIP-516). Versions 0-3 get records in the older formats, converted.
@@ -67,7 +68,7 @@ def fetch(request: FetchRequest, client: Client, broker: Broker) -> FetchRespons
         wanted = list(session.wanted.values())
     reader = _Read(request, client, broker, session, wanted, is_incremental=request.session_epoch > 0)
     missing_bytes = request.min_bytes - reader.read()
-    if not reader.cold and (reader.must_answer_now or missing_bytes <= 0 or request.max_wait_ms <= 0 or not wanted):
+    if not reader.cold and (missing_bytes <= 0 or request.max_wait_ms <= 0 or not wanted or reader.must_answer()):
         return reader.response()
     pending: Pending[FetchResponse] = Pending()
     if reader.cold:
@@ -86,7 +87,7 @@ def _read_in_first(reader: "_Read", request: FetchRequest, broker: Broker, pendi
         missing_bytes = request.min_bytes - reader.read()
         if reader.cold:
             _read_in_first(reader, request, broker, pending)
-        elif reader.must_answer_now or missing_bytes <= 0 or request.max_wait_ms <= 0:
+        elif missing_bytes <= 0 or request.max_wait_ms <= 0 or reader.must_answer():
             pending.complete(reader.response())
         else:
             _park(reader, request, missing_bytes, broker, pending)
@@ -192,6 +193,26 @@ class _Read:
                 total += len(answer.records)
         self.is_first_read = False
         return total
+
+    def must_answer(self) -> bool:
+        """Whether waiting is of no use: there is something else to tell than records, or these will not become more.
+
+        A read ends with its segment. What is appended comes after a later one, so a consumer that has fallen behind
+        would wait for nothing at the end of each segment (Kafka class DelayedFetch, case F).
+        """
+        if self.must_answer_now:
+            return True
+        logs = (partition.log for partition in self.partitions)
+        return any(
+            answer.records and log.ends_in_later_segment(wanted.position.fetch_offset, self._end(log))
+            for wanted, log, answer in zip(self.wanted, logs, self.answers, strict=True)
+        )
+
+    def _end(self, log: Log) -> int:
+        """Up to where this fetch may read."""
+        if self.replica_id >= 0:
+            return log.log_end_offset
+        return log.last_stable_offset if self.request.isolation_level == READ_COMMITTED else log.high_watermark
 
     def _region(self, log: Log, offset: int, limit: int, end: int, min_one_batch: bool) -> FileRegion | None:
         if limit == 0 and not min_one_batch:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import trio
 
+from kpy import regular_expressions
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.errors import WireError
@@ -63,7 +64,7 @@ APIS: tuple[tuple[int, str, int, int], ...] = (
     (60, "describe_cluster", 0, 2),
     (61, "describe_producers", 0, 0),
     (65, "describe_transactions", 0, 0),
-    (66, "list_transactions", 0, 1),
+    (66, "list_transactions", 0, 2 if regular_expressions.are_available() else 1),
 )
 
 CONTROL_APIS: tuple[tuple[int, str, int, int], ...] = (

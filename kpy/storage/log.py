@@ -1,10 +1,8 @@
-"""One partition on disk: an append-only sequence of record batches, cut into segments (Kafka's UnifiedLog and
-LocalLog).
+"""One partition on disk: record batches in segments, added to at the end (Kafka classes UnifiedLog and LocalLog).
 
 The appender stamps base offset and leader epoch into the batch's header, which its CRC does not cover, and hands stamp
 and rest to one pwritev: records are neither copied nor looked at. Everything derived (indexes, producer state) changes
-after the write, so a failed write leaves the log as it was. A disk error takes the whole log directory offline: the
-state of a disk that has failed once is unknown, and nothing more is acknowledged from it.
+after the write, so a failed write leaves the log as it was. A disk error takes the whole directory offline for good.
 
 A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction may run in another one.
 """
@@ -36,7 +34,6 @@ from kpy.storage.segment import DELETED_SUFFIX, Segment
 from kpy.storage.timestamps import TimestampOffset, first_at_or_after, with_max_timestamp
 
 _STAMP = Struct(">qii")
-_STAMP_SIZE = _STAMP.size
 
 
 class AppendInfo(NamedTuple):
@@ -161,7 +158,7 @@ class Log:
                 return AppendInfo(first, last, repeated.timestamp, self.log_start_offset, True)
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
-        buffers = [_STAMP.pack(base_offset, header.batch_length, leader_epoch), data[_STAMP_SIZE:]]
+        buffers = [_STAMP.pack(base_offset, header.batch_length, leader_epoch), data[_STAMP.size :]]
         self._write(
             buffers,
             len(data),
@@ -283,6 +280,10 @@ class Log:
             self._fail(error)
         return None
 
+    def ends_in_later_segment(self, offset: int, end_offset: int) -> bool:
+        """Whether `end_offset` (exclusive) lies in a later segment than `offset`: no `read` from there comes to it."""
+        return offset < self._bases[bisect_right(self._bases, end_offset) - 1]
+
     def segments_from(self, offset: int) -> Iterator[tuple[Segment, int]]:
         """The segments from the one that holds `offset` on, each with the offset where it ends."""
         slot = max(0, bisect_right(self._bases, offset) - 1)
@@ -324,7 +325,6 @@ class Log:
             return with_max_timestamp(self._segments)
 
     # Segments come and go.
-
     def roll(self) -> None:
         """Begin a new segment at the log end, unless the active one is empty."""
         with self._disk:

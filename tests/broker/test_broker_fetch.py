@@ -104,6 +104,29 @@ def test_a_long_poll_waits_for_min_bytes(tmp_path: Path) -> None:
     run_with_broker(tmp_path, test)
 
 
+def test_a_fetch_of_an_older_segment_waits_for_nothing(tmp_path: Path) -> None:
+    """What is appended does not come to an older segment, whatever min_bytes is (Kafka class DelayedFetch)."""
+
+    async def test(connect: Connect) -> None:
+        async with await connect() as consumer, await connect() as producer:
+            await producer.create_topic("t", segment_bytes="100")
+            for number in range(3):
+                assert (await producer.produce("t", batch(b"in segment %d" % number))).error_code == 0
+            patient = {"max_wait_ms": 1_000_000, "min_bytes": 100}
+            for number in range(2):
+                response = await consumer.ask(FETCH, request(("t", number), **patient), 12)
+                assert values(response.responses[0].partitions[0]) == [b"in segment %d" % number]
+            # In the last segment there may be more to come, if only a segment after it.
+            await consumer.send(frame(FETCH, request(("t", 2), **patient), 12))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert (await producer.produce("t", batch(b"news"))).error_code == 0
+            response = await consumer.receive_frame()
+            assert response is not None
+            assert b"in segment 2" in response
+
+    run_with_broker(tmp_path, test)
+
+
 def test_a_long_poll_on_nothing_ends_empty_when_its_time_is_over(tmp_path: Path) -> None:
     async def test(connect: Connect) -> None:
         async with await connect() as client:

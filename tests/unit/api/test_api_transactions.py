@@ -94,6 +94,31 @@ def test_lists_are_filtered(broker: Broker) -> None:
     assert listed(duration_filter=NOW_MS + 1) == []
 
 
+def test_lists_are_filtered_by_a_pattern_for_the_whole_id(broker: Broker) -> None:
+    """KIP-1152."""
+    names = ["order-1", "order-12", "return-1"]
+    call(broker, find_coordinator, FindCoordinatorRequest("", 1, names), 6)
+    ids = [call(broker, init_producer_id, InitProducerIdRequest(each, 1000, -1, -1), 5).producer_id for each in names]
+
+    def listed(pattern: str | None, **filters: Any) -> list[str]:
+        request = ListTransactionsRequest(transactional_id_pattern=pattern, **filters)
+        answer = call(broker, list_transactions_codec, request, 2)
+        assert answer.error_code == 0
+        return sorted([*(each.transactional_id for each in answer.transaction_states), *answer.unknown_state_filters])
+
+    assert listed(None) == listed("") == listed(".*") == names
+    assert listed(r"order-\d") == ["order-1"]
+    assert listed("order") == []
+    assert listed("(?i)ORDER.*") == ["order-1", "order-12"]
+    assert listed(".*-1", producer_id_filters=ids[1:], state_filters=["Empty", "Asleep"]) == ["Asleep", "return-1"]
+
+
+def test_a_pattern_that_is_none_is_refused(broker: Broker) -> None:
+    request = ListTransactionsRequest(transactional_id_pattern=r"(a)\1", state_filters=["Asleep"])
+    answer = call(broker, list_transactions_codec, request, 2)
+    assert (answer.error_code, answer.unknown_state_filters) == (ErrorCode.INVALID_REGULAR_EXPRESSION, [])
+
+
 @pytest.mark.parametrize("acks", [1, -1])
 def test_transactional_records_need_an_id_and_acks_of_all(broker: Broker, acks: int) -> None:
     forbidden = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED

@@ -1,8 +1,11 @@
 """The table of APIs: ranges that clients steer by, and a codec and handler for each row."""
 
+import subprocess
+import sys
+
 import pytest
 
-from kpy.api.registry import APIS, Route
+from kpy.api.registry import APIS, ROUTES, Route
 from kpy.wire import apis as wire_apis
 
 # What a live Apache Kafka 3.9.1 broker in ZooKeeper mode advertises for the APIs that kpy serves.
@@ -71,3 +74,10 @@ def test_every_row_has_a_codec_for_each_version_and_a_handler(row: tuple[int, st
         assert route.writers[version] is not None
     declared = wire_apis.APIS[route.key]
     assert (declared.module, declared.flexible_since is None) == (route.name, route.flexible_since > route.max_version)
+
+
+def test_without_google_re2_no_version_that_needs_it_is_served() -> None:
+    """ListTransactions v2 brings a pattern (KIP-1152)."""
+    told = "import sys; sys.modules['re2'] = None; from kpy.api.registry import ROUTES; print(ROUTES[66].max_version)"
+    result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert (result.stdout, ROUTES[66].max_version) == ("1\n", 2)
