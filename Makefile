@@ -84,6 +84,10 @@ exactly-once: $(VENV)/.installed-dev  ## copy 100,000 messages in transactions t
 	CHAOS_MESSAGES=$(CHAOS_MESSAGES) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) \
 		$(BIN)/pytest -s compat/exactly_once $(ARGS)
 
+.PHONY: transactions-beside-kafka
+transactions-beside-kafka: $(VENV)/.installed-dev  ## transactions where kpy and Apache Kafka coordinate for each other (needs a JDK)
+	$(BIN)/pytest compat/replication/transactions_beside_kafka.py $(ARGS)
+
 CHAOS_BROKERS ?= kpy
 
 .PHONY: chaos-cluster

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from compat.harness import unique, wait_until
-from compat.replication.cluster import MixedCluster, mixed_cluster
+from compat.harness import BACKENDS, unique, wait_until
+from compat.replication.cluster import Cluster, cluster_in
 from kpy.java_hash import string_hash, without_sign
 
 ALL = {1, 2, 3}
@@ -26,23 +26,14 @@ TIMEOUT_S = 45.0
 
 
 @pytest.fixture(scope="module")
-def kpy_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedCluster]:
-    with mixed_cluster(tmp_path_factory.mktemp("three")) as started:
+def kpy_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster_in(tmp_path_factory.mktemp("three")) as started:
         for broker_id in sorted(ALL):
-            started.start_kpy(broker_id)
+            started.start(broker_id, BACKENDS["kpy"])
         yield started
 
 
-@pytest.fixture(scope="module")
-def beside_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedCluster]:
-    with mixed_cluster(tmp_path_factory.mktemp("beside")) as started:
-        started.start_kafka(1)
-        started.start_kafka(2)
-        started.start_kpy(KPY)
-        yield started
-
-
-def new_topic(cluster: MixedCluster) -> str:
+def new_topic(cluster: Cluster) -> str:
     topic = unique("txn")
     cluster.create_topic(topic, ASSIGNMENT)
     cluster.wait_for_isr(topic, PARTITIONS, ALL, asking=KPY)
@@ -57,7 +48,7 @@ def living_in(state_partition: int) -> str:
             return name
 
 
-def transactional_producer(cluster: MixedCluster, transactional_id: str) -> Producer:
+def transactional_producer(cluster: Cluster, transactional_id: str) -> Producer:
     producer = Producer(
         {
             "bootstrap.servers": cluster.bootstrap,
@@ -76,7 +67,7 @@ def write(producer: Producer, topic: str, value: str) -> None:
         producer.produce(topic, value, partition=partition)
 
 
-def consumer_of(cluster: MixedCluster, group: str, isolation_level: str = "read_committed") -> Consumer:
+def consumer_of(cluster: Cluster, group: str, isolation_level: str = "read_committed") -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": cluster.bootstrap,
@@ -90,7 +81,7 @@ def consumer_of(cluster: MixedCluster, group: str, isolation_level: str = "read_
     )
 
 
-def read_all(cluster: MixedCluster, topic: str, isolation_level: str = "read_committed") -> Counter[str]:
+def read_all(cluster: Cluster, topic: str, isolation_level: str = "read_committed") -> Counter[str]:
     """How often each value is in the topic."""
     consumer = consumer_of(cluster, unique("reader"), isolation_level)
     consumer.assign([TopicPartition(topic, index, 0) for index in range(PARTITIONS)])
@@ -112,12 +103,12 @@ def in_all_partitions(values: Iterable[str]) -> Counter[str]:
     return Counter(dict.fromkeys(values, PARTITIONS))
 
 
-def leaders_of(cluster: MixedCluster, topic: str, asking: int) -> dict[int, int]:
+def leaders_of(cluster: Cluster, topic: str, asking: int) -> dict[int, int]:
     wait_until(lambda: len(cluster.leaders(topic, asking)) == STATE_PARTITIONS, f"{topic} is known")
     return cluster.leaders(topic, asking)
 
 
-def transactions_of_all_coordinators(cluster: MixedCluster, topic: str) -> None:
+def transactions_of_all_coordinators(cluster: Cluster, topic: str) -> None:
     """Every second transaction is aborted. Each coordinator has one producer, and each partition another leader."""
     committed: list[str] = []
     written: list[str] = []
@@ -139,11 +130,11 @@ def transactions_of_all_coordinators(cluster: MixedCluster, topic: str) -> None:
     assert read_all(cluster, topic, "read_uncommitted") == in_all_partitions(written)
 
 
-def test_readers_see_what_was_committed_across_leaders(kpy_brokers: MixedCluster) -> None:
+def test_readers_see_what_was_committed_across_leaders(kpy_brokers: Cluster) -> None:
     transactions_of_all_coordinators(kpy_brokers, new_topic(kpy_brokers))
 
 
-def gone(cluster: MixedCluster, broker_id: int, stop: str) -> int:
+def gone(cluster: Cluster, broker_id: int, stop: str) -> int:
     """Kills or stops the broker; another one."""
     broker = cluster.brokers[broker_id]
     if stop == "kill":
@@ -153,7 +144,7 @@ def gone(cluster: MixedCluster, broker_id: int, stop: str) -> int:
     return min(ALL - {broker_id})
 
 
-def back(cluster: MixedCluster, broker_id: int, topic: str) -> None:
+def back(cluster: Cluster, broker_id: int, topic: str) -> None:
     asking = min(ALL - {broker_id})
     cluster.brokers[broker_id].start()
     cluster.wait_for_isr(topic, PARTITIONS, ALL, asking)
@@ -162,7 +153,7 @@ def back(cluster: MixedCluster, broker_id: int, topic: str) -> None:
             cluster.wait_for_isr(internal, STATE_PARTITIONS, ALL, asking)
 
 
-def producer_outlives(cluster: MixedCluster, coordinator: int, transactional_id: str, stop: str) -> None:
+def producer_outlives(cluster: Cluster, coordinator: int, transactional_id: str, stop: str) -> None:
     """Its coordinator, in the midst of a transaction."""
     topic = new_topic(cluster)
     producer = transactional_producer(cluster, transactional_id)
@@ -191,32 +182,14 @@ def producer_outlives(cluster: MixedCluster, coordinator: int, transactional_id:
 
 
 @pytest.mark.parametrize("stop", ["kill", "stop"])
-def test_a_transactional_producer_goes_on_when_its_coordinator_goes(kpy_brokers: MixedCluster, stop: str) -> None:
+def test_a_transactional_producer_goes_on_when_its_coordinator_goes(kpy_brokers: Cluster, stop: str) -> None:
     transactional_id = living_in(0)
     transactional_producer(kpy_brokers, transactional_id)
     coordinator = leaders_of(kpy_brokers, "__transaction_state", asking=KPY)[0]
     producer_outlives(kpy_brokers, coordinator, transactional_id, stop)
 
 
-@pytest.mark.parametrize("coordinator", [KPY, 2])
-@pytest.mark.parametrize("stop", ["kill", "stop"])
-def test_a_coordinator_is_followed_by_one_of_another_kind(
-    beside_kafka: MixedCluster, stop: str, coordinator: int
-) -> None:
-    """Or by one of its own kind, in the case of a broker of Apache Kafka's."""
-    cluster = beside_kafka
-    transactional_producer(cluster, unique("first"))
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-    admin.elect_leaders(
-        ElectionType.PREFERRED, [TopicPartition("__transaction_state", index) for index in range(STATE_PARTITIONS)]
-    )
-    wait_until(lambda: coordinator in leaders_of(cluster, "__transaction_state", asking=1).values(), "it leads again")
-    leaders = leaders_of(cluster, "__transaction_state", asking=1)
-    state_partition = next(index for index, leader in leaders.items() if leader == coordinator)
-    producer_outlives(cluster, coordinator, living_in(state_partition), stop)
-
-
-def offsets(cluster: MixedCluster, topic: str, group: str) -> list[int]:
+def offsets(cluster: Cluster, topic: str, group: str) -> list[int]:
     """What the group has committed."""
     consumer = consumer_of(cluster, group)
     try:
@@ -229,7 +202,7 @@ def offsets(cluster: MixedCluster, topic: str, group: str) -> list[int]:
 
 
 @pytest.mark.parametrize("stop", ["kill", "stop"])
-def test_a_group_goes_on_when_its_coordinator_goes(kpy_brokers: MixedCluster, stop: str) -> None:
+def test_a_group_goes_on_when_its_coordinator_goes(kpy_brokers: Cluster, stop: str) -> None:
     """It reads from one topic and writes to another, exactly once."""
     cluster = kpy_brokers
     source, sink = new_topic(cluster), new_topic(cluster)
@@ -283,36 +256,12 @@ def process(consumer: Consumer, producer: Producer, sink: str, count: int) -> No
     producer.commit_transaction(TIMEOUT_S)
 
 
-def test_kpy_and_kafka_coordinate_each_others_partitions(beside_kafka: MixedCluster) -> None:
-    transactions_of_all_coordinators(beside_kafka, new_topic(beside_kafka))
+def test_deleted_records_are_gone_from_every_replica(kpy_brokers: Cluster) -> None:
+    deletion_reaches_all(kpy_brokers)
 
 
-@pytest.mark.parametrize("group_partition", range(STATE_PARTITIONS))
-def test_offsets_in_a_transaction_reach_a_group_of_another_broker(
-    beside_kafka: MixedCluster, group_partition: int
-) -> None:
-    cluster = beside_kafka
-    source, sink = new_topic(cluster), new_topic(cluster)
-    group = living_in(group_partition)
-    for state_partition in range(STATE_PARTITIONS):
-        producer = transactional_producer(cluster, living_in(state_partition))
-        producer.begin_transaction()
-        write(producer, source, str(state_partition))
-        producer.commit_transaction(TIMEOUT_S)
-        consumer = consumer_of(cluster, group)
-        consumer.subscribe([source])
-        process(consumer, producer, sink, PARTITIONS)
-        consumer.close()
-        # Its record and the marker, of each transaction so far.
-        expected = [2 * state_partition + 1] * PARTITIONS
-        wait_until(lambda expected=expected: offsets(cluster, source, group) == expected, "the offsets count")
-    assert read_all(cluster, sink) == in_all_partitions(map(str, range(STATE_PARTITIONS)))
-
-
-@pytest.mark.parametrize("cluster_name", ["kpy_brokers", "beside_kafka"])
-def test_deleted_records_are_gone_from_every_replica(cluster_name: str, request: pytest.FixtureRequest) -> None:
+def deletion_reaches_all(cluster: Cluster) -> None:
     """Whoever leads next: the answer has waited for the followers."""
-    cluster: MixedCluster = request.getfixturevalue(cluster_name)
     topic = new_topic(cluster)
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all"})
     for number in range(10):
