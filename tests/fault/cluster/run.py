@@ -107,6 +107,7 @@ class Run:
         with_transactions: bool = True,
     ) -> None:
         self.verdict = Verdict(brokers, seed, seconds, len(faults))
+        self._silent: list[int] = []
         self._faults = faults
         self._with_transactions = with_transactions
         self._directory = directory
@@ -209,6 +210,10 @@ class Run:
                 self.verdict.stuck.append(number)
             elif code != 0:
                 self.verdict.failures.append(f"client {number} ended with code {code}: see client{number}.log")
+        # A client whose library does not come back writes nothing, whatever the brokers do.
+        silent = [number for number in self._silent if number not in self.verdict.stuck]
+        if silent:
+            self.verdict.failures.append(f"{WRITE_TIMEOUT_S} s after the last fault nothing is written by {silent}")
 
     def _wait_until_whole(self, cluster: Cluster, nemesis: Nemesis) -> None:
         healed = time.monotonic()
@@ -225,7 +230,7 @@ class Run:
         silent = [number for number, client in enumerate(clients) if client.poll() is None]
         while silent := [number for number in silent if not self._has_written(number, healed_ns)]:
             if time.monotonic_ns() - healed_ns > WRITE_TIMEOUT_S * 1e9:
-                self.verdict.failures.append(f"{WRITE_TIMEOUT_S} s after the last fault nothing is written by {silent}")
+                self._silent = silent
                 return
             self._wait(nemesis, 1.0)
 
