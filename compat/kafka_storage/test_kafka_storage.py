@@ -129,7 +129,8 @@ async def write_transactions(work_dir: Path) -> None:
     paths = ",".join(map(str, handover.log_dirs(work_dir)))
     config = BrokerConfig.of({"log.dirs": paths, "broker.id": "1", "log.retention.ms": "-1"})
     rng = random.Random(5)
-    async with opened(config, now_ms) as (broker, log_dirs):
+    async with opened(config, now_ms) as opened_broker:
+        broker, log_dirs = opened_broker.broker, opened_broker.log_dirs
         for partition in range(2):
             transactions = Transactions(broker.replicas.partition(TRANSACTIONAL, partition).log)
             for round_number in range(30):
