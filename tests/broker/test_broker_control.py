@@ -30,7 +30,7 @@ TOPIC, TOPIC_ID = "t", b"0123456789abcdef"
 SELF, OTHER = 1, 2
 EPOCH = 25
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, LEADER_AND_ISR, STOP_REPLICA, UPDATE_METADATA, CONTROLLED_SHUTDOWN = range(8)
-SETTINGS = {"broker.id": str(SELF), "min.insync.replicas": "1"}
+SETTINGS = {"broker.id": str(SELF), "min.insync.replicas": "1", "controlled.shutdown.enable": "false"}
 
 
 def roles(leader: int, leader_epoch: int, *, isr: tuple[int, ...] = (1, 2), **fields: Any) -> LeaderAndIsrRequest:
