@@ -99,6 +99,7 @@ class Cluster:
         self.producer_ids = ProducerIds(store, broker_id)
         self._registration: znodes.BrokerRegistration | None = None
         self._told: MetadataImage | None = None
+        """What a controller has said, with the configs of the store; None where none says anything."""
         self._sessions: set[int] = set()
         self._session_lost = False
         self._changed: set[str] = set()

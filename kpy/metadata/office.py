@@ -155,6 +155,14 @@ class Office:
         """Carries out what the machine decides now: whether there was anything."""
         if self._term is None:
             return False
+        try:
+            return await self._carry_out_decisions()
+        except ApiError as error:
+            if error.code != ErrorCode.NOT_CONTROLLER:
+                raise
+            return True
+
+    async def _carry_out_decisions(self) -> bool:
         if self._observer.log_dir_events:
             await self._take_log_dir_events()
         unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
@@ -171,10 +179,6 @@ class Office:
                 # Somebody was faster. What there is now is read, and decided on anew.
                 await self._observer.read_topics([change.topic])
                 await self._observer.refresh([znodes.DELETE_TOPICS])
-            except ApiError as error:
-                if error.code != ErrorCode.NOT_CONTROLLER:
-                    raise
-                return True
         return bool(changes)
 
     async def _take_log_dir_events(self) -> None:
