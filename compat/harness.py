@@ -305,3 +305,14 @@ class BrokerFactory:
     def close(self) -> None:
         for broker in self.brokers:
             broker.close()
+
+
+@contextmanager
+def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
+    """A started broker, killed at the end unless the test has ended it."""
+    broker.start()
+    try:
+        yield broker
+    finally:
+        if broker.is_running:
+            broker.kill()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from compat.harness import Backend, BrokerProcess, controller_id
+from compat.harness import Backend, BrokerProcess, controller_id, running
 from compat.java.kafka_tools import java
 from compat.zookeeper.zookeeper_server import running_zookeeper
 
@@ -36,11 +36,7 @@ def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterato
     """A started broker with a ZooKeeper of its own."""
     with running_zookeeper(work_dir) as zookeeper:
         broker = BrokerProcess(work_dir, {**settings, "zookeeper.connect": zookeeper.address}, ZOOKEEPER_MODE)
-        broker.start()
-        try:
+        # Killed at the end: nobody reads its data again, and to give up hundreds of partitions in good order takes it
+        # half a minute. A test that does read them has stopped it.
+        with running(broker):
             yield broker
-        finally:
-            # Nobody reads its data again, and to give up hundreds of partitions in good order takes it half a minute.
-            # A test that does read them has stopped it.
-            if broker.is_running:
-                broker.kill()

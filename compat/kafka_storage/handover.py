@@ -6,8 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,17 +164,6 @@ def check_dumps(work_dir: Path) -> int:
     others = ",".join(str(path) for path in files if path.suffix in (".snapshot", ".txnindex"))
     tools.run("dump-log", "--files", others)
     return batches
-
-
-@contextmanager
-def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
-    """A started broker, killed at the end unless the test has ended it."""
-    broker.start()
-    try:
-        yield broker
-    finally:
-        if broker.is_running:
-            broker.kill()
 
 
 def stop_or_kill(broker: BrokerProcess, how: str) -> None:

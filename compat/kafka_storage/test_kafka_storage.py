@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 
 from compat.confluent.clients import create_topic
-from compat.harness import BrokerProcess, wait_until
+from compat.harness import BrokerProcess, running, wait_until
 from compat.kafka_storage import handover
 from compat.zookeeper.zookeeper_server import running_zookeeper
 from kpy.config import BrokerConfig
@@ -146,7 +146,7 @@ async def write_transactions(work_dir: Path) -> None:
 
 
 def fill_kpy(broker: BrokerProcess, work_dir: Path) -> None:
-    with handover.running(broker):
+    with running(broker):
         create_topics(broker)
         produce(broker)
         commit(broker)
@@ -179,7 +179,7 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
     ours = handover.kpy_on(tmp_path / "kpy")
     fill_kpy(ours, tmp_path / "kpy")
     loaded, acknowledged = "", list[Acknowledged]()
-    with handover.running(ours):
+    with running(ours):
         expected = all_served(ours)
         check_variety(expected, tmp_path / "kpy")
         if end == "killed":
@@ -196,7 +196,7 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
         assert handover.check_dumps(copy) > 100
     with running_zookeeper(tmp_path / "zookeeper") as zookeeper:
         handover.znodes_to_zookeeper(copy, zookeeper.address)
-        with handover.running(handover.apache_kafka_on(copy, zookeeper.address)) as theirs:
+        with running(handover.apache_kafka_on(copy, zookeeper.address)) as theirs:
             same(all_served(theirs), expected)
             assert committed(theirs, GROUP) == [17, 23]
             if acknowledged:
@@ -208,7 +208,7 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Path, end: str) -> None:
     with running_zookeeper(tmp_path / "zookeeper") as zookeeper:
-        with handover.running(handover.apache_kafka_on(tmp_path / "first", zookeeper.address)) as theirs:
+        with running(handover.apache_kafka_on(tmp_path / "first", zookeeper.address)) as theirs:
             create_topics(theirs)
             assert handover.tour("fill", theirs.bootstrap, *TOPICS) == ["filled"]
             commit(theirs)
@@ -218,7 +218,7 @@ def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Pa
 
         copy = handover.copied(tmp_path / "first", tmp_path / "kpy")
         handover.znodes_to_kpy(copy, zookeeper.address)
-        with handover.running(handover.kpy_on(copy)) as ours:
+        with running(handover.kpy_on(copy)) as ours:
             same(all_served(ours), expected)
             assert committed(ours, GROUP) == [17, 23]
             assert committed(ours, "tour-group")[0] == 17
@@ -229,7 +229,7 @@ def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Pa
         back = handover.copied(copy, tmp_path / "back")
         assert handover.check_dumps(back) > 100
         handover.znodes_to_zookeeper(back, zookeeper.address)
-        with handover.running(handover.apache_kafka_on(back, zookeeper.address)) as again:
+        with running(handover.apache_kafka_on(back, zookeeper.address)) as again:
             same(all_served(again), expected)
             assert committed(again, GROUP) == [17, 23]
 

@@ -141,6 +141,17 @@ def test_a_controller_that_was_replaced_writes_nothing_more(cluster: Cluster, st
     assert run(store.children("/admin/delete_topics")) == []
 
 
+def test_a_controller_that_was_replaced_leaves_notes_of_failed_disks_to_its_successor(
+    cluster: Cluster, store: EmbeddedStore
+) -> None:
+    run(cluster.tell_of_log_dir_failure())
+    epoch = znodes.decode_controller_epoch(run(store.get(znodes.CONTROLLER_EPOCH)).data)
+    run(store.set(znodes.CONTROLLER_EPOCH, znodes.encode_controller_epoch(epoch + 1)))
+    run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    assert not cluster.is_controller
+    assert len(run(store.children(znodes.LOG_DIR_EVENTS))) == 1
+
+
 def test_a_controller_that_hears_of_its_successor_resigns(cluster: Cluster, store: EmbeddedStore) -> None:
     take_over(store, 2)
     run(cluster.producer_ids.next())
