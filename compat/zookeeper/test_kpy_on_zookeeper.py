@@ -160,6 +160,7 @@ def test_an_expired_session_is_replaced_and_the_broker_goes_on(cluster: KpyClust
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         cluster.wait(lambda: cluster.document("/controller"), "the broker stands for election again")
+        cluster.wait(lambda: cluster.children("/brokers/ids") == ["1"], "the broker registers again")
         assert cluster.stat("/brokers/ids/1").czxid > epoch
         cluster.wait(lambda: cluster.data("/controller_epoch") == b"2", "another term of office")
         assert send_all(clients.producer(), topic, numbered(1))[0].offset == 3

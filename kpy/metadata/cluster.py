@@ -420,7 +420,9 @@ class Cluster:
         changed, self._changed = self._changed, set()
         try:
             if self._session_lost:
-                self.office.resign()
+                # What was under way when the session ended may have been done in the new one: an election too.
+                await self._observer.refresh([znodes.CONTROLLER])
+                self.office.resign_if_lost()
                 if self._registration is not None:
                     await self._register(self._registration)
                 self._session_lost = False

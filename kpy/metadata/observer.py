@@ -50,6 +50,8 @@ class Observer:
         """Topics that have been read. Those that this broker has just created have not, and so have no watches yet."""
         self.cluster_id = ""
         self.controller_id = NO_CONTROLLER
+        self.controller_session = 0
+        """The session in which the controller was elected."""
         self.brokers: dict[int, BrokerImage] = {}
         self.topics: dict[str, TopicImage] = {}
         self.broker_configs: dict[str, Mapping[str, str]] = {}
@@ -281,6 +283,7 @@ class Observer:
             decoded = self._decoded(znodes.CONTROLLER, node, znodes.decode_controller)
             controller_id = NO_CONTROLLER if decoded is None else decoded
         self.controller_id = controller_id
+        self.controller_session = 0 if node is None else node.owner
 
     def _decoded(self, path: str, node: Node, decode: Callable[[bytes | None], T]) -> T | None:
         """What the node says, or None if that cannot be understood, which the log then says once."""

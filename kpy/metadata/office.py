@@ -93,8 +93,7 @@ class Office:
 
     async def keep(self) -> None:
         """Stands for election where nobody holds the office, and resigns where somebody else does."""
-        if self._term is not None and self._observer.controller_id != self._broker_id:
-            self.resign()
+        self.resign_if_lost()
         if not self._candidature.stands or self._term is not None or self._observer.controller_id != NO_CONTROLLER:
             return
         self._term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
@@ -113,7 +112,13 @@ class Office:
         except StoreError as error:
             self._resign_if_fenced(error)
 
-    def resign(self) -> None:
+    def resign_if_lost(self) -> None:
+        """Resigns where /controller is not this broker's any more, or was in a session that has ended."""
+        elected = self._observer.controller_id, self._observer.controller_session
+        if elected != (self._broker_id, self._store.session_id):
+            self._resign()
+
+    def _resign(self) -> None:
         if self._term is not None:
             log.info("broker %d is not the controller any more", self._broker_id)
             self._term = None
@@ -271,6 +276,6 @@ class Office:
 
     def _resign_if_fenced(self, error: StoreError) -> bool:
         if error.path == znodes.CONTROLLER_EPOCH:
-            self.resign()
+            self._resign()
             return True
         return False

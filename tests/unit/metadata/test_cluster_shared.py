@@ -165,6 +165,30 @@ def test_a_controller_that_hears_of_its_successor_resigns(cluster: Cluster, stor
     assert run(store.get(znodes.CONTROLLER_EPOCH)).data == b"3"
 
 
+def test_an_office_that_was_won_before_the_end_of_the_last_session_was_told_is_kept(
+    cluster: Cluster, store: EmbeddedStore
+) -> None:
+    run(store.delete(znodes.CONTROLLER))  # The session has ended, which an operation under way does not know.
+    run(store.delete(znodes.broker_path(1)))
+    run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    assert cluster.office.epoch == 2
+    store.on_session()
+    run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    assert cluster.office.epoch == 2
+    assert list(cluster.image.brokers) == [1]
+
+
+def test_an_office_of_a_session_that_has_ended_is_not_held_any_more(
+    cluster: Cluster, store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedStore, "session_id", 2)
+    store.on_session()
+    run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+    assert not cluster.is_controller
+    run(store.delete(znodes.CONTROLLER))  # As the store does, in the end.
+    run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
+
+
 def test_other_brokers_leave_states_to_the_controller(cluster: Cluster, store: EmbeddedStore) -> None:
     take_over(store, 2)
     run(cluster.alter_configs("brokers", "", lambda overrides: overrides))
