@@ -420,7 +420,7 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
 
     async def compaction() -> None:
         if broker.config.log_cleaner_threads:
-            await broker.replicas.carry_out(iter(lambda: log_dirs.clean_job(broker.now_ms()), None))
+            await broker.replicas.carry_out(log_dirs.clean_jobs(broker.now_ms))
 
     async def moves() -> None:
         while (job := log_dirs.mover.job(broker.now_ms())) is not None:

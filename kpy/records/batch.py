@@ -209,11 +209,27 @@ def iter_keys(data: bytes, records_count: int) -> Iterator[tuple[int, int, bytes
                 end = pos + size
             pos += 1
             byte = data[pos]
-            timestamp, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 64)
+            if byte < 0x80:
+                timestamp = zigzag[byte]
+                pos += 1
+            else:
+                timestamp, pos = read_varint(data, pos, 64)
+            byte, following = data[pos], data[pos + 1]
+            if byte < 0x80:
+                offset = zigzag[byte]
+                pos += 1
+            elif following < 0x80:
+                size = byte & 0x7F | following << 7
+                offset = (size >> 1) ^ -(size & 1)
+                pos += 2
+            else:
+                offset, pos = read_varint(data, pos, 32)
             byte = data[pos]
-            offset, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
-            byte = data[pos]
-            size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
+            if byte < 0x80:
+                size = zigzag[byte]
+                pos += 1
+            else:
+                size, pos = read_varint(data, pos, 32)
             key = None if size < 0 else data[pos : (pos := pos + size)]
             if pos >= end:
                 raise invalid_record("A record runs past its end")

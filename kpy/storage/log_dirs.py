@@ -20,6 +20,7 @@ from pathlib import Path
 from kpy import ids
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.storage.checkpoints import (
+    CLEANER_OFFSETS,
     HIGH_WATERMARKS,
     LOG_START_OFFSETS,
     PARTITION_METADATA,
@@ -406,9 +407,15 @@ class LogDirs:
         """A round of compaction for the dirtiest log that is due, if any; never two rounds for one log at a time."""
         return self.cleaner.job(self.online(), self.mover.moves, now_ms)
 
+    def clean_jobs(self, now_ms: Callable[[], int]) -> Iterator[DiskJob]:
+        """Rounds of compaction as long as a log is due, each followed by the checkpoint of how far it has come."""
+        while (job := self.clean_job(now_ms())) is not None:
+            yield job
+            yield from self.checkpoint_jobs(CLEANER_OFFSETS)
+
     def clean(self, now_ms: int) -> None:
         """Compact what is due, in this thread."""
-        while (job := self.clean_job(now_ms)) is not None:
+        for job in self.clean_jobs(lambda: now_ms):
             self.carry_out(job)
 
     def carry_out(self, job: DiskJob) -> None:

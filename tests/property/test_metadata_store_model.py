@@ -75,7 +75,7 @@ async def failure(action: Callable[[], Any]) -> tuple[type[StoreError], str] | N
     return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(OPS, min_size=1, max_size=4), max_size=25))
 def test_the_store_is_a_dictionary_with_transactions(transactions: list[list[Op]]) -> None:
     trio.run(_compare, transactions)

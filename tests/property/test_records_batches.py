@@ -171,7 +171,7 @@ def test_damaged_batches_raise_api_errors_and_nothing_else():
     assert accepted > MUTATIONS // 20
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_raise_api_errors_and_nothing_else(data: bytes):
     for consume in (

@@ -367,11 +367,11 @@ def test_log_that_is_only_compacted_keeps_old_segments(compacted: Compacted) -> 
     assert compacted.pairs() == [(0, "a", "1")]
 
 
-def test_cleaner_checkpoint_survives_a_restart(compacted: Compacted) -> None:
+def test_cleaner_checkpoint_is_written_after_each_round_and_survives_a_restart(compacted: Compacted) -> None:
     compacted.append(("a", "1"), ("a", "2"))
     compacted.clean()
-    compacted.dirs.close()
     assert (compacted.root / "cleaner-offset-checkpoint").read_text() == "0\n1\nt 0 2\n"
+    compacted.dirs.close()
     reopened = compacted.open()
     assert reopened.clean_job(NOW_MS) is None
     reopened.close()
