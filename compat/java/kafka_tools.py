@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compat.harness import require_tool
+from compat.harness import one_at_a_time, require_tool
 
 HERE = Path(__file__).parent
 RESOLVE_TIMEOUT_S = 300.0
@@ -96,17 +96,23 @@ def classpath(version: str) -> str:
 def classpath_of(pom: Path) -> str:
     """The jars that a POM asks for, with the configuration of their loggers in front."""
     resolved = pom.parent / "target" / f"{pom.stem}.classpath"
-    if not _is_current(resolved, pom):
-        command = [require_tool("mvn"), "-q", "-B", "-f", str(pom), "dependency:build-classpath"]
-        result = subprocess.run(
-            [*command, f"-Dmdep.outputFile={resolved}"],
-            capture_output=True,
-            text=True,
-            timeout=RESOLVE_TIMEOUT_S,
-            check=False,
-        )
-        assert result.returncode == 0, f"Maven could not resolve {pom.name}:\n{result.stdout}{result.stderr}"
+    # Maven's own repository is not made for two that write to it.
+    with one_at_a_time("maven"):
+        if not _is_current(resolved, pom):
+            _resolve(pom, resolved)
     return f"{HERE / 'logging'}{os.pathsep}{resolved.read_text()}"
+
+
+def _resolve(pom: Path, resolved: Path) -> None:
+    command = [require_tool("mvn"), "-q", "-B", "-f", str(pom), "dependency:build-classpath"]
+    result = subprocess.run(
+        [*command, f"-Dmdep.outputFile={resolved}"],
+        capture_output=True,
+        text=True,
+        timeout=RESOLVE_TIMEOUT_S,
+        check=False,
+    )
+    assert result.returncode == 0, f"Maven could not resolve {pom.name}:\n{result.stdout}{result.stderr}"
 
 
 def _is_current(resolved: Path, pom: Path) -> bool:
