@@ -26,9 +26,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 run: $(VENV)/.installed  ## start a broker on localhost:9092 (ARGS="--listen host:port ..." to change it)
 	@$(BIN)/kpy start $(ARGS)
 
+# Many tests wait more than they compute, so three files at once keep two cores busy. ARGS="-n 0" runs one by one.
 .PHONY: test
 test: $(VENV)/.installed-dev  ## run all tests, with every client whose toolchain is here
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: client-suites
 client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, a C and C++ compiler, a JDK)

@@ -8,7 +8,10 @@ Both kinds start the same way: a free port, an empty data directory, settings by
 seen on the wire: a broker is started when it answers ApiVersions, and in ZooKeeper mode when it knows its controller.
 """
 
+import errno
+import fcntl
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -31,6 +34,13 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.02
 LOG_TAIL_LINES = 80
+
+LOCKS = Path(__file__).resolve().parent.parent / "build" / "locks"
+
+# Below the ports that Linux and others give to connections: from 32768 on.
+FIRST_PORT = 12_000
+PORTS_IN_RANGE = 2_500
+PORT_RANGES = 8
 
 # What a test broker changes: groups form at once instead of after 3 s, and internal topics fit one broker.
 DEFAULT_SETTINGS: Mapping[str, str] = {
@@ -143,12 +153,43 @@ def against() -> str:
     return os.environ.get("KPY_COMPAT_AGAINST", "kpy")
 
 
+def _ports() -> Iterator[int]:
+    """The ports of this process of pytest, in turn; where they begin is by chance."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = FIRST_PORT + worker % PORT_RANGES * PORTS_IN_RANGE
+    start = uuid.uuid4().int % PORTS_IN_RANGE
+    for number in itertools.count(start):
+        yield first + number % PORTS_IN_RANGE
+
+
+PORTS = _ports()
+
+
 def free_port() -> int:
-    """A TCP port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that nobody listened on a moment ago, and that no connection is given for its own end.
+
+    So it stays free while its broker is down. Tests that run side by side have ports of their own.
+    """
+    for port in itertools.islice(PORTS, PORTS_IN_RANGE):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise AssertionError(f"all of {PORTS_IN_RANGE} ports are taken")
+
+
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Tests that run side by side do this one after the other, such as filling a cache that all of them share."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / what).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def unique(prefix: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
 
-from compat.harness import require_tool
+from compat.harness import one_at_a_time, require_tool
 
 HERE = Path(__file__).parent
 BUILD_TIMEOUT_S = 300.0
@@ -24,7 +24,8 @@ def application() -> Path:
     sources = [HERE / "pom.xml", *(path for path in (HERE / "src").rglob("*") if path.is_file())]
     if not jar.exists() or jar.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         command = [require_tool("mvn"), "-q", "-B", "-f", str(HERE / "pom.xml"), "package"]
-        build = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+        with one_at_a_time("maven"):
+            build = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
         assert build.returncode == 0, f"Maven could not build the application:\n{build.stdout}{build.stderr}"
     return jar
 
