@@ -24,7 +24,8 @@ from kpy.controller.machine import (
     ForgetDeletion,
     Observed,
 )
-from kpy.errors import ApiError, ErrorCode
+from kpy.errors import ApiError, ErrorCode, StorageError
+from kpy.log_repetition import Repetition
 from kpy.metadata import membership, writes, znodes
 from kpy.metadata.image import NO_CONTROLLER, PartitionImage, TopicImage
 from kpy.metadata.observer import Observer, with_partitions
@@ -72,6 +73,8 @@ class Office:
         self._term: membership.Term | None = None
         self._candidature = candidature
         self._machine = Controller(rng)
+        self._has_stood = False
+        self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
         """Brokers that are about to stop, by id, with their epochs."""
         self.requests: BrokerRequests | None = None
@@ -96,7 +99,7 @@ class Office:
         self.resign_if_lost()
         if not self._candidature.stands or self._term is not None or self._observer.controller_id != NO_CONTROLLER:
             return
-        self._term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
+        self._term = await self._stand()
         await self._observer.refresh([znodes.CONTROLLER])
         if self._term is None:
             return
@@ -111,6 +114,20 @@ class Office:
                 await self.write([Create(znodes.FEATURE, znodes.encode_feature())])
         except StoreError as error:
             self._resign_if_fenced(error)
+
+    async def _stand(self) -> membership.Term | None:
+        """Raises StorageError for an epoch that is none the first time, as a broker that starts says what is wrong;
+        later it is named in the log, and the broker goes on without the office.
+        """
+        try:
+            term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
+        except StorageError as error:
+            if not self._has_stood:
+                raise
+            self._problem.say(f"cannot stand for controller: {error}")
+            return None
+        self._has_stood = True
+        return term
 
     def resign_if_lost(self) -> None:
         """Resigns where /controller is not this broker's any more, or was in a session that has ended."""
