@@ -33,6 +33,7 @@ from kpy.metadata.store import MetadataStore, Node, NoNode
 log = logging.getLogger("kpy.metadata")
 
 EVERYTHING = "/"
+TOOL_REQUESTS = (znodes.REASSIGNMENTS, znodes.PREFERRED_ELECTIONS)
 
 ILLEGAL_NAME = -2
 """As a version: it is not what the node says that is wrong."""
@@ -66,6 +67,8 @@ class Observer:
         self.deletions: frozenset[str] = frozenset()
         self.log_dir_events: tuple[str, ...] = ()
         """The paths of notes for the controller that data directories have failed."""
+        self.tool_requests: dict[str, Node] = {}
+        """What tools ask of the controller: those of the nodes TOOL_REQUESTS that are there."""
 
     @property
     def observed(self) -> Observed:
@@ -117,6 +120,7 @@ class Observer:
         await self._read_topic_names(everything=True)
         await self._read_deletions()
         await self._read_log_dir_events()
+        await self._read_tool_requests(TOOL_REQUESTS)
         self._is_first_read = False
 
     async def refresh(self, paths: Iterable[str]) -> None:
@@ -143,6 +147,7 @@ class Observer:
             await self._read_deletions()
         if znodes.LOG_DIR_EVENTS in changed:
             await self._read_log_dir_events()
+        await self._read_tool_requests(path for path in TOOL_REQUESTS if path in changed)
 
     async def read_topics(self, names: Iterable[str]) -> None:
         """Reads topics, with their states and configs. Those that do not exist are dropped."""
@@ -306,6 +311,14 @@ class Observer:
     async def _read_log_dir_events(self) -> None:
         names = await self._store.children(znodes.LOG_DIR_EVENTS, watch=True)
         self.log_dir_events = tuple(f"{znodes.LOG_DIR_EVENTS}/{name}" for name in names)
+
+    async def _read_tool_requests(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            node = await self._store.find(path, watch=True)
+            if node is None:
+                self.tool_requests.pop(path, None)
+            else:
+                self.tool_requests[path] = node
 
     async def _read_controller(self) -> None:
         node = await self._store.find(znodes.CONTROLLER, watch=True)

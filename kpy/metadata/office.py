@@ -30,6 +30,7 @@ from kpy.metadata import membership, writes, znodes
 from kpy.metadata.image import NO_CONTROLLER, PartitionImage, TopicImage
 from kpy.metadata.observer import Observer, with_partitions
 from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
+from kpy.metadata.tool_requests import ToolRequests
 
 log = logging.getLogger("kpy.metadata")
 
@@ -73,6 +74,7 @@ class Office:
         self._term: membership.Term | None = None
         self._candidature = candidature
         self._machine = Controller(rng)
+        self._tools = ToolRequests(self, observer)
         self._has_stood = False
         self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
@@ -105,6 +107,7 @@ class Office:
             return
         log.info("broker %d is the controller, with epoch %d", self._broker_id, self._term.controller_epoch)
         self._machine = Controller(self._rng)
+        self._tools = ToolRequests(self, self._observer)
         self._leaving.clear()
         if self._candidature.listener is not None:
             epoch = self._term.controller_epoch
@@ -178,7 +181,7 @@ class Office:
         if self._term is None:
             return False
         try:
-            return await self._carry_out_decisions()
+            return await self._carry_out_decisions() or await self._tools.take()
         except ApiError as error:
             if error.code != ErrorCode.NOT_CONTROLLER:
                 raise

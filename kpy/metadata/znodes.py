@@ -29,6 +29,10 @@ BROKER_CONFIGS = "/config/brokers"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
 LOG_DIR_EVENTS = "/log_dir_event_notification"
 
+REASSIGNMENTS = "/admin/reassign_partitions"
+PREFERRED_ELECTIONS = "/admin/preferred_replica_election"
+"""What tools with `--zookeeper` ask of the controller. These nodes are there only while something is asked."""
+
 PERSISTENT_PATHS = (
     "/consumers",
     BROKER_IDS,
@@ -284,6 +288,23 @@ def deletion_path(topic: str) -> str:
     return f"{DELETE_TOPICS}/{topic}"
 
 
+def encode_reassignments(targets: Mapping[tuple[str, int], Sequence[int]]) -> bytes:
+    partitions = [
+        {"topic": topic, "partition": index, "replicas": list(replicas)} for (topic, index), replicas in targets.items()
+    ]
+    return _encode({"version": 1, "partitions": partitions})
+
+
+def decode_reassignments(data: bytes | None) -> dict[tuple[str, int], tuple[int, ...]]:
+    """The replicas that partitions are to get, by topic and partition."""
+    return {_partition_of(each): _integers(each, "replicas") for each in _partitions(data)}
+
+
+def decode_preferred_elections(data: bytes | None) -> list[tuple[str, int]]:
+    """The partitions, by topic and number, that are to be led by their first replica."""
+    return [_partition_of(each) for each in _partitions(data)]
+
+
 def encode_config_change(entity_path: str) -> bytes:
     """What tells the other brokers that the configs at `/config/<entity_path>` have changed."""
     return _encode({"version": 2, "entity_path": entity_path})
@@ -327,6 +348,24 @@ def _decode(data: bytes | None, newest: int | None = None) -> dict[str, object]:
     if newest is not None and _integer(fields, "version") > newest:
         raise ValueError(f"version {fields['version']} is newer than {newest}")
     return fields
+
+
+def _partitions(data: bytes | None) -> list[Mapping[str, object]]:
+    listed = _decode(data, newest=1).get("partitions")
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in cast("list[object]", listed)):
+        raise ValueError("no partitions")
+    return cast("list[Mapping[str, object]]", listed)
+
+
+def _partition_of(document: Mapping[str, object]) -> tuple[str, int]:
+    return _text(document, "topic"), _integer(document, "partition")
+
+
+def _integers(document: Mapping[str, object], key: str) -> tuple[int, ...]:
+    listed = document.get(key)
+    if not isinstance(listed, list) or not all(_is_int32(each) for each in cast("list[object]", listed)):
+        raise ValueError(f"{key} is not a list of integers")
+    return tuple(cast("Sequence[int]", listed))
 
 
 def _by_partition(replicas: Mapping[int, Sequence[int]]) -> dict[str, list[int]]:
