@@ -7,7 +7,7 @@ election raises: so a controller that has been replaced, and has not noticed, wr
 
 import logging
 import random
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from kpy.controller.machine import (
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.log_repetition import Repetition
 from kpy.metadata import membership, writes, znodes
-from kpy.metadata.image import NO_CONTROLLER, PartitionImage, TopicImage
+from kpy.metadata.image import NO_CONTROLLER, NO_STATE, PartitionImage, TopicImage
 from kpy.metadata.observer import Observer, with_partitions
 from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
 from kpy.metadata.tool_requests import ToolRequests
@@ -75,6 +75,8 @@ class Office:
         self._candidature = candidature
         self._machine = Controller(rng)
         self._tools = ToolRequests(self, observer)
+        self._looked_at: Mapping[str, TopicImage] = {}
+        """The topics as they were when new partitions without a leader were named last."""
         self._has_stood = False
         self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
@@ -193,6 +195,8 @@ class Office:
         unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
         observed = self._observed()
         changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
+        if not changes:
+            self._name_waiting(observed)
         if not changes and self.requests is not None:
             # Only now: a broker that was away must not be told what it led before that is decided anew.
             self.requests.look(observed, deletion_enabled=self.policy.topic_deletion)
@@ -205,6 +209,19 @@ class Office:
                 await self._observer.read_topics([change.topic])
                 await self._observer.refresh([znodes.DELETE_TOPICS])
         return bool(changes)
+
+    def _name_waiting(self, observed: Observed) -> None:
+        """Tells, once for each, of new partitions that wait for a broker: a tool may have named some that are none."""
+        before, self._looked_at = self._looked_at, dict(observed.topics)
+        for name, topic in observed.topics.items():
+            if topic is before.get(name) or name in observed.deletions:
+                continue
+            for partition in topic.partitions:
+                if partition.partition_epoch == NO_STATE:
+                    replicas = list(partition.replicas)
+                    log.warning(
+                        "%s-%d has no leader yet: none of its replicas %s lives", name, partition.partition, replicas
+                    )
 
     async def _take_log_dir_events(self) -> None:
         """Has brokers say again which of their replicas they still have. At the begin of a term they do so anyway."""

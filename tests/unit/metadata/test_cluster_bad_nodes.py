@@ -213,3 +213,19 @@ def test_a_note_of_a_failed_disk_that_cannot_be_understood_is_passed_over(
     nothing_happens(cluster)
     assert [record.getMessage()[:12] for record in caplog.records] == ["passing over"]
     assert run(store.children("/log_dir_event_notification")) == []
+
+
+def test_a_topic_on_brokers_that_do_not_exist_is_named_once_and_waits(
+    cluster: Cluster, store: EmbeddedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(store.create("/brokers/topics/u", b'{"version":2,"partitions":{"0":[8,9],"1":[1,9]}}'))
+    nothing_happens(cluster)
+    nothing_happens(cluster)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
+        "u-0 has no leader yet: none of its replicas [8, 9] lives"
+    ]
+    assert "u" not in cluster.image.topics
+    run(store.create("/brokers/ids/9", broker(), ephemeral=True))
+    nothing_happens(cluster)
+    first, second = cluster.image.topics["u"].partitions
+    assert (first.leader, first.isr, second.leader, second.isr) == (9, (9,), 1, (1,))
