@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from kpy.controller.broker_requests import BrokerRequests
+from kpy.log_repetition import Repetition
 from kpy.peers import PeerChannel, PeerError
 
 log = logging.getLogger("kpy.controller")
@@ -75,6 +76,7 @@ class _Channel:
         self.work = trio.Event()
         self._broker_id = broker_id
         self._decide_anew = decide_anew
+        self._problem = Repetition(log, logging.WARNING)
 
     async def connect(self) -> trio.SocketStream:
         address = self.requests.address(self._broker_id)
@@ -103,6 +105,9 @@ class _Channel:
                 if self.requests.answered(batch, response):
                     self._decide_anew()
         except PeerError as error:
-            log.warning("broker %d cannot be told who leads: %s", self._broker_id, error)
+            self._problem.say(f"broker {self._broker_id} cannot be told who leads: {error}")
             self.requests.failed(batch)
+        else:
+            if self._problem.over():
+                log.info("broker %d has been told who leads", self._broker_id)
         return True

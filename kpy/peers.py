@@ -88,7 +88,10 @@ class PeerChannel:
         await trio.sleep_until(self._not_before)
         self._backoff_ms = min(max(RECONNECT_BACKOFF_MS, 2 * self._backoff_ms), RECONNECT_BACKOFF_MAX_MS)
         self._not_before = trio.current_time() + self._backoff_ms / 1000
-        self._stream = await self._connect()
+        try:
+            self._stream = await self._connect()
+        except (ValueError, OverflowError) as error:
+            raise PeerError(f"no address to connect to: {error}") from error
         self._received.clear()
         return self._stream
 

@@ -11,7 +11,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,7 +26,8 @@ from kpy.api.fetch_sessions import FetchSessions
 from kpy.api.registry import Dispatcher
 from kpy.config import BrokerConfig
 from kpy.config_checks import parse_connection_overrides
-from kpy.errors import StorageError
+from kpy.dynamic_configs import DynamicConfigs
+from kpy.errors import ApiError, StorageError
 from kpy.group.turn import GroupConfig
 from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.member import Member
@@ -48,7 +49,7 @@ from kpy.storage.cleaner_manager import CleanerConfig
 from kpy.storage.fs import Fs
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
-from kpy.topic_config import topic_config
+from kpy.topic_config import topic_config, topic_config_problem
 from kpy.transaction_coordinator import TransactionCoordinator, TransactionCoordinatorConfig
 from kpy.txn.shard import TransactionConfig
 from kpy.txn.transaction import TV_2
@@ -204,16 +205,18 @@ async def opened(
             candidature=Candidature(
                 stands=membership is None, listener=config.inter_broker_listener if config.on_zookeeper else None
             ),
+            topic_config_problem=partial(topic_config_problem, broker=config),
         )
         if membership is None and config.on_zookeeper:
             membership = Membership()
             cluster.on_registered = membership.registered
-        current = _with_dynamic_configs(config, cluster.image)
+        configs = DynamicConfigs(config)
+        configs.follow(cluster.image)
 
         @cache
         def config_for(topic: str) -> LogConfig:
             known = cluster.image.topics.get(topic)
-            return topic_config({} if known is None else known.configs, current)
+            return topic_config({} if known is None else known.configs, configs.current)
 
         log_dirs = LogDirs.open(
             config.data_dirs,
@@ -227,8 +230,8 @@ async def opened(
             closing_threads=CLOSING_THREADS,
         )
         try:
-            member = None if membership is None else Member(current, cluster, membership, clock)
-            yield Opened(_assemble(current, cluster, log_dirs, rng, clock, membership, member), log_dirs, member)
+            member = None if membership is None else Member(configs.current, cluster, membership, clock)
+            yield Opened(_assemble(configs, cluster, log_dirs, rng, clock, membership, member), log_dirs, member)
         finally:
             log_dirs.close()
     finally:
@@ -273,7 +276,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _assemble(
-    config: BrokerConfig,
+    configs: DynamicConfigs,
     cluster: Cluster,
     log_dirs: LogDirs,
     rng: random.Random,
@@ -281,6 +284,7 @@ def _assemble(
     membership: Membership | None,
     member: Member | None,
 ) -> Broker:
+    config = configs.current
     replicas = ReplicaManager(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
     )
@@ -307,13 +311,13 @@ def _assemble(
         log_dirs.mover.limit(config.replica_alter_log_dirs_io_max_bytes_per_second)
 
     def follow(image: MetadataImage) -> None:
-        changed = _with_dynamic_configs(broker.config, image)
+        has_changed = configs.follow(image)
         replicas.apply(image)
-        if changed is not broker.config:
-            broker.config = changed
-            cluster.office.policy = _policy(changed)
+        if has_changed:
+            broker.config = configs.current
+            cluster.office.policy = _policy(configs.current)
             replicas.reconfigure()
-            configure_disk_work(changed)
+            configure_disk_work(configs.current)
         groups.apply(image)
         transactions.apply(image)
 
@@ -323,15 +327,6 @@ def _assemble(
     cluster.on_change = follow
     follow(cluster.image)
     return broker
-
-
-def _with_dynamic_configs(config: BrokerConfig, image: MetadataImage) -> BrokerConfig:
-    """The configuration with the dynamic configs of all brokers and of this one; the same object if none is new."""
-    for_all: Mapping[str, str] = image.broker_configs.get("", {})
-    for_this: Mapping[str, str] = image.broker_configs.get(str(config.broker_id), {})
-    if for_all == config.cluster_overrides and for_this == config.broker_overrides:
-        return config
-    return config.with_overrides(for_all, for_this)
 
 
 def _policy(config: BrokerConfig) -> Policy:
@@ -428,7 +423,10 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
             await trio.sleep(log_dirs.mover.pause_s())
 
     async def leader_rebalance() -> None:
-        await even_out(broker.cluster, config.leader_imbalance_per_broker_percentage)
+        try:
+            await even_out(broker.cluster, config.leader_imbalance_per_broker_percentage)
+        except ApiError as error:
+            log.warning("leaders have not been evened out: %s", error)
 
     async def idle_connections() -> None:
         poller.close_idle(broker.config.connections_max_idle_ms / 1000)

@@ -157,16 +157,29 @@ _TIMESTAMP_BOUNDS: Final = ("message.timestamp.before.max.ms", "message.timestam
 
 
 def topic_values(overrides: Mapping[str, str], broker: BrokerConfig) -> dict[str, Value]:
-    """The value of every topic config, from a topic's overrides and the broker's defaults. Raises ConfigError."""
+    """The value of every topic config, from a topic's overrides and the broker's defaults. Raises ConfigError.
+
+    A name that is not in the table, which a newer tool may have written into the metadata, has no effect.
+    """
     values = {name: _broker_default(key, broker) for name, key in TOPIC_KEYS.items()}
     _apply_older_bound(values)
     for name, text in overrides.items():
-        values[name] = TOPIC_KEYS[name].parse(text)
+        if name in TOPIC_KEYS:
+            values[name] = TOPIC_KEYS[name].parse(text)
     return values
 
 
+def topic_config_problem(overrides: Mapping[str, str], broker: BrokerConfig) -> str | None:
+    """Why a topic's log cannot obey these, as somebody has written them into the metadata; None if it can."""
+    try:
+        topic_values(overrides, broker)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def topic_config(overrides: Mapping[str, str], broker: BrokerConfig) -> LogConfig:
-    """What a topic's log obeys. `overrides` have passed `validate_topic_configs`."""
+    """What a topic's log obeys. `overrides` have no `topic_config_problem`."""
     values = topic_values(overrides, broker)
     _apply_older_bound(values)
     arguments: dict[str, Any] = {name: values[name] for name in values if TOPIC_KEYS[name].attribute in _LOG_FIELDS}

@@ -56,6 +56,8 @@ TOOLS_2_8: Mapping[str, Tool] = {
     "dump-log": Tool("kafka.tools.DumpLogSegments", None),
     "log-dirs": Tool("kafka.admin.LogDirsCommand"),
     "delete-records": Tool("kafka.admin.DeleteRecordsCommand"),
+    "reassign-partitions": Tool("kafka.admin.ReassignPartitionsCommand"),
+    "preferred-replica-election": Tool("kafka.admin.PreferredReplicaLeaderElectionCommand"),
 }
 TOOLS_3_9: Mapping[str, Tool] = {
     **TOOLS_2_8,

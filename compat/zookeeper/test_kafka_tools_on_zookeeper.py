@@ -1,5 +1,8 @@
 """The tools of Apache Kafka 2.8.2 that write to ZooKeeper behind the broker's back: `--zookeeper`."""
 
+import json
+from pathlib import Path
+
 from kafka import TopicPartition
 from kafka.admin import ConfigResource
 
@@ -66,3 +69,45 @@ def test_a_deletion_that_is_disabled_is_forgotten(cluster: KpyCluster) -> None:
         topics(cluster, "--delete", "--topic", topic)
         wait_until(lambda: cluster.children("/admin/delete_topics") == [], "the request is gone")
         assert topic in clients.admin().list_topics()
+
+
+def test_replicas_are_moved_and_leaders_elected_through_zookeeper(cluster: KpyCluster, tmp_path: Path) -> None:
+    brokers = [cluster.started(broker_id) for broker_id in (1, 2, 3)]
+    topic, lost = unique("moved"), unique("lost")
+    # Broker 9 has never been; a partition whose replicas are all like that waits for one.
+    topics(cluster, "--create", "--topic", topic, "--replica-assignment", "1:2,2:1,1:9")
+    topics(cluster, "--create", "--topic", lost, "--replica-assignment", "8:9")
+
+    def state(partition: int) -> dict[str, object]:
+        found: dict[str, object] = cluster.document(f"/brokers/topics/{topic}/partitions/{partition}/state") or {}
+        return found
+
+    wait_until(lambda: state(2).get("isr") == [1] and state(1).get("isr") == [2, 1], "the topic has its leaders")
+    with Clients(",".join(broker.bootstrap for broker in brokers)) as clients:
+        send_all(clients.producer(), topic, numbered(5), partition=0)
+
+    plan, elections = tmp_path / "plan.json", tmp_path / "elections.json"
+    targets = {0: [3, 2], 1: [1, 2], 2: [2, 1]}
+    moves = [{"topic": topic, "partition": index, "replicas": replicas} for index, replicas in targets.items()]
+    plan.write_text(json.dumps({"version": 1, "partitions": moves}))
+    reassign = ("reassign-partitions", "--zookeeper", cluster.connect, "--reassignment-json-file", str(plan))
+    assert "Successfully started partition reassignments" in cluster.tools(VERSION).run(*reassign, "--execute").stdout
+    wait_until(lambda: cluster.document("/admin/reassign_partitions") is None, "the request is dealt with", 60)
+    assert cluster.document(f"/brokers/topics/{topic}")["partitions"] == {"0": [3, 2], "1": [1, 2], "2": [2, 1]}
+    assert state(0)["leader"] in (2, 3)
+    verified = cluster.tools(VERSION).run(*reassign, "--verify").stdout
+    assert verified.count("is complete") == 3
+
+    assert state(1)["leader"] == 2
+    wanted = [{"topic": topic, "partition": index} for index in (1, 2)]
+    elections.write_text(json.dumps({"partitions": wanted}))
+    elect = ("--zookeeper", cluster.connect, "--path-to-json-file", str(elections))
+    cluster.tools(VERSION).run("preferred-replica-election", *elect)
+    wait_until(lambda: cluster.document("/admin/preferred_replica_election") is None, "the election is over")
+    assert f"{lost}-0 has no leader yet: none of its replicas [8, 9] lives" in brokers[0].log_text()
+    assert state(1)["leader"] == 1
+    assert state(2)["leader"] == 2
+    with Clients(brokers[1].bootstrap) as clients:
+        assert values_of(read_to_end(clients.reader(TopicPartition(topic, 0)))) == numbered(5)
+        assert lost not in clients.admin().list_topics()
+    assert not any("Traceback" in broker.log_text() for broker in brokers)

@@ -23,7 +23,8 @@ from kpy.cli.arguments import Options, broker_config
 from kpy.cli.banner import banner
 from kpy.config import BrokerConfig
 from kpy.config_types import ConfigError
-from kpy.errors import StorageError
+from kpy.errors import ApiError, StorageError
+from kpy.metadata.store import StoreUnavailable
 
 Addresses = list[tuple[str, str, int]]
 """Where clients reach the broker: (listener name, host, port)."""
@@ -75,7 +76,7 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
 
     try:
         stopped_by = _serve_until_signal(config, on_started, ephemeral_dir)
-    except (OSError, StorageError, BaseExceptionGroup) as error:
+    except (OSError, StorageError, ApiError, BaseExceptionGroup) as error:
         reason = _reason(config, _only(error), is_ready)
         if reason is None:
             raise
@@ -136,7 +137,7 @@ def _only(error: BaseException) -> BaseException:
 
 def _reason(config: BrokerConfig, error: BaseException, is_ready: bool) -> str | None:
     """What to tell the operator about an expected failure, in one line; None for one that needs its traceback."""
-    if isinstance(error, StorageError):
+    if isinstance(error, StorageError | StoreUnavailable):
         return str(error)
     if not isinstance(error, OSError) or is_ready:
         return None

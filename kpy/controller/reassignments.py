@@ -57,6 +57,11 @@ def origin_of(partition: PartitionImage) -> tuple[int, ...]:
     return tuple(broker_id for broker_id in partition.replicas if broker_id not in partition.adding)
 
 
+def target_of(partition: PartitionImage) -> tuple[int, ...]:
+    """Where it is going; where it is, if it is not reassigned."""
+    return tuple(broker_id for broker_id in partition.replicas if broker_id not in partition.removing)
+
+
 def begun(partition: PartitionImage, target: Sequence[int], live: Collection[int]) -> PartitionImage | ApiError:
     """On the way to the target: those that another target than this one would have brought are given up."""
     origin = origin_of(partition)
@@ -74,7 +79,7 @@ def begun(partition: PartitionImage, target: Sequence[int], live: Collection[int
 
 def completed(partition: PartitionImage, live: Collection[int]) -> PartitionImage | None:
     """With the target alone, if all of it is in sync and one of it can lead."""
-    target = tuple(broker_id for broker_id in partition.replicas if broker_id not in partition.removing)
+    target = target_of(partition)
     if not is_reassigned(partition) or not set(target) <= set(partition.isr):
         return None
     leader = partition.leader

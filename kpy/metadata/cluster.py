@@ -37,7 +37,7 @@ from kpy.controller import topics as controller
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.metadata import membership, writes, znodes
 from kpy.metadata.image import NO_CONTROLLER, NO_STATE, MetadataImage, TopicImage
-from kpy.metadata.observer import EVERYTHING, Observer
+from kpy.metadata.observer import EVERYTHING, ConfigProblem, Observer
 from kpy.metadata.office import ALONE, Candidature, Office
 from kpy.metadata.producer_ids import ProducerIds
 from kpy.metadata.store import (
@@ -74,6 +74,10 @@ TopicPlan = Callable[[MetadataImage], Sequence[TopicImage]]
 """The topics that an operation is to write, decided on an image. It may be called again, on a newer one."""
 
 
+def _ignore(*_: object) -> None:
+    """Stands in a callback until somebody listens."""
+
+
 class Cluster:
     """The image, and every change to it. Made by `open`.
 
@@ -84,17 +88,17 @@ class Cluster:
     def __init__(
         self,
         store: MetadataStore,
-        *,
         broker_id: int,
         rng: random.Random,
         now_ms: Callable[[], int],
         candidature: Candidature,
+        topic_config_problem: ConfigProblem,
     ) -> None:
         self._store = store
         self._broker_id = broker_id
         self._rng = rng
         self._now_ms = now_ms
-        self._observer = Observer(store)
+        self._observer = Observer(store, topic_config_problem)
         self._lock = trio.Lock()
         self.producer_ids = ProducerIds(store, broker_id)
         self._registration: znodes.BrokerRegistration | None = None
@@ -126,12 +130,14 @@ class Cluster:
         now_ms: Callable[[], int],
         cluster_id: str | None = None,
         candidature: Candidature = ALONE,
+        topic_config_problem: ConfigProblem = _ignore,
     ) -> "Cluster":
-        """The cluster in the store. `cluster_id` is used only if the store has none yet.
+        """The cluster in the store. `cluster_id` is used only if the store has none yet; `topic_config_problem` says
+        why a topic's configs, as somebody has written them, cannot be used.
 
         Raises StorageError if the store holds what is not Kafka's, StoreUnavailable.
         """
-        cluster = cls(store, broker_id=broker_id, rng=rng, now_ms=now_ms, candidature=candidature)
+        cluster = cls(store, broker_id, rng, now_ms, candidature, topic_config_problem)
         await membership.make_layout(store, cluster_id or ids.to_text(ids.new_id(rng)))
         store.on_change = cluster._node_changed
         store.on_session = cluster._session_changed
@@ -492,7 +498,3 @@ class Cluster:
 
 def _name_of(topic: TopicImage) -> str:
     return topic.name
-
-
-def _ignore(*_: object) -> None:
-    """Stands in a callback until somebody listens."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from kpy import ids
 from kpy.controller.machine import Observed
+from kpy.controller.topics import name_error
 from kpy.errors import StorageError
 from kpy.metadata import znodes
 from kpy.metadata.image import (
@@ -32,15 +33,23 @@ from kpy.metadata.store import MetadataStore, Node, NoNode
 log = logging.getLogger("kpy.metadata")
 
 EVERYTHING = "/"
+TOOL_REQUESTS = (znodes.REASSIGNMENTS, znodes.PREFERRED_ELECTIONS)
+
+ILLEGAL_NAME = -2
+"""As a version: it is not what the node says that is wrong."""
 
 T = TypeVar("T")
+
+ConfigProblem = Callable[[Mapping[str, str]], str | None]
+"""Why these cannot be the configs of a topic; None if they can."""
 
 
 class Observer:
     """`observed` is for the controller, `image` for everybody else. Both are as of the last read."""
 
-    def __init__(self, store: MetadataStore) -> None:
+    def __init__(self, store: MetadataStore, topic_config_problem: ConfigProblem) -> None:
         self._store = store
+        self._topic_config_problem = topic_config_problem
         self._is_first_read = True
         self._named: dict[str, int] = {}
         """Nodes that could not be understood, with the version that was named in the log."""
@@ -58,6 +67,8 @@ class Observer:
         self.deletions: frozenset[str] = frozenset()
         self.log_dir_events: tuple[str, ...] = ()
         """The paths of notes for the controller that data directories have failed."""
+        self.tool_requests: dict[str, Node] = {}
+        """What tools ask of the controller: those of the nodes TOOL_REQUESTS that are there."""
 
     @property
     def observed(self) -> Observed:
@@ -101,12 +112,15 @@ class Observer:
             found = "none" if node is None else cluster_id
             raise StorageError(f"The metadata store has another cluster id than {self.cluster_id or 'one'}: {found}.")
         self.cluster_id = cluster_id or self.cluster_id
+        if self._is_first_read:
+            await self._check_features()
         await self._read_controller()
         await self._read_brokers()
         await self._read_broker_configs()
         await self._read_topic_names(everything=True)
         await self._read_deletions()
         await self._read_log_dir_events()
+        await self._read_tool_requests(TOOL_REQUESTS)
         self._is_first_read = False
 
     async def refresh(self, paths: Iterable[str]) -> None:
@@ -133,10 +147,11 @@ class Observer:
             await self._read_deletions()
         if znodes.LOG_DIR_EVENTS in changed:
             await self._read_log_dir_events()
+        await self._read_tool_requests(path for path in TOOL_REQUESTS if path in changed)
 
     async def read_topics(self, names: Iterable[str]) -> None:
         """Reads topics, with their states and configs. Those that do not exist are dropped."""
-        names = list(names)
+        names = [name for name in names if self._is_legal(name)]
         paths = [znodes.topic_path(name) for name in names] + [znodes.topic_config_path(name) for name in names]
         self._watched.update(names)
         nodes = await self._store.find_all(paths, watch=True)
@@ -148,7 +163,7 @@ class Observer:
             topic = self._decoded(znodes.topic_path(name), node, znodes.decode_topic)
             configs: Mapping[str, str] | None = {}
             if config_node is not None:
-                configs = self._decoded(znodes.topic_config_path(name), config_node, znodes.decode_config)
+                configs = self._decoded(znodes.topic_config_path(name), config_node, self._topic_config)
             if topic is not None and configs is not None:
                 read.append((name, topic, configs))
         state_paths = [
@@ -157,6 +172,20 @@ class Observer:
         states = dict(zip(state_paths, await self._store.find_all(state_paths, watch=True), strict=True))
         for name, topic, configs in read:
             self._take_topic(name, topic, configs, states)
+
+    def _is_legal(self, name: str) -> bool:
+        """A topic's name becomes that of a directory: nothing is done for one that no broker would have created."""
+        problem = name_error(name)
+        if problem is not None:
+            self._name(znodes.topic_path(name), ILLEGAL_NAME, problem)
+        return problem is None
+
+    def _topic_config(self, data: bytes | None) -> Mapping[str, str]:
+        configs = znodes.decode_config(data)
+        problem = self._topic_config_problem(configs)
+        if problem is not None:
+            raise ValueError(problem)
+        return configs
 
     def _take_topic(
         self, name: str, node: znodes.TopicNode, configs: Mapping[str, str], states: Mapping[str, Node | None]
@@ -269,12 +298,27 @@ class Observer:
                 broker_configs[broker] = configs
         self.broker_configs = broker_configs
 
+    async def _check_features(self) -> None:
+        """Raises StorageError where the cluster demands of its brokers what kpy does not have (KIP-584)."""
+        node = await self._store.find(znodes.FEATURE)
+        features = None if node is None else self._decoded(znodes.FEATURE, node, znodes.decode_features)
+        if features:
+            raise StorageError(f"The cluster has finalized features that kpy does not have: {', '.join(features)}.")
+
     async def _read_deletions(self) -> None:
         self.deletions = frozenset(await self._store.children(znodes.DELETE_TOPICS, watch=True))
 
     async def _read_log_dir_events(self) -> None:
         names = await self._store.children(znodes.LOG_DIR_EVENTS, watch=True)
         self.log_dir_events = tuple(f"{znodes.LOG_DIR_EVENTS}/{name}" for name in names)
+
+    async def _read_tool_requests(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            node = await self._store.find(path, watch=True)
+            if node is None:
+                self.tool_requests.pop(path, None)
+            else:
+                self.tool_requests[path] = node
 
     async def _read_controller(self) -> None:
         node = await self._store.find(znodes.CONTROLLER, watch=True)

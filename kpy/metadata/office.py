@@ -7,7 +7,7 @@ election raises: so a controller that has been replaced, and has not noticed, wr
 
 import logging
 import random
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,11 +24,13 @@ from kpy.controller.machine import (
     ForgetDeletion,
     Observed,
 )
-from kpy.errors import ApiError, ErrorCode
+from kpy.errors import ApiError, ErrorCode, StorageError
+from kpy.log_repetition import Repetition
 from kpy.metadata import membership, writes, znodes
-from kpy.metadata.image import NO_CONTROLLER, PartitionImage, TopicImage
+from kpy.metadata.image import NO_CONTROLLER, NO_STATE, PartitionImage, TopicImage
 from kpy.metadata.observer import Observer, with_partitions
 from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
+from kpy.metadata.tool_requests import ToolRequests
 
 log = logging.getLogger("kpy.metadata")
 
@@ -72,6 +74,11 @@ class Office:
         self._term: membership.Term | None = None
         self._candidature = candidature
         self._machine = Controller(rng)
+        self._tools = ToolRequests(self, observer)
+        self._looked_at: Mapping[str, TopicImage] = {}
+        """The topics as they were when new partitions without a leader were named last."""
+        self._has_stood = False
+        self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
         """Brokers that are about to stop, by id, with their epochs."""
         self.requests: BrokerRequests | None = None
@@ -96,12 +103,13 @@ class Office:
         self.resign_if_lost()
         if not self._candidature.stands or self._term is not None or self._observer.controller_id != NO_CONTROLLER:
             return
-        self._term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
+        self._term = await self._stand()
         await self._observer.refresh([znodes.CONTROLLER])
         if self._term is None:
             return
         log.info("broker %d is the controller, with epoch %d", self._broker_id, self._term.controller_epoch)
         self._machine = Controller(self._rng)
+        self._tools = ToolRequests(self, self._observer)
         self._leaving.clear()
         if self._candidature.listener is not None:
             epoch = self._term.controller_epoch
@@ -111,6 +119,20 @@ class Office:
                 await self.write([Create(znodes.FEATURE, znodes.encode_feature())])
         except StoreError as error:
             self._resign_if_fenced(error)
+
+    async def _stand(self) -> membership.Term | None:
+        """Raises StorageError for an epoch that is none the first time, as a broker that starts says what is wrong;
+        later it is named in the log, and the broker goes on without the office.
+        """
+        try:
+            term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
+        except StorageError as error:
+            if not self._has_stood:
+                raise
+            self._problem.say(f"cannot stand for controller: {error}")
+            return None
+        self._has_stood = True
+        return term
 
     def resign_if_lost(self) -> None:
         """Resigns where /controller is not this broker's any more, or was in a session that has ended."""
@@ -161,7 +183,7 @@ class Office:
         if self._term is None:
             return False
         try:
-            return await self._carry_out_decisions()
+            return await self._carry_out_decisions() or await self._tools.take()
         except ApiError as error:
             if error.code != ErrorCode.NOT_CONTROLLER:
                 raise
@@ -173,6 +195,8 @@ class Office:
         unclean = [name for name, topic in self._observer.topics.items() if self._may_elect_unclean(topic)]
         observed = self._observed()
         changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
+        if not changes:
+            self._name_waiting(observed)
         if not changes and self.requests is not None:
             # Only now: a broker that was away must not be told what it led before that is decided anew.
             self.requests.look(observed, deletion_enabled=self.policy.topic_deletion)
@@ -185,6 +209,19 @@ class Office:
                 await self._observer.read_topics([change.topic])
                 await self._observer.refresh([znodes.DELETE_TOPICS])
         return bool(changes)
+
+    def _name_waiting(self, observed: Observed) -> None:
+        """Tells, once for each, of new partitions that wait for a broker: a tool may have named some that are none."""
+        before, self._looked_at = self._looked_at, dict(observed.topics)
+        for name, topic in observed.topics.items():
+            if topic is before.get(name) or name in observed.deletions:
+                continue
+            for partition in topic.partitions:
+                if partition.partition_epoch == NO_STATE:
+                    replicas = list(partition.replicas)
+                    log.warning(
+                        "%s-%d has no leader yet: none of its replicas %s lives", name, partition.partition, replicas
+                    )
 
     async def _take_log_dir_events(self) -> None:
         """Has brokers say again which of their replicas they still have. At the begin of a term they do so anyway."""

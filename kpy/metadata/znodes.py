@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from kpy import ids
 from kpy.errors import ApiError, ErrorCode
+from kpy.wire.primitives import MAX_STRING_BYTES
 
 T = TypeVar("T")
 
@@ -27,6 +28,10 @@ TOPIC_CONFIGS = "/config/topics"
 BROKER_CONFIGS = "/config/brokers"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
 LOG_DIR_EVENTS = "/log_dir_event_notification"
+
+REASSIGNMENTS = "/admin/reassign_partitions"
+PREFERRED_ELECTIONS = "/admin/preferred_replica_election"
+"""What tools with `--zookeeper` ask of the controller. These nodes are there only while something is asked."""
 
 PERSISTENT_PATHS = (
     "/consumers",
@@ -49,6 +54,9 @@ PERSISTENT_PATHS = (
 
 SENSITIVE_PATHS = ("/config/users", BROKER_CONFIGS, "/delegation_token/tokens")
 """Below these are secrets, which zookeeper.set.acl hides from everybody else (Kafka's ZkData)."""
+
+MAX_INT = 2**31 - 1
+MAX_PORT = 65_535
 
 DEFAULT_ENTITY = "<default>"
 """The name of the node with the cluster-wide default configs."""
@@ -150,6 +158,8 @@ def decode_topic(data: bytes | None) -> TopicNode:
     replicas = _replicas(document, "partitions")
     if sorted(replicas) != list(range(len(replicas))):
         raise ValueError("gaps in the partitions")
+    if not all(replicas.values()):
+        raise ValueError("a partition without replicas")
     return TopicNode(
         topic_id, replicas, _replicas(document, "adding_replicas"), _replicas(document, "removing_replicas")
     )
@@ -224,14 +234,17 @@ def decode_broker(data: bytes | None) -> BrokerRegistration:
         host, colon, port = address.rpartition(":")
         if not (separator and colon):
             raise ValueError(f"endpoint {endpoint!r} is not NAME://host:port")
-        endpoints[name] = host.removeprefix("[").removesuffix("]"), int(port)
-    protocols = document.get("listener_security_protocol_map")
+        if not 0 <= int(port) <= MAX_PORT:
+            raise ValueError(f"endpoint {endpoint!r} has no port that can be")
+        endpoints[_sendable(name)] = _sendable(host.removeprefix("[").removesuffix("]")), int(port)
     # Before version 4 a listener's name was its security protocol.
-    security_protocols = (
-        cast("dict[str, str]", protocols) if isinstance(protocols, dict) else {name: name for name in endpoints}
-    )
+    security_protocols = {name: name for name in endpoints}
+    protocols = document.get("listener_security_protocol_map")
+    if isinstance(protocols, dict):
+        named = cast("dict[str, object]", protocols)
+        security_protocols = {name: _text(named, name) for name in named}
     rack = document.get("rack")
-    return BrokerRegistration(endpoints, security_protocols, None if rack is None else str(rack))
+    return BrokerRegistration(endpoints, security_protocols, None if rack is None else _sendable(str(rack)))
 
 
 def encode_controller(broker_id: int, now_ms: int) -> bytes:
@@ -251,7 +264,10 @@ def encode_controller_epoch(epoch: int) -> bytes:
 
 
 def decode_controller_epoch(data: bytes | None) -> int:
-    return int((data or b"").decode())
+    epoch = int((data or b"").decode())
+    if not 0 <= epoch < MAX_INT:
+        raise ValueError(f"{epoch} is no controller epoch")
+    return epoch
 
 
 def encode_feature() -> bytes:
@@ -259,8 +275,34 @@ def encode_feature() -> bytes:
     return _encode({"version": 2, "status": 1, "features": {}})
 
 
+def decode_features(data: bytes | None) -> tuple[str, ...]:
+    """The names of the features that the cluster's brokers must support; none while features are disabled."""
+    document = _decode(data, newest=2)
+    features = document.get("features")
+    if not isinstance(features, dict):
+        raise ValueError("no features")
+    return tuple(cast("dict[str, object]", features)) if _integer(document, "status") == 1 else ()
+
+
 def deletion_path(topic: str) -> str:
     return f"{DELETE_TOPICS}/{topic}"
+
+
+def encode_reassignments(targets: Mapping[tuple[str, int], Sequence[int]]) -> bytes:
+    partitions = [
+        {"topic": topic, "partition": index, "replicas": list(replicas)} for (topic, index), replicas in targets.items()
+    ]
+    return _encode({"version": 1, "partitions": partitions})
+
+
+def decode_reassignments(data: bytes | None) -> dict[tuple[str, int], tuple[int, ...]]:
+    """The replicas that partitions are to get, by topic and partition."""
+    return {_partition_of(each): _integers(each, "replicas") for each in _partitions(data)}
+
+
+def decode_preferred_elections(data: bytes | None) -> list[tuple[str, int]]:
+    """The partitions, by topic and number, that are to be led by their first replica."""
+    return [_partition_of(each) for each in _partitions(data)]
 
 
 def encode_config_change(entity_path: str) -> bytes:
@@ -296,13 +338,34 @@ def _encode(document: Mapping[str, object]) -> bytes:
 
 
 def _decode(data: bytes | None, newest: int | None = None) -> dict[str, object]:
-    document: Any = json.loads("null" if data is None else data.decode())
+    try:
+        document: Any = json.loads("null" if data is None else data.decode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     fields = cast("dict[str, object]", document)
     if newest is not None and _integer(fields, "version") > newest:
         raise ValueError(f"version {fields['version']} is newer than {newest}")
     return fields
+
+
+def _partitions(data: bytes | None) -> list[Mapping[str, object]]:
+    listed = _decode(data, newest=1).get("partitions")
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in cast("list[object]", listed)):
+        raise ValueError("no partitions")
+    return cast("list[Mapping[str, object]]", listed)
+
+
+def _partition_of(document: Mapping[str, object]) -> tuple[str, int]:
+    return _text(document, "topic"), _integer(document, "partition")
+
+
+def _integers(document: Mapping[str, object], key: str) -> tuple[int, ...]:
+    listed = document.get(key)
+    if not isinstance(listed, list) or not all(_is_int32(each) for each in cast("list[object]", listed)):
+        raise ValueError(f"{key} is not a list of integers")
+    return tuple(cast("Sequence[int]", listed))
 
 
 def _by_partition(replicas: Mapping[int, Sequence[int]]) -> dict[str, list[int]]:
@@ -320,18 +383,31 @@ def _text(document: Mapping[str, object], key: str) -> str:
     value = document.get(key)
     if not isinstance(value, str):
         raise ValueError(f"{key} is not a string")
+    value.encode()  # Half of a surrogate pair, which JSON can say and nobody can send, is a ValueError too.
     return value
+
+
+def _sendable(text: str) -> str:
+    """The text, if a request can carry it."""
+    size = len(text.encode())
+    if size > MAX_STRING_BYTES:
+        raise ValueError(f"a name of {size} bytes")
+    return text
 
 
 def _integer(document: Mapping[str, object], key: str) -> int:
     value = document.get(key)
-    if not isinstance(value, int):
-        raise ValueError(f"{key} is not an integer")
-    return value
+    if not _is_int32(value):
+        raise ValueError(f"{key} is not an integer of 32 bits")
+    return cast("int", value)
+
+
+def _is_int32(value: object, smallest: int = -MAX_INT - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= MAX_INT
 
 
 def _broker_ids(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(broker_id, int) for broker_id in cast("list[object]", value)):
+    if not isinstance(value, list) or not all(_is_int32(broker_id, 0) for broker_id in cast("list[object]", value)):
         raise ValueError(f"{value!r} is not a list of broker ids")
     return tuple(cast("Sequence[int]", value))
 

@@ -1,8 +1,9 @@
 """Proposals for another ISR, on their way to the controller (Kafka class DefaultAlterPartitionManager).
 
 One request is in flight at a time, with one proposal for each partition; what comes up meanwhile goes with the next. A
-request that fails as a whole is sent again after RETRY_MS, to whoever is the controller by then. A proposal is sent
-only while this broker leads the partition in the epoch that it was made in: the controller does not check who asks.
+request that fails as a whole is sent again, to whoever is the controller by then, after a pause that grows from
+RETRY_MS to MAX_RETRY_MS: a broker that has to register anew is refused until it has. A proposal is sent only while this
+broker leads the partition in the epoch that it was made in: the controller does not check who asks.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 import trio
 
 from kpy.errors import ErrorCode
+from kpy.log_repetition import Repetition
 from kpy.peers import PeerError
 from kpy.replica.leader import IsrChange
 from kpy.replica.membership import Membership
@@ -31,6 +33,7 @@ log = logging.getLogger("kpy.replica")
 ALTER_PARTITION = 56
 VERSION = 3
 RETRY_MS = 50
+MAX_RETRY_MS = 1_000
 NO_REPLICA_EPOCH = -1
 """A controller with ZooKeeper knows replicas by their ids alone."""
 
@@ -49,6 +52,7 @@ class AlterPartitionSender:
         self._ask_controller = ask_controller
         self._unsent: dict[Key, tuple[Partition, IsrChange]] = {}
         self._work = trio.Event()
+        self._problem = Repetition(log, logging.WARNING)
 
     def propose(self, partition: Partition, change: IsrChange) -> None:
         """Takes the proposal's place in the next request; a partition has one at a time."""
@@ -56,6 +60,7 @@ class AlterPartitionSender:
         self._work.set()
 
     async def run(self) -> None:
+        retry_ms = RETRY_MS
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -64,7 +69,10 @@ class AlterPartitionSender:
             if sent and not await self._send(sent):
                 for key, each in sent.items():
                     self._unsent.setdefault(key, each)
-                await trio.sleep(RETRY_MS / 1000)
+                await trio.sleep(retry_ms / 1000)
+                retry_ms = min(2 * retry_ms, MAX_RETRY_MS)
+            elif sent:
+                retry_ms = RETRY_MS
             if self._unsent:
                 self._work.set()
 
@@ -74,11 +82,12 @@ class AlterPartitionSender:
             request = self._request(sent)
             response: AlterPartitionResponse = await self._ask_controller(ALTER_PARTITION, request, VERSION)
         except PeerError as error:
-            log.info("the controller cannot be asked for another ISR: %s", error)
+            self._problem.say(f"the controller cannot be asked for another ISR: {error}")
             return False
         if response.error_code != ErrorCode.NONE:
-            log.info("the controller refuses AlterPartition: %s", ErrorCode(response.error_code).name)
+            self._problem.say(f"the controller refuses AlterPartition: {ErrorCode(response.error_code).name}")
             return False
+        self._problem.over()
         answers = {
             (topic.topic_id, answer.partition_index): answer for topic in response.topics for answer in topic.partitions
         }

@@ -14,6 +14,7 @@ import trio
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.java_hash import string_hash, without_sign
+from kpy.log_repetition import Repetition
 from kpy.peers import PeerError
 from kpy.replica.follower import Append, AskOffsets, Following, Key, Limits, Step, Truncate
 from kpy.replica.membership import Membership
@@ -106,6 +107,9 @@ class _Fetcher:
         self._partitions: dict[Key, Partition] = {}
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
+        self._problem = Repetition(log, logging.WARNING)
+        self._refused = Repetition(log, logging.WARNING)
+        """Of single partitions, which try again while the others go on."""
 
     @property
     def is_idle(self) -> bool:
@@ -145,9 +149,11 @@ class _Fetcher:
         try:
             response = await self._peer.ask(FETCH, request, FETCH_VERSION)
         except PeerError as error:
-            log.info("fetching from broker %d failed: %s", self._leader, error)
+            self._problem.say(f"fetching from broker {self._leader} failed: {error}")
             self._following.disconnected(_clock_ms())
             return
+        if self._problem.over():
+            log.info("fetching from broker %d works again", self._leader)
         if response.error_code:
             log.info("broker %d ends the fetch session: %s", self._leader, response.error_code)
         for step in self._following.answered(response, _clock_ms()):
@@ -179,7 +185,7 @@ class _Fetcher:
                 log.warning("%s-%d: begins anew at offset %d, where the leader's log begins", *step.key, step.offset)
                 partition.log.truncate_fully_and_start_at(step.offset)
         except ApiError as error:
-            log.warning("%s-%d: cannot take over what broker %d has: %s", *step.key, self._leader, error)
+            self._refused.say(f"{_name(step.key)}: cannot take over what broker {self._leader} has: {error}")
             self._following.rest(step.key, _clock_ms())
 
     def _truncate(self, partition: Partition, offset: int) -> None:
@@ -205,7 +211,7 @@ class _Fetcher:
                 response: ListOffsetsResponse = await self._peer.ask(LIST_OFFSETS, request, LIST_OFFSETS_VERSION)
                 answer = response.topics[0].partitions[0]
             except (PeerError, IndexError) as error:
-                log.info("broker %d does not say where %s-%d ends: %s", self._leader, topic, index, error)
+                self._refused.say(f"broker {self._leader} does not say where {_name(step.key)} ends: {error}")
                 self._following.rest(step.key, _clock_ms())
                 return
             if answer.error_code:
@@ -220,6 +226,10 @@ class _Fetcher:
 def fetcher_of(topic: str, partition: int, fetchers: int) -> int:
     """Which of a leader's fetchers a partition goes to (AbstractFetcherManager.getFetcherId)."""
     return without_sign((31 * string_hash(topic) + partition) & 0xFFFFFFFF) % fetchers
+
+
+def _name(key: Key) -> str:
+    return f"{key[0]}-{key[1]}"
 
 
 def _clock_ms() -> int:

@@ -334,7 +334,7 @@ class ReplicaManager:
                 partition = self._make_partition(topic, topic_id, image, is_new=is_new)
                 if partition is None:
                     return ErrorCode.NONE
-            elif not self._can_take(image):
+            elif not self._can_take(topic, image):
                 return ErrorCode.NONE
             else:
                 cooperation.fetchers.leave(partition)
@@ -349,11 +349,12 @@ class ReplicaManager:
             cooperation.fetchers.follow(partition)
         return ErrorCode.NONE
 
-    def _can_take(self, image: PartitionImage) -> bool:
+    def _can_take(self, topic: str, image: PartitionImage) -> bool:
         """A leader that is not known to live cannot be followed; the controller will tell of another one."""
         if image.leader == self._broker_id or self.is_alive(image.leader):
             return True
-        log.warning("partition %d has leader %d, who is not known to live", image.partition, image.leader)
+        if image.leader >= 0:
+            log.warning("%s-%d has leader %d, who is not known to live", topic, image.partition, image.leader)
         return False
 
     def _make_partition(self, topic: str, topic_id: bytes, image: PartitionImage, *, is_new: bool) -> Partition | None:
@@ -364,7 +365,7 @@ class ReplicaManager:
             topic_id = found.topic_id  # An old controller knows no ids.
         topic_image = TopicImage(topic, topic_id, (), self._cooperation.topic_configs(topic))
         held = self._log_of(topic_image, image.partition, self._topic_config(topic_image.configs), is_new=is_new)
-        if not self._can_take(image):
+        if not self._can_take(topic, image):
             return None
         partition = Partition(topic, image, held, self._surroundings)
         self._topics[topic][image.partition] = partition

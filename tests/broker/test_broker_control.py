@@ -159,6 +159,10 @@ def test_requests_from_the_past_are_refused_as_a_whole(tmp_path: Path) -> None:
                 response = await client.ask(LEADER_AND_ISR, roles(SELF, 0, **fields), 7)
                 assert response.error_code == error
                 assert response.topics[0].partition_errors[0].error_code == error
+                request = stop(0, delete=True)
+                for name, value in fields.items():
+                    setattr(request, name, value)
+                assert (await client.ask(STOP_REPLICA, request, 4)).error_code == error
             again = roles(SELF, 0, controller_epoch=5, broker_epoch=EPOCH + 1)
             assert (await client.ask(LEADER_AND_ISR, again, 7)).topics[0].partition_errors[0].error_code == 0
             repeated = await client.ask(LEADER_AND_ISR, again, 7)
