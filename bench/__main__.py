@@ -26,6 +26,7 @@ from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
 from bench.row_groups import GROUPS, in_groups
 from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work
+from bench.scale import SCALE_WORKS
 from bench.warm_up import warm_up
 
 TOOL_LOG4J = """\
@@ -103,7 +104,7 @@ def _chosen(pattern: str, quick: bool, groups: str = "") -> list[Work]:
     wanted, is_in_group = re.compile(pattern), in_groups(groups)
     return [
         work
-        for work in (*WORKS, *HISTORY_WORKS)
+        for work in (*WORKS, *SCALE_WORKS, *HISTORY_WORKS)
         if any(wanted.search(row.name) and (not groups or is_in_group(row.name)) for row in work.rows)
         and (pattern or groups or work.in_quick or not quick)
     ]

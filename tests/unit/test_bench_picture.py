@@ -12,6 +12,7 @@ from bench.history import HISTORY_WORKS
 from bench.picture import BARS_WIDTH, Bar, bars, grouped, position
 from bench.row_groups import GROUPS, in_groups
 from bench.rows import WORKS
+from bench.scale import SCALE_WORKS
 
 
 def run(date: str, kpy: float, kafka: float, better: str = "higher", others: float = 0.0) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def test_the_picture_is_well_formed_and_has_a_bar_for_every_row(tmp_path: Path) 
 
 
 def test_every_row_is_in_exactly_one_group() -> None:
-    names = [row.name for work in (*WORKS, *HISTORY_WORKS) for row in work.rows]
+    names = [row.name for work in (*WORKS, *SCALE_WORKS, *HISTORY_WORKS) for row in work.rows]
+    assert len(set(names)) == len(names)
     assert {sum(in_groups(group)(name) for group in GROUPS) for name in names} == {1}
 
 
