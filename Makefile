@@ -52,8 +52,8 @@ native: $(VENV)/.installed  ## compile the optional accelerator (needs a C compi
 	$(BIN)/python -m protocol.native $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev  ## measure kpy beside Apache Kafka (needs a JDK, Maven and a C compiler)
-	$(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/.installed-dev  ## measure kpy beside Apache Kafka (ROWS=latency,produce; needs a JDK, Maven, a C compiler)
+	$(BIN)/python -m bench $(if $(ROWS),--groups $(ROWS)) $(ARGS)
 
 # Atheris has no wheels for some platforms, so it is in no lock and in an environment of its own.
 build/fuzz/venv/.installed: requirements.lock requirements-dev.lock

@@ -18,13 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import brokers, profiling
+from bench import brokers, picture, profiling
 from bench.brokers import BrokerProcess, Kind
 from bench.history import HISTORY_WORKS
 from bench.proc import cpu_seconds_of_others
 from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
+from bench.row_groups import GROUPS, in_groups
 from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work
+from bench.scale import SCALE_WORKS
 from bench.warm_up import warm_up
 
 TOOL_LOG4J = """\
@@ -61,7 +63,11 @@ class Measurements:
 
 def main() -> int:
     options = _options()
-    works = _chosen(options.rows, options.quick)
+    try:
+        works = _chosen(options.rows, options.quick, options.groups)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if not works:
         print(f"no row matches {options.rows!r}", file=sys.stderr)
         return 2
@@ -80,6 +86,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures kpy beside Apache Kafka 3.9.1.")
     parser.add_argument("--rows", default="", metavar="PATTERN", help="only rows whose name this regex is found in")
+    parser.add_argument("--groups", default="", metavar="NAMES", help=f"only rows of these: {','.join(GROUPS)}")
     parser.add_argument("--runs", type=int, metavar="N", help="numbers for each row and broker (5; quick: 2)")
     parser.add_argument("--only", choices=("kpy", "kafka"), help="measure one broker alone")
     parser.add_argument("--quick", action="store_true", help="fewer rows and shorter ones: about five minutes")
@@ -92,13 +99,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(pattern: str, quick: bool) -> list[Work]:
-    """Works of which at least one row is asked for. A pattern reaches rows that a quick run leaves out."""
-    wanted = re.compile(pattern)
+def _chosen(pattern: str, quick: bool, groups: str = "") -> list[Work]:
+    """Works of which at least one row is asked for. Whoever asks reaches rows that a quick run leaves out."""
+    wanted, is_in_group = re.compile(pattern), in_groups(groups)
     return [
         work
-        for work in (*WORKS, *HISTORY_WORKS)
-        if any(wanted.search(row.name) for row in work.rows) and (pattern or work.in_quick or not quick)
+        for work in (*WORKS, *SCALE_WORKS, *HISTORY_WORKS)
+        if any(wanted.search(row.name) and (not groups or is_in_group(row.name)) for row in work.rows)
+        and (pattern or groups or work.in_quick or not quick)
     ]
 
 
@@ -190,7 +198,11 @@ def _report(rows: Sequence[Row], found: Measurements, options: argparse.Namespac
     print(f"Other processes took {100 * others_share(by_broker.values()):.0f} % of the machine meanwhile.\n")
     print(table(rows, by_broker, found.failures))
     if not options.no_record:
-        append_line(rows, by_broker, found.failures, {**done, "quick": options.quick, "rows": options.rows})
+        append_line(
+            rows, by_broker, found.failures, {**done, "quick": options.quick, "rows": options.rows or options.groups}
+        )
+        if not (options.rows or options.groups or options.quick or options.only):
+            picture.write()
 
 
 def _say(what: str) -> None:

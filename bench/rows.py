@@ -21,7 +21,7 @@ from bench.payloads import web_shop_events
 from bench.programs import Java, WorkFailedError, loadgen, rdload, run
 from bench.transactions import TransactionalProducer
 from kpy.records.batch import NewRecord, build_batch
-from kpy.wire import fetch, metadata, offset_commit, produce
+from kpy.wire import api_versions, fetch, metadata, offset_commit, produce
 
 # The newest versions that both serve and that name topics by name, so that a request can be made before its topic is.
 PRODUCE_VERSION = 9
@@ -37,7 +37,8 @@ GB = 1_000_000_000
 SMALL_MEGABYTES = 100
 """More than the small requests of one number write."""
 PAYLOADS = 1000
-"""Different values of one size, sent in turn."""
+"""Different values of one size, sent in turn; fewer of large ones."""
+PAYLOADS_BYTES = 10_000_000
 
 Better = Literal["higher", "lower"]
 
@@ -84,8 +85,8 @@ class Bench(NamedTuple):
         """Values of one size that compress about as real events do, one a line; always the same."""
         path = self.home / f"payloads-{size}"
         if not path.exists():
-            rng = random.Random(size)
-            path.write_text("".join(f"{web_shop_events(size, rng)}\n" for _ in range(PAYLOADS)))
+            rng, lines = random.Random(size), min(PAYLOADS, PAYLOADS_BYTES // size)
+            path.write_text("".join(f"{web_shop_events(size, rng)}\n" for _ in range(lines)))
         return path
 
 
@@ -234,7 +235,9 @@ def send_requests(
 
 def error_position(request: Request, answer: bytes) -> int:
     """Where the error code lies in the answers to this request, counted from their size prefix."""
-    decoded = request.api.decode_response(memoryview(answer)[5:], request.version)
+    # ApiVersions alone is answered without tagged fields in the header, so that old clients can read it.
+    header_size = 4 if request.api is api_versions else 5
+    decoded = request.api.decode_response(memoryview(answer)[header_size:], request.version)
     holder = request.holder_of_error(decoded)
     if holder.error_code:
         raise WorkFailedError(f"{request.api.__name__} is answered with error {holder.error_code}")
@@ -269,11 +272,13 @@ def librdkafka_round_trip(
     records = bench.records(size)
     payloads = str(bench.payload_file(size))
     produce_settings = ("acks=1", *PRODUCER_SETTINGS, *settings)
-    with fresh_topic(bench, broker, bench.megabytes_to_write(size)) as topic:
+    spread = [setting for setting in settings if setting.startswith("partitions=")]
+    partitions = int(spread[0].partition("=")[2]) if spread else 1
+    with fresh_topic(bench, broker, bench.megabytes_to_write(size), partitions) as topic:
         cpu_0 = broker.cpu_seconds()
         produced = run([rdload(), "produce", broker.bootstrap, topic, payloads, str(records), *produce_settings])
         cpu_1 = broker.cpu_seconds()
-        consumed = run([rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS])
+        consumed = run([rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS, *spread])
         cpu_2 = broker.cpu_seconds()
     consume_s, consumed_bytes = map(float, consumed.split())
     total = records * size
@@ -317,10 +322,10 @@ def consumed_per_second(output: str, records: int) -> float:
     return float(found["fetch.nMsg.sec"])
 
 
-def latency(acks: str, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+def latency(acks: str, records_per_s: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     """From a producer to its consumer: the 50th, 99th and 99.9th percentile in ms, and the broker's CPU time in us."""
-    records = (bench.scale.latency_s + 1) * LATENCY_RECORDS_PER_S
-    load = (str(bench.payload_file(100)), str(records), str(LATENCY_RECORDS_PER_S))
+    records = (bench.scale.latency_s + 1) * records_per_s
+    load = (str(bench.payload_file(100)), str(records), str(records_per_s))
     with fresh_topic(bench, broker) as topic:
         cpu_before = broker.cpu_seconds()
         percentiles = run([rdload(), "latency", broker.bootstrap, topic, *load, "linger.ms=0", f"acks={acks}"])
@@ -369,13 +374,13 @@ def _partitions_work(partitions: int) -> Work:
     return Work(rows, partial(start_with_partitions, partitions), on_new_broker=True, in_quick=False)
 
 
-def _request_work(name: str, new_request: NewRequest, connections: int, in_flight: int, quick: bool) -> Work:
+def request_work(name: str, new_request: NewRequest, connections: int, in_flight: int, quick: bool) -> Work:
     what = load_name(name, connections, in_flight)
     rows = (Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower"))
     return Work(rows, partial(request_rate, new_request, connections, in_flight), in_quick=quick)
 
 
-def _librdkafka_work(name: str, size: int, *settings: str, quick: bool = True) -> Work:
+def librdkafka_work(name: str, size: int, *settings: str, quick: bool = True) -> Work:
     rows = (
         Row(f"librdkafka produce, {name}", "MB/s", "higher"),
         Row(f"librdkafka consume, {name}", "MB/s", "higher"),
@@ -411,11 +416,11 @@ def _group_work(size: int, quick: bool) -> Work:
     return Work(rows, partial(group_of, size), in_quick=quick)
 
 
-def _latency_work(acks: str, quick: bool) -> Work:
-    what = f"end to end, {LATENCY_RECORDS_PER_S} records/s, acks={acks}"
+def latency_work(acks: str, quick: bool, records_per_s: int = LATENCY_RECORDS_PER_S) -> Work:
+    what = f"end to end, {records_per_s} records/s, acks={acks}"
     rows = [Row(f"{what}: {percentile}", "ms", "lower") for percentile in ("p50", "p99", "p999")]
     rows.append(Row(f"{what}: broker CPU", "us/record", "lower"))
-    return Work(tuple(rows), partial(latency, acks), in_quick=quick)
+    return Work(tuple(rows), partial(latency, acks, records_per_s), in_quick=quick)
 
 
 WORKS: tuple[Work, ...] = (
@@ -450,20 +455,20 @@ WORKS: tuple[Work, ...] = (
         on_new_broker=True,
         in_quick=False,
     ),
-    _request_work("Produce", produce_request, 1, 1, quick=True),
-    _request_work("Produce", produce_request, 1, 5, quick=True),
-    _request_work("Produce", produce_request, 10, 1, quick=True),
-    _request_work("Produce", produce_request, 10, 5, quick=False),
-    _request_work("Produce", produce_request, 50, 1, quick=True),
-    _request_work("Produce", produce_request, 50, 5, quick=True),
-    _request_work("empty Fetch", fetch_request, 1, 1, quick=True),
-    _request_work("empty Fetch", fetch_request, 10, 1, quick=False),
-    _request_work("empty Fetch", fetch_request, 50, 1, quick=False),
-    _request_work("empty Fetch", fetch_request, 50, 5, quick=True),
-    _request_work("Metadata", one_topic_metadata_request, 1, 1, quick=True),
-    _request_work("Metadata", one_topic_metadata_request, 10, 1, quick=False),
-    _request_work("Metadata", one_topic_metadata_request, 50, 1, quick=False),
-    _request_work("Metadata", one_topic_metadata_request, 50, 5, quick=True),
+    request_work("Produce", produce_request, 1, 1, quick=True),
+    request_work("Produce", produce_request, 1, 5, quick=True),
+    request_work("Produce", produce_request, 10, 1, quick=True),
+    request_work("Produce", produce_request, 10, 5, quick=False),
+    request_work("Produce", produce_request, 50, 1, quick=True),
+    request_work("Produce", produce_request, 50, 5, quick=True),
+    request_work("empty Fetch", fetch_request, 1, 1, quick=True),
+    request_work("empty Fetch", fetch_request, 10, 1, quick=False),
+    request_work("empty Fetch", fetch_request, 50, 1, quick=False),
+    request_work("empty Fetch", fetch_request, 50, 5, quick=True),
+    request_work("Metadata", one_topic_metadata_request, 1, 1, quick=True),
+    request_work("Metadata", one_topic_metadata_request, 10, 1, quick=False),
+    request_work("Metadata", one_topic_metadata_request, 50, 1, quick=False),
+    request_work("Metadata", one_topic_metadata_request, 50, 5, quick=True),
     _commit_work(1, 1, quick=True),
     _commit_work(50, 5, quick=False),
     _transaction_work(1, quick=True),
@@ -471,20 +476,20 @@ WORKS: tuple[Work, ...] = (
     _group_work(10, quick=True),
     _group_work(100, quick=False),
     _group_work(1000, quick=False),
-    _librdkafka_work("100 B, none", 100),
-    _librdkafka_work("100 B, lz4", 100, "compression.codec=lz4", quick=False),
-    _librdkafka_work("100 B, zstd", 100, "compression.codec=zstd", quick=False),
-    _librdkafka_work("1000 B, none", 1000),
-    _librdkafka_work("1000 B, lz4", 1000, "compression.codec=lz4"),
-    _librdkafka_work("1000 B, zstd", 1000, "compression.codec=zstd", quick=False),
-    _librdkafka_work("1000 B, none, idempotent", 1000, "enable.idempotence=true", "acks=all", quick=False),
+    librdkafka_work("100 B, none", 100),
+    librdkafka_work("100 B, lz4", 100, "compression.codec=lz4", quick=False),
+    librdkafka_work("100 B, zstd", 100, "compression.codec=zstd", quick=False),
+    librdkafka_work("1000 B, none", 1000),
+    librdkafka_work("1000 B, lz4", 1000, "compression.codec=lz4"),
+    librdkafka_work("1000 B, zstd", 1000, "compression.codec=zstd", quick=False),
+    librdkafka_work("1000 B, none, idempotent", 1000, "enable.idempotence=true", "acks=all", quick=False),
     _java_work(100, "none", quick=True),
     _java_work(100, "lz4", quick=False),
     _java_work(100, "zstd", quick=False),
     _java_work(1000, "none", quick=True),
     _java_work(1000, "lz4", quick=False),
     _java_work(1000, "zstd", quick=False),
-    _latency_work("1", quick=True),
-    _latency_work("all", quick=False),
+    latency_work("1", quick=True),
+    latency_work("all", quick=False),
 )
 """In the order in which they are done and shown."""

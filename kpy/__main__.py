@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from kpy.cli.check_data import check_data
 
             return check_data(options)
+        if options.command == "bench":
+            from kpy.cli.bench import bench
+
+            return bench(options)
         from kpy.cli.print_config import print_config
 
         return print_config(options)

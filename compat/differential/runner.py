@@ -130,7 +130,7 @@ class Pair:
     """kpy and Apache Kafka, started and ready."""
 
     def __init__(self, our_port: int, their_port: int) -> None:
-        self._ports = (our_port, their_port)
+        self.ports = (our_port, their_port)
         ours, theirs = served_versions(our_port), served_versions(their_port)
         self.versions = {
             key: range(max(ours[key][0], theirs[key][0]), min(ours[key][1], theirs[key][1]) + 1)
@@ -150,7 +150,7 @@ class Pair:
             (FindCoordinatorRequest("", 1, ["id"]), lambda answer: answer.coordinators[0].error_code == 0),
             (InitProducerIdRequest(None, 60_000), lambda answer: answer.error_code == 0),
         ]
-        for port in self._ports:
+        for port in self.ports:
             side = Side(port, "warm-up")
             for request, is_ready in asked:
                 version = self.versions[key_of(request)][-1]
@@ -160,7 +160,7 @@ class Pair:
             side.close()
 
     def run(self, scenario: Scenario, version: int, run: str) -> Iterator[Difference]:
-        ours, theirs = (Side(port, run) for port in self._ports)
+        ours, theirs = (Side(port, run) for port in self.ports)
         try:
             for number, step in enumerate(scenario.steps):
                 for path, our, their in self._step(step, scenario, version, ours, theirs):

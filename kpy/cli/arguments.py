@@ -2,13 +2,17 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import kpy
 from kpy import config_sources, listeners
 from kpy.config import BrokerConfig, Setting
 from kpy.config_types import ConfigError
+
+if TYPE_CHECKING:
+    from kpy.cli.bench_works import Load
 
 _DESCRIPTION: Final = "A Kafka-compatible broker. Start it with: kpy start"
 
@@ -30,6 +34,11 @@ the same arguments and shows what they come to.
 
 Ctrl-C or SIGTERM stops cleanly, a second one at once. Exit code: 0 stopped by SIGTERM, 130
 by Ctrl-C, 1 the broker failed, 2 wrong arguments or configuration."""
+
+_MIN_SECONDS: Final = 0.1
+_MAX_SECONDS: Final = 3600.0
+_RECORD_BYTES_LIMIT: Final = 900_000
+"""A record has to fit into the 1 MB that brokers take by default."""
 
 _LOG_FORMATS: Final = ("human", "json")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -106,6 +115,25 @@ While a broker runs only looking is allowed, and what it is writing may look unf
 
 Exit code: 0 nothing is wrong (any more), 1 something is, 2 wrong arguments."""
 
+_BENCH: Final = """\
+Measure a Kafka broker, kpy or any other, from here: requests a second, throughput, and the time from a
+producer to its consumer."""
+
+_BENCH_EXAMPLES: Final = """\
+examples:
+  kpy bench                                             all rows, of localhost:9092
+  kpy bench --bootstrap broker.example.com:9092 --rows produce,latency --acks all --replication-factor 3
+  kpy bench --rows produce --load 1x1 --load 50x5 --seconds 10
+  kpy bench --json | jq 'select(.type == "figure") | {name, value, unit}'
+
+It makes a topic of one partition and deletes it at the end, also after Ctrl-C; what was deleted stays on
+the broker's disk for file.delete.delay.ms. With --topic it writes into one that exists, and leaves it.
+
+The client is Python on one core. A row that it could not go faster in says so: then the broker can do
+more than the figure. Compare figures of one machine and one day only. PLAINTEXT listeners only.
+
+Exit code: 0 all rows were measured, 1 not all, 2 wrong arguments, 130 Ctrl-C."""
+
 _FORMATS: Final = (
     ("hex", "the input is hex text"),
     ("frames", "the input is frames with their sizes in front"),
@@ -147,6 +175,17 @@ class Options(argparse.Namespace):
     max_characters: int
     # Of `check-data`.
     repair: bool
+    # Of `bench`.
+    bootstrap: str
+    rows: str
+    loads: "list[Load]"
+    seconds: float
+    acks: str
+    record_bytes: int
+    records_per_s: int
+    max_megabytes: int
+    replication_factor: int
+    topic: str | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -174,6 +213,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     _add_proxy(commands.add_parser)
     _add_dump_log(commands.add_parser)
     _add_check_data(commands.add_parser)
+    _add_bench(commands.add_parser)
 
     options = parser.parse_args(arguments, Options())
     if options.command in ("start", "config print") and options.file and options.config:
@@ -249,6 +289,63 @@ def _add_check_data(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument("--repair", action="store_true", help="make anew what can be made from the records")
     check.add_argument("--json", action="store_true", dest="as_json", help="a JSON object a line")
     _add_color(check)
+
+
+def _add_bench(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    bench = _add_command(add_parser, "bench", "measure a broker", _BENCH, _BENCH_EXAMPLES)
+    bench.set_defaults(command="bench")
+    bench.add_argument(
+        "--bootstrap", default="localhost:9092", metavar="HOST:PORT", help="a broker (default: localhost:9092)"
+    )
+    groups = "produce, fetch, metadata, throughput, latency"
+    bench.add_argument("--rows", default="", metavar="NAMES", help=f"with commas between: {groups} (default: all)")
+    bench.add_argument(
+        "--load",
+        type=_load,
+        action="append",
+        default=[],
+        dest="loads",
+        metavar="CxN",
+        help="C connections with N requests in flight each; may be repeated (default: 1x1, 1x5, 10x5)",
+    )
+    bench.add_argument("--seconds", type=_seconds, default=3.0, metavar="S", help="of each row (default: 3)")
+    bench.add_argument("--acks", choices=("1", "all"), default="1", help="of producers (default: 1)")
+    numbers = (
+        ("--record-bytes", 1000, "values of the throughput rows; others have 100 bytes", _RECORD_BYTES_LIMIT),
+        ("--records-per-s", 500, "pace of the latency rows", 10_000),
+        ("--max-mb", 1000, "what the throughput row writes at most", 1_000_000),
+        ("--replication-factor", 1, "of the topic", 1000),
+    )
+    names = {"--max-mb": "max_megabytes"}
+    for flag, default, what, limit in numbers:
+        help_ = f"{what} (default: {default})"
+        type_ = partial(_between, 1, limit)
+        name = names.get(flag, flag.removeprefix("--").replace("-", "_"))
+        bench.add_argument(flag, type=type_, default=default, dest=name, metavar="N", help=help_)
+    bench.add_argument("--topic", metavar="NAME", help="one that exists: records are added to it, nothing is deleted")
+    bench.add_argument("--json", action="store_true", dest="as_json", help="a JSON object a line")
+
+
+def _load(text: str) -> "Load":
+    from kpy.cli.bench import load
+
+    return load(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between {_MIN_SECONDS} and {_MAX_SECONDS}")
+    return seconds
+
+
+def _between(least: int, most: int, text: str) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between {least} and {most}")
+    return int(text)
 
 
 def _count(text: str) -> int:
