@@ -90,6 +90,7 @@ def test_a_new_controller_knows_that_the_old_one_is_gone_before_it_tells_anybody
     second: Cluster, store: EmbeddedStore
 ) -> None:
     """The session of a dead broker ends with both of its nodes, whose watches arrive one after the other."""
+    run(catch_up(second))
     tell = store.on_change
     store.on_change = lambda path: tell(path) if path == znodes.CONTROLLER else None
     run(store.delete(znodes.broker_path(1)))
