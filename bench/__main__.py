@@ -4,7 +4,7 @@ Works that need a broker of their own (start-up, memory) come first, one broker 
 both brokers are started and warmed up, and every round does each work on kpy and right after on Apache Kafka. The one
 that has its pause stays up, since a JVM that starts anew for each number would never be measured warm; what it takes
 meanwhile is the row "idle CPU". Rounds are the outer loop: a minute in which the machine is slow then costs each row
-one number and no row all of them.
+one number and no row all of them. Clusters come last, in rounds of their own, and never two of them at once.
 """
 
 import argparse

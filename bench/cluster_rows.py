@@ -14,7 +14,7 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import NamedTuple
 
 from bench.acknowledged import ACKS_ALL, AcknowledgedProducer, Load, longest_gap
-from bench.cluster import SESSION_TIMEOUT_MS, SIZE, Cluster, wait_until
+from bench.cluster import SESSION_TIMEOUT_MS, SIZE, Cluster
 from bench.memory import warm_memory
 from bench.programs import rdload, run
 from bench.rows import (
@@ -36,7 +36,6 @@ SHARE = 2
 """A cluster writes each record three times, so it gets half as many as a lone broker."""
 PARTITIONS_A_TOPIC = 100
 LIGHT_LOAD_PAUSE_S = 0.02
-FAILOVER_TIMEOUT_S = 120.0
 SETTLE_S = 1.0
 """Of rest between the end of one failure and the next one."""
 WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=3.0, megabytes=150, latency_s=0, history_megabytes=0)
@@ -146,16 +145,13 @@ def _without_controller(cluster: Cluster, topics: Sequence[str], how: Signals) -
     started = time.monotonic()
     broker.send(how)
     for survivor in survivors:
-        wait_until(
-            lambda survivor=survivor: cluster.controller_id(survivor) in survivors,
-            "there is another controller",
-            FAILOVER_TIMEOUT_S,
+        cluster.wait_until(
+            lambda survivor=survivor: cluster.controller_id(survivor) in survivors, "there is another controller"
         )
     for survivor, topic in itertools.product(survivors, topics):
-        wait_until(
+        cluster.wait_until(
             partial(has_other_leaders, survivor, topic),
             f"{topic} has other leaders",
-            FAILOVER_TIMEOUT_S,
         )
     seconds = time.monotonic() - started
     broker.wait()
@@ -185,8 +181,8 @@ def rolling_restart(_bench: Bench, cluster: Cluster) -> tuple[float, ...]:
 
 
 def measure(work: ClusterWork, bench: Bench, cluster: Cluster) -> tuple[float, ...]:
-    """Does a work; what a failed one before it has left is mended first."""
-    cluster.start_missing()
+    """Does a work on a cluster that is complete."""
+    cluster.begin()
     return work.measure(bench, cluster)
 
 
