@@ -4,7 +4,7 @@ Works that need a broker of their own (start-up, memory) come first, one broker 
 both brokers are started and warmed up, and every round does each work on kpy and right after on Apache Kafka. The one
 that has its pause stays up, since a JVM that starts anew for each number would never be measured warm; what it takes
 meanwhile is the row "idle CPU". Rounds are the outer loop: a minute in which the machine is slow then costs each row
-one number and no row all of them.
+one number and no row all of them. Clusters come last, in rounds of their own, and never two of them at once.
 """
 
 import argparse
@@ -14,12 +14,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import brokers, picture, profiling
 from bench.brokers import BrokerProcess, Kind
+from bench.cluster import running_cluster
+from bench.cluster_rows import CLUSTER_WORKS, ClusterWork
+from bench.cluster_rows import measure as measure_cluster
+from bench.cluster_rows import warm_up as warm_up_cluster
 from bench.history import HISTORY_WORKS
 from bench.proc import cpu_seconds_of_others
 from bench.programs import Java, NotInstalledError, WorkFailedError
@@ -38,6 +43,9 @@ log4j.appender.stderr.layout.ConversionPattern=%p %m (%c)%n
 """
 
 
+AnyWork = TypeVar("AnyWork", Work, ClusterWork)
+
+
 class Measurements:
     """The samples of each broker, and why rows have none."""
 
@@ -45,37 +53,38 @@ class Measurements:
         self.samples: dict[str, dict[str, list[Sample]]] = {kind.name: {} for kind in kinds}
         self.failures: dict[str, str] = {}
 
-    def take(self, work: Work, bench: Bench, broker: BrokerProcess, cores: int) -> None:
-        """Does a work once and keeps its numbers, or the reason why there are none."""
+    def take(self, name: str, rows: Sequence[Row], measure: Callable[[], tuple[float, ...]], cores: int) -> None:
+        """Does a work once on the broker of this name and keeps its numbers, or the reason why there are none."""
         started, others_before = time.monotonic(), cpu_seconds_of_others()
         try:
-            values = work.measure(bench, broker)
+            values = measure()
         except (NotInstalledError, WorkFailedError, ConnectionError, TimeoutError) as error:
-            _say(f"  {broker.name}: {work.rows[0].name}: {error}")
+            _say(f"  {name}: {rows[0].name}: {error}")
             reason = str(error).partition("\n")[0]
-            self.failures.update({row.name: f"{broker.name}: {reason}" for row in work.rows})
+            self.failures.update({row.name: f"{name}: {reason}" for row in rows})
             return
         capacity_s = cores * (time.monotonic() - started)
         others_share = max(0.0, cpu_seconds_of_others() - others_before) / capacity_s
-        for row, value in zip(work.rows, values, strict=True):
-            self.samples[broker.name].setdefault(row.name, []).append(Sample(value, others_share))
+        for row, value in zip(rows, values, strict=True):
+            self.samples[name].setdefault(row.name, []).append(Sample(value, others_share))
 
 
 def main() -> int:
     options = _options()
     try:
-        works = _chosen(options.rows, options.quick, options.groups)
+        works = chosen((*WORKS, *SCALE_WORKS, *HISTORY_WORKS), options.rows, options.quick, options.groups)
+        cluster_works = chosen(CLUSTER_WORKS, options.rows, options.quick, options.groups)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    if not works:
+    if not works and not cluster_works:
         print(f"no row matches {options.rows!r}", file=sys.stderr)
         return 2
     home = Path(tempfile.mkdtemp(prefix="kpy-bench-", dir=options.dir))
     try:
         if options.profile:
             return profiling.profile(_bench(home, options))
-        return _compare(works, _bench(home, options), options)
+        return _compare(works, cluster_works, _bench(home, options), options)
     except (NotInstalledError, WorkFailedError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -99,12 +108,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(pattern: str, quick: bool, groups: str = "") -> list[Work]:
+def chosen(works: Iterable[AnyWork], pattern: str, quick: bool, groups: str = "") -> list[AnyWork]:
     """Works of which at least one row is asked for. Whoever asks reaches rows that a quick run leaves out."""
     wanted, is_in_group = re.compile(pattern), in_groups(groups)
     return [
         work
-        for work in (*WORKS, *SCALE_WORKS, *HISTORY_WORKS)
+        for work in works
         if any(wanted.search(row.name) and (not groups or is_in_group(row.name)) for row in work.rows)
         and (pattern or groups or work.in_quick or not quick)
     ]
@@ -118,7 +127,9 @@ def _bench(home: Path, options: argparse.Namespace) -> Bench:
     return Bench(home, Java(options.kafka_classpath, log4j), scale, itertools.count())
 
 
-def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -> int:
+def _compare(
+    works: Sequence[Work], cluster_works: Sequence[ClusterWork], bench: Bench, options: argparse.Namespace
+) -> int:
     started = time.monotonic()
     runs = options.runs or (2 if options.quick else 5)
     kinds = [brokers.kpy(), brokers.kafka(bench.java, bench.home / "formatted")]
@@ -130,7 +141,13 @@ def _compare(works: Sequence[Work], bench: Bench, options: argparse.Namespace) -
     _on_new_brokers([work for work in works if work.on_new_broker], bench, kinds, (runs + 1) // 2, found, cores)
     shared = [work for work in works if not work.on_new_broker]
     rounds = _side_by_side(shared, bench, kinds, runs, deadline, found, cores) if shared else runs
-    rows = [row for work in works for row in work.rows]
+    if cluster_works:
+        kinds = [brokers.kpy(), brokers.kafka_on_zookeeper(bench.java)]
+        kinds = [kind for kind in kinds if options.only in (None, kind.name)]
+        # Time of their own: beside the other rows they would never be done.
+        deadline = time.monotonic() + 60 * options.minutes
+        rounds = min(rounds, _on_clusters(cluster_works, bench, kinds, runs, deadline, found, cores))
+    rows = [row for work in (*works, *cluster_works) for row in work.rows]
     minutes = (time.monotonic() - started) / 60
     _report(
         rows,
@@ -149,7 +166,7 @@ def _on_new_brokers(
         for kind in kinds:
             broker = BrokerProcess(kind, bench.home / kind.name, work.settings)
             try:
-                found.take(work, bench, broker, cores)
+                found.take(broker.name, work.rows, partial(work.measure, bench, broker), cores)
             finally:
                 broker.discard()
 
@@ -177,7 +194,7 @@ def _side_by_side(
             for work in works:
                 _say(f"run {number} of {runs}: {work.rows[0].name}")
                 for broker in running:
-                    found.take(work, bench, broker, cores)
+                    found.take(broker.name, work.rows, partial(work.measure, bench, broker), cores)
             now = time.monotonic()
             if number < runs and now + (now - round_started) > deadline:
                 _say(f"out of time after {number} of {runs} runs")
@@ -186,6 +203,36 @@ def _side_by_side(
     finally:
         for broker in running:
             broker.discard()
+
+
+def _on_clusters(
+    works: Sequence[ClusterWork],
+    bench: Bench,
+    kinds: Sequence[Kind],
+    runs: int,
+    deadline: float,
+    found: Measurements,
+    cores: int,
+) -> int:
+    """One cluster at a time. Returns the number of rounds that the time allowed."""
+    shared = [work for work in works if not work.on_new_cluster]
+    for number in range(1, runs + 1):
+        round_started = time.monotonic()
+        for kind in kinds:
+            groups = [shared] if shared else []
+            for group in groups + [[work] for work in works if work.on_new_cluster]:
+                with running_cluster(kind, bench.java, bench.home / f"cluster-{kind.name}") as cluster:
+                    if group is shared:
+                        _say(f"warming up three brokers of {kind.name}")
+                        warm_up_cluster(bench, cluster)
+                    for work in group:
+                        _say(f"run {number} of {runs}, {kind.name}: {work.rows[0].name}")
+                        found.take(kind.name, work.rows, partial(measure_cluster, work, bench, cluster), cores)
+        now = time.monotonic()
+        if number < runs and now + (now - round_started) > deadline:
+            _say(f"out of time after {number} of {runs} runs")
+            return number
+    return runs
 
 
 def _report(rows: Sequence[Row], found: Measurements, options: argparse.Namespace, done: Mapping[str, Any]) -> None:

@@ -94,10 +94,29 @@ class BrokerProcess:
 
     def stop(self) -> None:
         """SIGTERM, and the end of the process. Raises WorkFailedError when it does not end."""
-        self._end(signal.SIGTERM)
+        self.send(signal.SIGTERM)
+        self.wait()
 
     def kill(self) -> None:
-        self._end(signal.SIGKILL)
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def send(self, how: signal.Signals) -> None:
+        self._running().send_signal(how)
+
+    def wait(self) -> None:
+        """Returns at the end of the process. Raises WorkFailedError, and kills it, when it does not end."""
+        process = self._running()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+            raise WorkFailedError(
+                f"{self.name} did not stop within {STOP_TIMEOUT_S:.0f} s:\n{self._log_tail()}"
+            ) from None
+        finally:
+            self._process = None
 
     def discard(self) -> None:
         """Ends the process, however it is, and deletes all it wrote."""
@@ -122,6 +141,10 @@ class BrokerProcess:
         """
         with Link(self.port) as link:
             link.delete_topic(name)
+        self.cut_deleted_logs(name)
+
+    def cut_deleted_logs(self, name: str) -> None:
+        """Gives back the space of a topic whose deletion has been asked for, as soon as its directories are renamed."""
         deadline = time.monotonic() + DELETE_TIMEOUT_S
         while any(self.data_dir.glob(f"{name}-*[0-9]")):
             if time.monotonic() > deadline:
@@ -130,6 +153,15 @@ class BrokerProcess:
         for log in self.data_dir.glob(f"{name}-*/*.log*"):
             with log.open("r+b") as file:
                 file.truncate(0)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a process that was sent a signal is gone."""
+        return self._running().poll() is not None
 
     @property
     def pid(self) -> int:
@@ -146,20 +178,6 @@ class BrokerProcess:
         if self._process is None:
             raise WorkFailedError(f"{self.name} does not run")
         return self._process
-
-    def _end(self, how: signal.Signals) -> None:
-        process = self._running()
-        process.send_signal(how)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
-            raise WorkFailedError(
-                f"{self.name} did not stop within {STOP_TIMEOUT_S:.0f} s:\n{self._log_tail()}"
-            ) from None
-        finally:
-            self._process = None
 
 
 def kpy(python: Sequence[str] = (sys.executable, "-m", "kpy")) -> Kind:
@@ -178,6 +196,16 @@ def kafka(java: Java, formatted: Path) -> Kind:
     return Kind("kafka", partial(_prepare_kafka, java, formatted), partial(_kafka_command, java))
 
 
+def kafka_on_zookeeper(java: Java) -> Kind:
+    """Apache Kafka in ZooKeeper mode; `broker.id` and `zookeeper.connect` are among the settings."""
+    return Kind("kafka", _prepare_kafka_on_zookeeper, partial(_kafka_command, java))
+
+
+def _prepare_kafka_on_zookeeper(home: Path, ports: Sequence[int], settings: Settings) -> None:
+    listeners = {"listeners": f"PLAINTEXT://127.0.0.1:{ports[0]}", "log.dirs": str(home / "data")}
+    _write_configuration(home, {**listeners, **settings})
+
+
 def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int], settings: Settings) -> None:
     port, controller_port = ports
     properties = {
@@ -190,14 +218,18 @@ def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]
         "log.dirs": str(home / "data"),
         **settings,
     }
-    (home / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    (home / "log4j.properties").write_text(BROKER_LOG4J)
+    _write_configuration(home, properties)
     if formatted.exists():
         shutil.copytree(formatted, home / "data", dirs_exist_ok=True)
         return
     config = str(home / "server.properties")
     run(java.command((), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config))
     shutil.copytree(home / "data", formatted)
+
+
+def _write_configuration(home: Path, properties: Settings) -> None:
+    (home / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    (home / "log4j.properties").write_text(BROKER_LOG4J)
 
 
 def _kafka_command(java: Java, home: Path, _ports: Sequence[int], _settings: Settings) -> list[str]:

@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -53,6 +54,9 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._reader.close()
         self._socket.close()
 
@@ -73,15 +77,19 @@ class Link:
         """With one replica. Returns when it can be written to: Apache Kafka answers a little before."""
         topic = create_topics.CreatableTopic(name, partitions, 1)
         topic.configs = [create_topics.CreatableTopicConfig(key.replace("_", "."), configs[key]) for key in configs]
-        request = create_topics.CreateTopicsRequest([topic], int(TIMEOUT_S * 1000))
-        (result,) = self.call(create_topics, request, CREATE_TOPICS_VERSION).topics
-        if result.error_code:
-            raise WorkFailedError(f"topic {name} was not created: error {result.error_code} {result.error_message}")
+        self.ask_for_topic(topic)
         deadline = time.monotonic() + TIMEOUT_S
-        while error := self._error_of(name, partitions):
+        while error := self.end_offsets_error(name, range(partitions)):
             if time.monotonic() > deadline:
                 raise WorkFailedError(f"topic {name} cannot be used: error {error}")
             time.sleep(POLL_INTERVAL_S)
+
+    def ask_for_topic(self, topic: create_topics.CreatableTopic) -> None:
+        """Returns when the controller, whom this connection has to lead to, has made the topic."""
+        request = create_topics.CreateTopicsRequest([topic], int(TIMEOUT_S * 1000))
+        (result,) = self.call(create_topics, request, CREATE_TOPICS_VERSION).topics
+        if result.error_code:
+            raise WorkFailedError(f"topic {topic.name} was not created: {result.error_code} {result.error_message}")
 
     def delete_topic(self, name: str) -> None:
         request = delete_topics.DeleteTopicsRequest(topic_names=[name], timeout_ms=int(TIMEOUT_S * 1000))
@@ -89,9 +97,9 @@ class Link:
         if result.error_code:
             raise WorkFailedError(f"topic {name} was not deleted: error {result.error_code}")
 
-    def _error_of(self, name: str, partitions: int) -> int:
+    def end_offsets_error(self, name: str, partitions: Iterable[int]) -> int:
         """What a leader answers that does not lead yet, when the ends of all logs are asked for; 0 if all do."""
-        wanted = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in range(partitions)]
+        wanted = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in partitions]
         request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(name, wanted)])
         (topic,) = self.call(list_offsets, request, LIST_OFFSETS_VERSION).topics
         return next((partition.error_code for partition in topic.partitions if partition.error_code), 0)

@@ -14,6 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "librdkafka": ("librdkafka",),
     "java": ("Java",),
     "history": ("history", "compaction"),
+    "cluster": ("cluster",),
 }
 """In the order in which the picture shows them."""
 

@@ -177,11 +177,11 @@ class Request(NamedTuple):
     holder_of_error: Callable[[Any], Any]
 
 
-def produce_request(topic: str) -> Request:
-    """One record of 100 bytes, acks=1."""
+def produce_request(topic: str, acks: int = 1) -> Request:
+    """One record of 100 bytes for partition 0."""
     batch = build_batch([NewRecord(1_700_000_000_000, None, bytes(100))])
     data = produce.TopicProduceData(topic, partition_data=[produce.PartitionProduceData(0, batch)])
-    message = produce.ProduceRequest(None, 1, 1000, [data])
+    message = produce.ProduceRequest(None, acks, 1000, [data])
     return Request(produce, message, PRODUCE_VERSION, lambda answer: answer.responses[0].partition_responses[0])
 
 
@@ -218,18 +218,24 @@ def request_rate(
 def send_requests(
     bench: Bench, broker: BrokerProcess, new_request: NewRequest, connections: int, in_flight: int
 ) -> tuple[float, float]:
-    frame_file = bench.home / "frame"
     with fresh_topic(bench, broker) as topic:
-        request = new_request(topic)
-        request_frame = frame(request.api, request.message, request.version)
-        frame_file.write_bytes(request_frame)
-        with Link(broker.port) as link:
-            position = error_position(request, link.exchange(request_frame))
-        seconds = map(str, (bench.scale.warm_up_s, bench.scale.requests_s))
-        load = (str(connections), str(in_flight), *seconds, str(position))
-        cpu_before = broker.cpu_seconds()
-        answers, measured_s, all_answers = run([loadgen(), str(broker.port), str(frame_file), *load]).split()
-        cpu_s = broker.cpu_seconds() - cpu_before
+        return send_over_and_over(bench, new_request(topic), broker.port, connections, in_flight, broker.cpu_seconds)
+
+
+def send_over_and_over(
+    bench: Bench, request: Request, port: int, connections: int, in_flight: int, cpu_seconds: Callable[[], float]
+) -> tuple[float, float]:
+    """Requests a second, and the CPU time for one in microseconds of what `cpu_seconds` counts."""
+    frame_file = bench.home / "frame"
+    request_frame = frame(request.api, request.message, request.version)
+    frame_file.write_bytes(request_frame)
+    with Link(port) as link:
+        position = error_position(request, link.exchange(request_frame))
+    seconds = map(str, (bench.scale.warm_up_s, bench.scale.requests_s))
+    load = (str(connections), str(in_flight), *seconds, str(position))
+    cpu_before = cpu_seconds()
+    answers, measured_s, all_answers = run([loadgen(), str(port), str(frame_file), *load]).split()
+    cpu_s = cpu_seconds() - cpu_before
     return int(answers) / float(measured_s), 1e6 * cpu_s / int(all_answers)
 
 

@@ -98,7 +98,7 @@ class Cluster:
         self._broker_id = broker_id
         self._rng = rng
         self._now_ms = now_ms
-        self._observer = Observer(store, topic_config_problem)
+        self._observer = Observer(store, topic_config_problem, watches_states=candidature.listener is None)
         self._lock = trio.Lock()
         self.producer_ids = ProducerIds(store, broker_id)
         self._registration: znodes.BrokerRegistration | None = None

@@ -4,6 +4,9 @@ Theory of operation. `read_all` reads everything once. From then on the store te
 `refresh` reads again what was told of: a topic with its states and configs, the brokers, the configs of brokers, the
 requests for deletions, the controller. What has not changed stays the same object.
 
+Of several brokers only the controller changes states, and one that takes over reads everything. So none of them watches
+a state once it is there: to be told of each of its changes would have all brokers read all of them at every failover.
+
 A node that cannot be understood (damaged, or written by a newer version) is never guessed at. At the start it stops the
 broker, before logs are kept by the wrong configs. Later it is named once in the log, and what was known before stays:
 in particular, no log is deleted but for a topic whose node is gone.
@@ -47,9 +50,10 @@ ConfigProblem = Callable[[Mapping[str, str]], str | None]
 class Observer:
     """`observed` is for the controller, `image` for everybody else. Both are as of the last read."""
 
-    def __init__(self, store: MetadataStore, topic_config_problem: ConfigProblem) -> None:
+    def __init__(self, store: MetadataStore, topic_config_problem: ConfigProblem, *, watches_states: bool) -> None:
         self._store = store
         self._topic_config_problem = topic_config_problem
+        self._watches_states = watches_states
         self._is_first_read = True
         self._named: dict[str, int] = {}
         """Nodes that could not be understood, with the version that was named in the log."""
@@ -169,7 +173,7 @@ class Observer:
         state_paths = [
             znodes.partition_state_path(name, partition) for name, topic, _ in read for partition in topic.replicas
         ]
-        states = dict(zip(state_paths, await self._store.find_all(state_paths, watch=True), strict=True))
+        states = await self._find_states(state_paths)
         for name, topic, configs in read:
             self._take_topic(name, topic, configs, states)
 
@@ -186,6 +190,14 @@ class Observer:
         if problem is not None:
             raise ValueError(problem)
         return configs
+
+    async def _find_states(self, paths: Sequence[str]) -> Mapping[str, Node | None]:
+        """States by their paths; those that are not there yet are watched in any case."""
+        found = dict(zip(paths, await self._store.find_all(paths, watch=self._watches_states), strict=True))
+        missing = [path for path, node in found.items() if node is None]
+        if missing and not self._watches_states:
+            found.update(zip(missing, await self._store.find_all(missing, watch=True), strict=True))
+        return found
 
     def _take_topic(
         self, name: str, node: znodes.TopicNode, configs: Mapping[str, str], states: Mapping[str, Node | None]

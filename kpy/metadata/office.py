@@ -28,7 +28,7 @@ from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.log_repetition import Repetition
 from kpy.metadata import membership, writes, znodes
 from kpy.metadata.image import NO_CONTROLLER, NO_STATE, PartitionImage, TopicImage
-from kpy.metadata.observer import Observer, with_partitions
+from kpy.metadata.observer import EVERYTHING, Observer, with_partitions
 from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
 from kpy.metadata.tool_requests import ToolRequests
 
@@ -114,6 +114,9 @@ class Office:
         if self._candidature.listener is not None:
             epoch = self._term.controller_epoch
             self.requests = BrokerRequests(self._broker_id, epoch, self._candidature.listener)
+            # What happened before is not known in full: the watch that told of the end of the last controller may have
+            # come before the one that tells of its broker's, and no watch tells of states (Kafka does this too).
+            await self._observer.refresh([EVERYTHING])
         try:
             if await self._store.find(znodes.FEATURE) is None:
                 await self.write([Create(znodes.FEATURE, znodes.encode_feature())])

@@ -2,6 +2,9 @@
 
 import pytest
 
+from bench.__main__ import chosen
+from bench.cluster_rows import CLUSTER_WORKS
+from bench.history import HISTORY_WORKS
 from bench.results import Sample, counted, spread, table
 from bench.rows import WORKS, Row
 
@@ -64,5 +67,12 @@ def test_a_row_without_numbers_says_why() -> None:
 
 
 def test_rows_have_names_of_their_own() -> None:
-    names = [row.name for work in WORKS for row in work.rows]
+    names = [row.name for work in (*WORKS, *HISTORY_WORKS, *CLUSTER_WORKS) for row in work.rows]
     assert len(set(names)) == len(names)
+
+
+def test_a_quick_run_leaves_clusters_out_unless_they_are_asked_for() -> None:
+    assert chosen(CLUSTER_WORKS, "", quick=True) == []
+    assert chosen(CLUSTER_WORKS, "", quick=False) == list(CLUSTER_WORKS)
+    assert chosen(CLUSTER_WORKS, "cluster", quick=True) == list(CLUSTER_WORKS)
+    assert chosen((*WORKS, *HISTORY_WORKS), "cluster", quick=False) == []

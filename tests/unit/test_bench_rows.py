@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from bench.acknowledged import longest_gap
 from bench.link import CORRELATION_ID, frame
 from bench.payloads import web_shop_events
 from bench.programs import WorkFailedError
@@ -58,6 +59,15 @@ def test_payloads_have_their_size_and_fit_a_line(size: int) -> None:
     made = [web_shop_events(size, rng) for _ in range(PAYLOADS)]
     assert {len(text.encode()) for text in made} == {size}
     assert not any("\n" in text for text in made)
+
+
+def test_the_longest_gap_is_between_neighbours() -> None:
+    assert longest_gap([1.0, 2.0, 5.0, 6.0]) == 3.0
+
+
+def test_one_acknowledged_record_has_no_gap() -> None:
+    with pytest.raises(WorkFailedError):
+        longest_gap([1.0])
 
 
 def test_the_producer_rate_is_that_of_the_whole_run() -> None:
