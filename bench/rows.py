@@ -181,7 +181,7 @@ def produce_request(topic: str, acks: int = 1) -> Request:
     """One record of 100 bytes for partition 0."""
     batch = build_batch([NewRecord(1_700_000_000_000, None, bytes(100))])
     data = produce.TopicProduceData(topic, partition_data=[produce.PartitionProduceData(0, batch)])
-    message = produce.ProduceRequest(None, acks, 1000, [data])
+    message = produce.ProduceRequest(None, acks, 20_000, [data])
     return Request(produce, message, PRODUCE_VERSION, lambda answer: answer.responses[0].partition_responses[0])
 
 
