@@ -8,7 +8,7 @@ from typing import Any
 
 from kpy.wire.apis import APIS
 
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
 CLIENT_ID = b"differential"
 API_VERSIONS = 18
 

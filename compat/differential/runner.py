@@ -16,7 +16,7 @@ from kpy.wire.metadata import MetadataRequest
 from kpy.wire.primitives import Message
 
 POLL_INTERVAL_S = 0.02
-POLL_TIMEOUT_S = 15.0
+POLL_TIMEOUT_S = 60.0
 
 
 class Difference(NamedTuple):
