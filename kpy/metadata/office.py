@@ -77,7 +77,7 @@ class Office:
         self._tools = ToolRequests(self, observer)
         self._looked_at: Mapping[str, TopicImage] = {}
         """The topics as they were when new partitions without a leader were named last."""
-        self._has_stood = False
+        self._has_started = False
         self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
         """Brokers that are about to stop, by id, with their epochs."""
@@ -102,6 +102,7 @@ class Office:
         """Stands for election where nobody holds the office, and resigns where somebody else does."""
         self.resign_if_lost()
         if not self._candidature.stands or self._term is not None or self._observer.controller_id != NO_CONTROLLER:
+            self._has_started = True
             return
         self._term = await self._stand()
         await self._observer.refresh([znodes.CONTROLLER])
@@ -130,11 +131,12 @@ class Office:
         try:
             term = await membership.stand_for_election(self._store, self._broker_id, self._now_ms())
         except StorageError as error:
-            if not self._has_stood:
+            if not self._has_started:
                 raise
             self._problem.say(f"cannot stand for controller: {error}")
             return None
-        self._has_stood = True
+        self._has_started = True
+        self._problem.over()
         return term
 
     def resign_if_lost(self) -> None:

@@ -187,6 +187,19 @@ def test_without_a_controller_epoch_nobody_stands_for_the_office(
     assert cluster.office.epoch == 8
 
 
+def test_a_broker_that_has_never_been_controller_goes_on_without_a_controller_epoch(
+    cluster: Cluster, store: EmbeddedStore
+) -> None:
+    other = opened(store)
+    run(other.register({"PLAINTEXT": ("localhost", 9093)}, {"PLAINTEXT": "PLAINTEXT"}))
+    assert cluster.is_controller
+    assert not other.is_controller
+    run(store.set("/controller_epoch", b"x"))
+    run(store.delete("/controller"))
+    nothing_happens(other)
+    assert not other.is_controller
+
+
 @pytest.mark.parametrize("data", [*GARBAGE, b'{"version":3,"status":1,"features":{}}'])
 def test_features_that_cannot_be_understood_stop_a_start(
     data: bytes | None, cluster: Cluster, store: EmbeddedStore
