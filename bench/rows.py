@@ -366,7 +366,7 @@ def many_groups(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
 
 
 def load_name(request: str, connections: int, in_flight: int) -> str:
-    return f"{request}, {connections} {'connection' if connections == 1 else 'connections'}, {in_flight} in flight"
+    return f"{request}, {connections} connection{'' if connections == 1 else 's'}, {in_flight} in flight"
 
 
 def _partitions_work(partitions: int) -> Work:

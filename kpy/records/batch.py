@@ -225,11 +225,7 @@ def iter_keys(data: bytes, records_count: int) -> Iterator[tuple[int, int, bytes
             else:
                 offset, pos = read_varint(data, pos, 32)
             byte = data[pos]
-            if byte < 0x80:
-                size = zigzag[byte]
-                pos += 1
-            else:
-                size, pos = read_varint(data, pos, 32)
+            size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
             key = None if size < 0 else data[pos : (pos := pos + size)]
             if pos >= end:
                 raise invalid_record("A record runs past its end")
