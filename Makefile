@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev  ## run all tests, with every client whose toolchai
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: client-suites
-client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, a C and C++ compiler, a JDK)
+client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, Go, a C and C++ compiler, a JDK)
 	KPY_CLIENT_SUITES=1 $(BIN)/pytest compat/suites $(ARGS)
 
 .PHONY: check
