@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev  ## run all tests, with every client whose toolchai
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: client-suites
-client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, a C and C++ compiler, a JDK)
+client-suites: $(VENV)/.installed-dev  ## run clients' own tests, those too that take ten minutes (needs Cargo, Go, a C and C++ compiler, a JDK)
 	KPY_CLIENT_SUITES=1 $(BIN)/pytest compat/suites $(ARGS)
 
 .PHONY: check
@@ -72,10 +72,13 @@ fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million d
 
 CHAOS_SECONDS ?= 600
 CHAOS_SEED ?= $$(date +%s)
+CHAOS_CONSUMERS ?= 20
+CHAOS_PAUSE_S ?= 60
 
 .PHONY: chaos
-chaos: $(VENV)/.installed-dev  ## consumers join, leave, die and sleep for as long as you like, while records flow
-	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest tests/fault/test_group_chaos.py
+chaos: $(VENV)/.installed-dev  ## 20 consumers join, leave, die and sleep for a minute while records flow, for as long as you like
+	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) CHAOS_CONSUMERS=$(CHAOS_CONSUMERS) \
+		CHAOS_PAUSE_S=$(CHAOS_PAUSE_S) $(BIN)/pytest -s tests/fault/test_group_chaos.py
 
 CHAOS_MESSAGES ?= 100000
 CHAOS_KILLS ?= 100

@@ -5,7 +5,6 @@ which starts brokers of Apache Kafka; what the tests need of it, for a broker th
 kafka_python_service.py.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from compat.suites.expectations import Outcome, Suite
+from compat.suites.logged import run_logged
 
 HERE = Path(__file__).parent
 VERSION = "3.0.12"
@@ -42,16 +42,7 @@ def run(source: Path, bootstrap: str, report: Path) -> dict[str, Outcome]:
     command += ["--timeout", str(TEST_TIMEOUT_S), "-o", "log_level=ERROR", f"--junit-xml={report}"]
     # The directory of Apache Kafka's scripts has to exist, though none is run.
     environment = {"KAFKA_URI": f"kafka://{bootstrap}", "KAFKA_VERSION": "3.9.1", "KAFKA_ROOT": str(source)}
-    with report.with_suffix(".log").open("wb") as log:
-        subprocess.run(
-            command,
-            cwd=source,
-            env=os.environ | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=RUN_TIMEOUT_S,
-            check=False,
-        )
+    run_logged(command, report.with_suffix(".log"), source, environment, RUN_TIMEOUT_S)
     outcomes: dict[str, Outcome] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').removeprefix('test.integration.')}::{case.get('name')}"

@@ -17,6 +17,7 @@ from shlex import join
 from compat.harness import require_tool
 from compat.java.kafka_tools import KafkaTools
 from compat.suites.expectations import Outcome, Suite
+from compat.suites.logged import run_logged
 
 HERE = Path(__file__).parent
 CRATE = "rdkafka-sys"
@@ -141,16 +142,7 @@ def _install_tools(directory: Path) -> None:
 def _run(source: Path, report: Path, environment: Mapping[str, str], *options: str) -> dict[str, Outcome]:
     report.unlink(missing_ok=True)
     log = report.with_suffix(".log")
-    with log.open("ab") as output:
-        subprocess.run(
-            ["./test-runner", *options],
-            cwd=source / "tests",
-            env=os.environ | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=RUN_TIMEOUT_S,
-            check=False,
-        )
+    run_logged(["./test-runner", *options], log, source / "tests", environment, RUN_TIMEOUT_S)
     skip_themselves = set(SKIPS_ITSELF.findall(ESCAPES.sub("", log.read_text(errors="replace"))))
     states = {name: test["state"] for name, test in json.loads(report.read_text())["tests"].items()}
     del states["<MAIN>"]  # the run itself

@@ -6,7 +6,6 @@ are left out.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from compat.harness import require_tool
 from compat.suites.expectations import Outcome, Suite
+from compat.suites.logged import run_logged
 
 HERE = Path(__file__).parent
 TESTS = ("client", "consumer", "producer", "test_helpers")
@@ -48,16 +48,7 @@ def run(package: Path, bootstrap: str, report: Path) -> dict[str, Outcome]:
     command = [require_tool("cargo"), "test", "--locked", "--no-fail-fast"]
     environment = {"TEST_INTEGRATION": "1", "KAFKA_CONNECT": bootstrap, "TEST_BROKER_IMPL": "kafka"}
     log = report.with_suffix(".log")
-    with log.open("wb") as output:
-        subprocess.run(
-            command,
-            cwd=package,
-            env=os.environ | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=RUN_TIMEOUT_S,
-            check=False,
-        )
+    run_logged(command, log, package, environment, RUN_TIMEOUT_S)
     return {name: "pass" if result == "ok" else "fail" for name, result in RESULT.findall(log.read_text())}
 
 

@@ -1,5 +1,7 @@
 """One consumer process of the group chaos: writes down each record's value before it commits it, until SIGTERM.
 
+One whose group.instance.id another has taken over ends with FENCED_EXIT_CODE.
+
 python chaos_consumer.py <bootstrap> <topic> <group> <instance id or -> <strategy> <output file>
 """
 
@@ -8,10 +10,20 @@ import signal
 import sys
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 POLL_S = 0.1
 MAX_RECORDS = 50
+FENCED_EXIT_CODE = 3
+
+
+def read(consumer: Consumer) -> list[Message]:
+    messages = consumer.consume(MAX_RECORDS, POLL_S)
+    for message in messages:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._FATAL:
+            sys.exit(FENCED_EXIT_CODE)
+    return [message for message in messages if message.error() is None]
 
 
 def main(bootstrap: str, topic: str, group: str, instance_id: str, strategy: str, output: str) -> None:
@@ -33,7 +45,7 @@ def main(bootstrap: str, topic: str, group: str, instance_id: str, strategy: str
     consumer.subscribe([topic])
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     while not stopped:
-        messages = [message for message in consumer.consume(MAX_RECORDS, POLL_S) if message.error() is None]
+        messages = read(consumer)
         if not messages:
             continue
         # One write a batch, so that a kill leaves no half of a line.

@@ -5,7 +5,7 @@ from a seed. Every acknowledged record is delivered at least once. What the coor
 each generation gives each partition one owner, generations go up, and no commit of a partition is lower than the one
 before it.
 
-    make chaos CHAOS_SECONDS=600 CHAOS_SEED=7
+    make chaos CHAOS_SECONDS=600 CHAOS_SEED=7 CHAOS_CONSUMERS=20 CHAOS_PAUSE_S=60
 """
 
 import os
@@ -15,8 +15,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
@@ -27,13 +29,21 @@ from kpy.group.records import read_group, read_key, read_offset
 from kpy.records.batch import iter_records, read_header
 from kpy.wire.consumer_protocol import decode_consumer_protocol_assignment
 from kpy.wire.group_records import GroupMetadataValue, OffsetCommitKey
+from tests.fault.chaos_consumer import FENCED_EXIT_CODE
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+CONSUMERS = int(os.environ.get("CHAOS_CONSUMERS", "5"))
+PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "8"))
+"""About how long a consumer sleeps; its session is over after 6 s."""
+AWAKE_AT_LEAST = max(2, CONSUMERS // 2)
+ALIVE_AT_MOST = CONSUMERS * 3 // 2
+STATIC_NAMES = [f"static-{number}" for number in range(CONSUMERS * 2 // 5)]
+NO_NAME = "-"
+PEACE_S = 10.0
+"""Now and then nothing happens for as long as a group needs to miss the killed and to share the partitions."""
 PARTITIONS = 50
-CONSUMERS = 5
 RECORDS_PER_SECOND = 200
-PAST_THE_SESSION_S = 8.0
 REST_TIMEOUT_S = 90.0
 
 pytestmark = pytest.mark.timeout(SECONDS + 300)
@@ -70,64 +80,125 @@ class Load:
         assert self._producer.flush(30) == 0
 
 
+class Member(NamedTuple):
+    process: subprocess.Popen[bytes]
+    name: str
+    """Its group.instance.id, or NO_NAME."""
+
+    def __str__(self) -> str:
+        return f"{self.process.pid} ({self.name})"
+
+
 class Consumers:
-    """The processes that are alive, and what all of them have ever read."""
+    """The processes that are alive, some of which sleep, and what all of them have ever read."""
 
     def __init__(self, bootstrap: str, topic: str, strategy: str, work_dir: Path) -> None:
         self.group = unique("chaos")
-        self.alive: list[subprocess.Popen[bytes]] = []
-        self.names: dict[int, str] = {}
+        self.awake: list[Member] = []
+        self.asleep: list[tuple[float, Member]] = []
+        """Each with the time at which it wakes."""
+        self.happened = Counter[str]()
+        self._leaving: list[Member] = []
         self._arguments = (bootstrap, topic, self.group)
         self._strategy = strategy
         self._work_dir = work_dir
         self._born = 0
+        self._began = time.monotonic()
 
-    def start(self, instance_id: str = "-") -> None:
+    def alive(self) -> int:
+        return len(self.awake) + len(self.asleep)
+
+    def names_without_anybody_awake(self) -> list[str]:
+        taken = {member.name for member in self.awake}
+        return [name for name in STATIC_NAMES if name not in taken]
+
+    def start(self, name: str) -> Member:
         self._born += 1
         output = str(self._work_dir / f"read-{self._born}")
         script = str(Path(__file__).with_name("chaos_consumer.py"))
-        command = [sys.executable, script, *self._arguments, instance_id, self._strategy, output]
-        process = subprocess.Popen(command)
-        self.alive.append(process)
-        self.names[process.pid] = instance_id
+        member = Member(
+            subprocess.Popen([sys.executable, script, *self._arguments, name, self._strategy, output]), name
+        )
+        self.awake.append(member)
+        self._note("joins", member)
+        return member
 
-    def end(self, process: subprocess.Popen[bytes], number: signal.Signals) -> str:
-        """End a process; the instance id that it had."""
-        self.alive.remove(process)
-        process.send_signal(number)
-        process.wait(60)
-        return self.names.pop(process.pid)
+    def leave(self, member: Member) -> None:
+        self.awake.remove(member)
+        self._leaving.append(member)
+        member.process.send_signal(signal.SIGTERM)
+        self._note("leaves", member)
+
+    def kill(self, member: Member) -> None:
+        self.awake.remove(member)
+        member.process.kill()
+        member.process.wait()
+        self._note("is killed", member)
+
+    def pause(self, member: Member, seconds: float) -> None:
+        self.awake.remove(member)
+        member.process.send_signal(signal.SIGSTOP)
+        self.asleep.append((time.monotonic() + seconds, member))
+        self._note("falls asleep", member)
+
+    def wake(self, now: float) -> None:
+        """Wake those whose time has come; of those that are gone by themselves make sure that they had a reason."""
+        for each in [each for each in self.asleep if each[0] <= now]:
+            self.asleep.remove(each)
+            self.awake.append(each[1])
+            each[1].process.send_signal(signal.SIGCONT)
+            self._note("wakes", each[1])
+        for member in [member for member in self.awake if member.process.poll() is not None]:
+            assert member.process.returncode == FENCED_EXIT_CODE, f"{member} ended by itself"
+            self.awake.remove(member)
+            self._note("is fenced", member)
 
     def read(self) -> set[bytes]:
         return {line for path in self._work_dir.glob("read-*") for line in path.read_bytes().split()}
 
     def close(self) -> None:
-        for process in self.alive:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
-        for process in self.alive:
+        self.wake(float("inf"))
+        for member in list(self.awake):
+            self.leave(member)
+        for member in self._leaving:
             try:
-                process.wait(30)
+                member.process.wait(30)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                member.process.kill()
+                member.process.wait()
+
+    def _note(self, what: str, member: Member) -> None:
+        self.happened[what] += 1
+        print(
+            f"{time.monotonic() - self._began:6.1f} s  {member} {what}: {len(self.awake)} and {len(self.asleep)} asleep"
+        )
 
 
 def something_happens(consumers: Consumers, chance: random.Random) -> None:
-    process = chance.choice(consumers.alive)
+    member = chance.choice(consumers.awake)
     what = chance.random()
     if what < 0.25:
-        consumers.start()
-    elif what < 0.45 and len(consumers.alive) > 2:
-        consumers.end(process, signal.SIGTERM)
-    elif what < 0.75:
+        # A stranger, or one under the name of a static member that has left, or that sleeps and will wake up fenced.
+        names = consumers.names_without_anybody_awake() if chance.random() < 0.5 else []
+        if consumers.alive() < ALIVE_AT_MOST:
+            consumers.start(chance.choice(names or [NO_NAME]))
+    elif what < 0.55:
         # A static member comes back as itself, another as a stranger beside the silence of its former self.
-        consumers.start(consumers.end(process, signal.SIGKILL))
-    else:
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(PAST_THE_SESSION_S * chance.uniform(0.5, 1.2))
-        process.send_signal(signal.SIGCONT)
-    time.sleep(chance.uniform(0.2, 2.0))
+        consumers.kill(member)
+        consumers.start(member.name)
+    elif len(consumers.awake) > AWAKE_AT_LEAST:
+        if what < 0.75:
+            consumers.leave(member)
+        else:
+            consumers.pause(member, PAUSE_S * chance.uniform(0.5, 1.2))
+
+
+def chaos(consumers: Consumers, chance: random.Random, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        consumers.wake(now)
+        something_happens(consumers, chance)
+        time.sleep(PEACE_S if chance.random() < 0.1 else chance.uniform(0.2, 2.0))
 
 
 def log_of(broker: BrokerProcess) -> Iterator[tuple[bytes, bytes | None]]:
@@ -150,7 +221,7 @@ def owners(group: GroupMetadataValue) -> list[int]:
 
 
 def check_log(broker: BrokerProcess, group_id: str, cooperative: bool) -> None:
-    generation, assigned_generations = 0, 0
+    generation, assigned_generations, commits = 0, 0, 0
     committed: dict[int, int] = {}
     for key, value in log_of(broker):
         about = read_key(key)
@@ -161,6 +232,7 @@ def check_log(broker: BrokerProcess, group_id: str, cooperative: bool) -> None:
             offset = read_offset(value).offset
             assert offset >= committed.get(about.partition, -1), f"the commits of {about.partition} go back"
             committed[about.partition] = offset
+            commits += 1
             continue
         group = read_group(value)
         assert group.generation >= generation
@@ -171,6 +243,7 @@ def check_log(broker: BrokerProcess, group_id: str, cooperative: bool) -> None:
             assigned_generations += 1
             # A cooperative rebalance may leave out, for one generation, what moves from one member to another.
             assert cooperative or len(owned) == PARTITIONS
+    print(f"{generation} generations, {assigned_generations} with an assignment, {commits} commits")
     assert assigned_generations > 2
     assert set(committed) == set(range(PARTITIONS))
 
@@ -186,12 +259,12 @@ def test_a_group_in_chaos_delivers_every_record_and_never_two_owners(strategy: s
     consumers = Consumers(broker.bootstrap, topic, strategy, tmp_path)
     try:
         load = Load(broker.bootstrap, topic)
-        for number in range(CONSUMERS):
-            consumers.start(f"static-{number}" if number < 2 else "-")
-        end = time.monotonic() + SECONDS / 2
-        while time.monotonic() < end:
-            something_happens(consumers, chance)
+        for name in [*STATIC_NAMES, *[NO_NAME] * (CONSUMERS - len(STATIC_NAMES))]:
+            consumers.start(name)
+        chaos(consumers, chance, SECONDS / 2)
+        consumers.wake(float("inf"))
         load.stop()
+        print(f"{len(load.acknowledged)} records; {dict(consumers.happened)}")
         assert load.acknowledged
         wait_until(lambda: load.acknowledged <= consumers.read(), "every record is delivered", REST_TIMEOUT_S)
     finally:
