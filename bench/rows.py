@@ -34,8 +34,7 @@ IDLE_S = 3.0
 LATENCY_RECORDS_PER_S = 500
 MB = 1_000_000
 GB = 1_000_000_000
-SMALL_MEGABYTES = 100
-"""More than the small requests of one number write."""
+SMALL_MEGABYTES = 100  # More than the small requests of one number write.
 PAYLOADS = 1000
 """Different values of one size, sent in turn; fewer of large ones."""
 PAYLOADS_BYTES = 10_000_000
