@@ -24,7 +24,7 @@ def test_kpy_bench_measures_apache_kafka_and_kpy_alike(pair: Pair, capsys: pytes
         ]
         exit_code = main(["bench", *arguments])
         printed = capsys.readouterr()
-        assert (exit_code, printed.err) == (0, "")
+        assert (exit_code, printed.err) == (0, ""), printed.out
         run, *figures = [json.loads(line) for line in printed.out.splitlines()]
         assert all(figure["type"] == "figure" and figure["value"] > 0 for figure in figures)
         names.append([figure["name"] for figure in figures])

@@ -110,7 +110,7 @@ def bench(broker: BrokerProcess, capsys: pytest.CaptureFixture[str], *arguments:
 
 
 def test_every_row_is_measured_and_nothing_is_left(broker: BrokerProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    exit_code, (run, *figures), complaints = bench(broker, capsys, "--load", "2x3", "--max-mb", "200")
+    exit_code, (run, *figures), complaints = bench(broker, capsys, "--load", "2x3", "--max-mb", "1")
     assert (exit_code, complaints) == (0, "")
     assert run["topic"].startswith("kpy-bench-")
     assert {figure["type"] for figure in figures} == {"figure"}

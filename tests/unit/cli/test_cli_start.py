@@ -38,6 +38,20 @@ def logging_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     root.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored() -> Iterator[None]:
+    """A shell has what it starts in the background ignore SIGINT, and a server leaves ignored what it finds ignored."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Runs `kpy start` around a function that is called once the server has started; returns the exit code."""
