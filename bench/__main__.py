@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,6 +171,17 @@ def _on_new_brokers(
                 broker.discard()
 
 
+def _rounds(runs: int, deadline: float) -> Iterator[int]:
+    """Their numbers, from 1; none is begun that would end later than the deadline if it took as long as the last."""
+    for number in range(1, runs + 1):
+        started = time.monotonic()
+        yield number
+        now = time.monotonic()
+        if number < runs and now + (now - started) > deadline:
+            _say(f"out of time after {number} of {runs} runs")
+            return
+
+
 def _side_by_side(
     works: Sequence[Work],
     bench: Bench,
@@ -189,17 +200,13 @@ def _side_by_side(
             _say(f"warming up {broker.name}")
             broker.start()
             warm_up(bench, broker)
-        for number in range(1, runs + 1):
-            round_started = time.monotonic()
+        number = 0
+        for number in _rounds(runs, deadline):
             for work in works:
                 _say(f"run {number} of {runs}: {work.rows[0].name}")
                 for broker in running:
                     found.take(broker.name, work.rows, partial(work.measure, bench, broker), cores)
-            now = time.monotonic()
-            if number < runs and now + (now - round_started) > deadline:
-                _say(f"out of time after {number} of {runs} runs")
-                return number
-        return runs
+        return number
     finally:
         for broker in running:
             broker.discard()
@@ -216,8 +223,8 @@ def _on_clusters(
 ) -> int:
     """One cluster at a time. Returns the number of rounds that the time allowed."""
     shared = [work for work in works if not work.on_new_cluster]
-    for number in range(1, runs + 1):
-        round_started = time.monotonic()
+    number = 0
+    for number in _rounds(runs, deadline):
         for kind in kinds:
             groups = [shared] if shared else []
             for group in groups + [[work] for work in works if work.on_new_cluster]:
@@ -228,11 +235,7 @@ def _on_clusters(
                     for work in group:
                         _say(f"run {number} of {runs}, {kind.name}: {work.rows[0].name}")
                         found.take(kind.name, work.rows, partial(measure_cluster, work, bench, cluster), cores)
-        now = time.monotonic()
-        if number < runs and now + (now - round_started) > deadline:
-            _say(f"out of time after {number} of {runs} runs")
-            return number
-    return runs
+    return number
 
 
 def _report(rows: Sequence[Row], found: Measurements, options: argparse.Namespace, done: Mapping[str, Any]) -> None:

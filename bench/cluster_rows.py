@@ -6,7 +6,6 @@ cores. Works that count requests share one cluster, which is warmed up first; th
 
 import contextlib
 import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +29,7 @@ from bench.rows import (
     produce_request,
     send_over_and_over,
 )
+from bench.warm_up import until_no_cheaper
 
 RECORD_BYTES = 1000
 SHARE = 2
@@ -40,8 +40,6 @@ SETTLE_S = 1.0
 """Of rest between the end of one failure and the next one."""
 WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=3.0, megabytes=150, latency_s=0, history_megabytes=0)
 WARM_UP_LIMIT_S = 75.0
-STEADY = 0.9
-"""As in warm_up.py."""
 SESSION = f", session timeout {SESSION_TIMEOUT_MS // 1000} s"
 
 
@@ -57,13 +55,8 @@ class ClusterWork(NamedTuple):
 def warm_up(bench: Bench, cluster: Cluster) -> None:
     """The same as on a lone broker: until a request gets no cheaper, and then some long batches."""
     bench = bench._replace(scale=WARM_UP_SCALE)
-    deadline = time.monotonic() + WARM_UP_LIMIT_S
-    best_us = math.inf
-    while time.monotonic() < deadline:
-        cpu_us = sum(request_rate(*load, bench, cluster)[1] for load in ((1, 1), (50, 5)))
-        if cpu_us >= STEADY * best_us:
-            break
-        best_us = cpu_us
+    loads = ((1, 1), (50, 5))
+    until_no_cheaper(lambda: sum(request_rate(*load, bench, cluster)[1] for load in loads), WARM_UP_LIMIT_S)
     for partitions in (1, 6):
         throughput(partitions, bench, cluster)
 

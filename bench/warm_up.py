@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from collections.abc import Callable
 
 from bench.brokers import BrokerProcess
 from bench.rows import (
@@ -29,13 +30,23 @@ def warm_up(bench: Bench, broker: BrokerProcess) -> None:
     twentieth of what the first ones did.
     """
     bench = bench._replace(scale=WARM_UP_SCALE)
-    deadline = time.monotonic() + WARM_UP_LIMIT_S
-    best_us = math.inf
-    while time.monotonic() < deadline:
-        loads = ((produce_request, 1, 1), (produce_request, 50, 5), (fetch_request, 50, 5))
-        cpu_us = sum(send_requests(bench, broker, *load)[1] for load in (*loads, (one_topic_metadata_request, 50, 5)))
-        if cpu_us >= STEADY * best_us:
-            break
-        best_us = cpu_us
+    loads = (
+        (produce_request, 1, 1),
+        (produce_request, 50, 5),
+        (fetch_request, 50, 5),
+        (one_topic_metadata_request, 50, 5),
+    )
+    until_no_cheaper(lambda: sum(send_requests(bench, broker, *load)[1] for load in loads), WARM_UP_LIMIT_S)
     for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
         librdkafka_round_trip(bench, broker, size, ())
+
+
+def until_no_cheaper(cpu_us: Callable[[], float], limit_s: float) -> None:
+    """Does a pass of work again and again, which returns what it cost, until it is steady or the time is over."""
+    deadline = time.monotonic() + limit_s
+    best_us = math.inf
+    while time.monotonic() < deadline:
+        now_us = cpu_us()
+        if now_us >= STEADY * best_us:
+            break
+        best_us = now_us

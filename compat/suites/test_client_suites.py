@@ -18,9 +18,10 @@ TIMEOUT_S = 3_000
 SUITES = (kafka_python.SUITE, rskafka.SUITE)
 # What takes minutes is left to those who ask for it: make client-suites.
 SUITES_ON_REQUEST = (librdkafka.SUITE, librdkafka.SUITE_WITHOUT_AUTO_CREATION)
+ON_BROKERS_OF_THEIR_OWN = {"kafka-go": kafka_go, "sarama": sarama}
 IS_ASKED_FOR = "KPY_CLIENT_SUITES" in os.environ
 
-Test = Callable[[Path], None]
+Test = Callable[[str, Path], None]
 
 
 def on_request(test: Test) -> Test:
@@ -41,18 +42,11 @@ def test_a_clients_own_tests_end_as_expected(suite: Suite, fresh_broker: BrokerF
 
 @pytest.mark.timeout(TIMEOUT_S)
 @on_request
-def test_kafka_gos_own_tests_end_as_expected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ON_BROKERS_OF_THEIR_OWN)
+def test_a_clients_own_tests_on_brokers_of_their_own_end_as_expected(name: str, tmp_path: Path) -> None:
     BUILD_DIR.mkdir(parents=True, exist_ok=True)
-    report = tmp_path / "kafka-go.report"
-    check("kafka-go", kafka_go.run(kafka_go.prepare(BUILD_DIR), tmp_path, report), report)
-
-
-@pytest.mark.timeout(TIMEOUT_S)
-@on_request
-def test_saramas_own_tests_on_five_brokers_end_as_expected(tmp_path: Path) -> None:
-    BUILD_DIR.mkdir(parents=True, exist_ok=True)
-    report = tmp_path / "sarama.report"
-    check("sarama", sarama.run(sarama.prepare(BUILD_DIR), tmp_path, report), report)
+    suite, report = ON_BROKERS_OF_THEIR_OWN[name], tmp_path / f"{name}.report"
+    check(name, suite.run(suite.prepare(BUILD_DIR), tmp_path, report), report)
 
 
 def check(name: str, outcomes: Mapping[str, Outcome], report: Path) -> None:

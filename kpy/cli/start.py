@@ -23,7 +23,7 @@ from kpy.cli.arguments import Options, broker_config
 from kpy.cli.banner import banner
 from kpy.config import BrokerConfig
 from kpy.config_types import ConfigError
-from kpy.errors import ApiError, StorageError
+from kpy.errors import StorageError
 from kpy.metadata.store import StoreUnavailable
 
 Addresses = list[tuple[str, str, int]]
@@ -76,7 +76,7 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
 
     try:
         stopped_by = _serve_until_signal(config, on_started, ephemeral_dir)
-    except (OSError, StorageError, ApiError, BaseExceptionGroup) as error:
+    except (OSError, StorageError, StoreUnavailable, BaseExceptionGroup) as error:
         reason = _reason(config, _only(error), is_ready)
         if reason is None:
             raise

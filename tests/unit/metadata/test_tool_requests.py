@@ -59,6 +59,10 @@ def partition(cluster: Cluster, index: int = 0) -> PartitionImage:
     return cluster.stored.topics["t"].partitions[index]
 
 
+def with_isr(before: PartitionImage, isr: tuple[int, ...]) -> PartitionImage:
+    return replace(before, isr=isr, partition_epoch=before.partition_epoch + 1)
+
+
 def join_isr(cluster: Cluster, index: int, isr: tuple[int, ...]) -> None:
     async def join() -> None:
         async with cluster.changing():
@@ -66,9 +70,7 @@ def join_isr(cluster: Cluster, index: int, isr: tuple[int, ...]) -> None:
                 cluster,
                 "t",
                 [index],
-                lambda _, known: replace(
-                    known or partition(cluster), isr=isr, partition_epoch=known.partition_epoch + 1
-                ),  # type: ignore[union-attr]
+                lambda _, known: with_isr(known or partition(cluster), isr),
             )
 
     run(join())
