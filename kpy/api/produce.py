@@ -105,48 +105,63 @@ def _produce(
             raise WireError(f"produce with acks=0 of {client.client_id!r} failed: {failed.name}")
         return None
     response = ProduceResponse(answers)
-    return _answer_when_settled(response, unsettled, request.timeout_ms, broker) if unsettled else response
+    return _Settling(response, unsettled, request.timeout_ms, broker).pending if unsettled else response
 
 
-def _answer_when_settled(
-    response: ProduceResponse, unsettled: Unsettled, timeout_ms: int, broker: Broker
-) -> Pending[ProduceResponse]:
-    """The answer, once every partition in `unsettled` is settled or has refused, or the time is over."""
-    purgatory = broker.replicas.purgatory
-    waits: list[tuple[Partition, Commit]] = []
+class _Settling:
+    """An answer that waits until every partition in `unsettled` is settled or has refused, or the time is over.
 
-    def give_up() -> None:
-        for partition, commit in waits:
-            partition.forget(commit)
-        pending.complete(response)
+    It lets go of what it waits for when it is done, so that nothing of it is left to the garbage collector.
+    """
 
-    def abandoned() -> None:
-        purgatory.forget(parked)
-        for partition, commit in waits:
-            partition.forget(commit)
+    __slots__ = ("_left", "_parked", "_purgatory", "_response", "_waits", "pending")
 
-    def told(answer: PartitionProduceResponse, error: ErrorCode) -> None:
-        nonlocal left
-        left -= 1
+    def __init__(self, response: ProduceResponse, unsettled: Unsettled, timeout_ms: int, broker: Broker) -> None:
+        self._response = response
+        self._left = len(unsettled)
+        self._purgatory = broker.replicas.purgatory
+        self._parked = ParkedFetch((), 0, self._give_up)
+        self._waits: list[tuple[Partition, Commit]] = []
+        # More of this connection may be appended meanwhile: the order of the log is the order of the requests already.
+        self.pending: Pending[ProduceResponse] = Pending(self._abandoned, may_be_overtaken=True)
+        for partition, end_offset, answer in unsettled:
+            answer.error_code = ErrorCode.REQUEST_TIMED_OUT
+            told = partial(self._told, answer)
+            if end_offset == FLUSHED:
+                partition.when_flushed(told)
+            else:
+                self._waits.append((partition, partition.when_committed(end_offset, told)))
+        self._purgatory.park(self._parked, max(0, timeout_ms))
+
+    def _told(self, answer: PartitionProduceResponse, error: ErrorCode) -> None:
+        if self.pending.done:
+            return  # It was flushed, or not, after the time was over.
+        self._left -= 1
         answer.error_code = error
         if error not in WRITTEN_ALL_THE_SAME:
             answer.base_offset, answer.log_append_time_ms = -1, -1
-        if left == 0:
-            purgatory.forget(parked)
-            pending.complete(response)
+        if self._left == 0:
+            self._purgatory.forget(self._parked)
+            self._waits.clear()
+            self._complete()
 
-    parked = ParkedFetch((), 0, give_up)
-    # More of this connection may be appended meanwhile: the order of the log is the order of the requests already.
-    pending: Pending[ProduceResponse] = Pending(abandoned, may_be_overtaken=True)
-    left = len(unsettled)
-    for partition, end_offset, answer in unsettled:
-        answer.error_code = ErrorCode.REQUEST_TIMED_OUT
-        if end_offset == FLUSHED:
-            partition.when_flushed(partial(told, answer))
-        else:
-            waits.append((partition, partition.when_committed(end_offset, partial(told, answer))))
-    purgatory.park(parked, max(0, timeout_ms))
-    return pending
+    def _complete(self) -> None:
+        del self._parked
+        self.pending.complete(self._response)
+
+    def _give_up(self) -> None:
+        self._forget_commits()
+        self._complete()
+
+    def _abandoned(self) -> None:
+        self._purgatory.forget(self._parked)
+        del self._parked
+        self._forget_commits()
+
+    def _forget_commits(self) -> None:
+        for partition, commit in self._waits:
+            partition.forget(commit)
+        self._waits.clear()
 
 
 def _append(

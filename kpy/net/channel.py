@@ -27,6 +27,7 @@ class Channel:
     """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for."""
 
     __slots__ = (
+        "_on_answer",
         "_on_change",
         "closed",
         "connection",
@@ -46,7 +47,9 @@ class Channel:
         max_request_bytes: int,
         shared: memoryview,
         on_change: "Callable[[Channel], None]",
+        on_answer: "Callable[[Channel], None]",
     ) -> None:
+        """`on_answer` is told of an answer that came later: it calls `send_answers`, now or soon."""
         self.sock = sock
         self.fd = sock.fileno()
         self.peer_host = peer_host
@@ -54,6 +57,7 @@ class Channel:
         self.closed = False
         self.last_active = 0.0
         self._on_change = on_change
+        self._on_answer = on_answer
         self.connection = Connection(dispatch, max_request_bytes, shared, self._answer_has_come)
 
     def on_readable(self, now: float) -> None:
@@ -109,6 +113,10 @@ class Channel:
             self.sock.close()
 
     def _answer_has_come(self) -> None:
+        self._on_answer(self)
+
+    def send_answers(self) -> None:
+        """Answers have come since the last send."""
         if self.connection.broken:
             self.close()
         elif not self.closed and not self.wants_writable:

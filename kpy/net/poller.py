@@ -46,6 +46,8 @@ class Poller:
         self._channels: dict[int, Channel] = {}
         self._watched: dict[int, int] = {}
         self._hosts: Counter[str] = Counter()
+        self._answered: dict[Channel, None] = {}
+        self._in_round = False
         self._max_request_bytes = max_request_bytes
         self._shared = memoryview(bytearray(SHARED_BUFFER_BYTES))
 
@@ -54,7 +56,9 @@ class Poller:
 
     def add(self, sock: socket.socket, peer_host: str, dispatch: Dispatch) -> Channel:
         """Serves `sock`, a connected non-blocking socket, from now on."""
-        channel = Channel(sock, peer_host, dispatch, self._max_request_bytes, self._shared, self._watch)
+        channel = Channel(
+            sock, peer_host, dispatch, self._max_request_bytes, self._shared, self._watch, self._answer_has_come
+        )
         channel.last_active = trio.current_time()
         self._channels[channel.fd] = channel
         self._hosts[peer_host] += 1
@@ -78,9 +82,12 @@ class Poller:
                     if time.perf_counter() > sleepless_until:
                         await trio.lowlevel.wait_readable(epoll.fileno())
                     continue
+                self._in_round = True
                 self._begin_round()
                 self._serve(events, trio.current_time())
                 self._end_round()
+                self._send_answers()
+                self._in_round = False
                 lone_talker = events[0][0] if len(events) == 1 else NOBODY
                 if lone_talker != NOBODY and lone_talker == last_lone_talker:
                     sleepless_until = time.perf_counter() + SLEEPLESS_SECONDS
@@ -119,6 +126,21 @@ class Poller:
                     self._watch(channel)
             elif mask & (READ | GONE):
                 channel.on_readable(now)
+            if self._answered:
+                self._send_answers()
+
+    def _answer_has_come(self, channel: Channel) -> None:
+        """One request may bring answers to many others, several of one connection: these leave in one send."""
+        if self._in_round:
+            self._answered[channel] = None
+        else:
+            channel.send_answers()
+
+    def _send_answers(self) -> None:
+        while self._answered:
+            answered, self._answered = self._answered, {}
+            for channel in answered:
+                channel.send_answers()
 
     def _watch(self, channel: Channel) -> None:
         """Tells epoll what this channel waits for."""

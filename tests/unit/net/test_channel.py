@@ -155,6 +155,44 @@ def test_a_waiting_connection_is_muted_until_its_answer_comes() -> None:
     run_with(dispatch, client)
 
 
+def test_answers_that_one_request_brings_to_another_connection_leave_in_one_send() -> None:
+    waiting: list[Pending[Buffers | None]] = []
+
+    def dispatch(buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None]:
+        if bytes(buf[start : start + 2]) == b"\0\0":
+            waiting.append(Pending(may_be_overtaken=True))
+            return waiting[-1]
+        for number, pending in enumerate(waiting):
+            pending.complete([b"%d" % number])
+        return [b"done"]
+
+    async def main() -> None:
+        poller = Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
+        producer, replica = packet_pair(poller, dispatch), packet_pair(poller, dispatch)
+        with trio.fail_after(10), producer, replica:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
+                await send(producer, 3 * frame(b"\0\0 produce"))
+                while len(waiting) < 3:
+                    await trio.lowlevel.checkpoint()
+                await send(replica, frame(b"fetch!!!"))
+                assert await receive(replica, 4) == b"done"
+                await trio.lowlevel.wait_readable(producer)
+                assert producer.recv(100) == b"012"
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def packet_pair(poller: Poller, dispatch: Dispatch) -> socket.socket:
+    """Another end of a connection, on which each send of this end comes by itself."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    poller.add(ours, "test", dispatch)
+    return theirs
+
+
 def test_a_client_that_closes_while_it_waits_abandons_the_answer() -> None:
     abandoned = False
     parked: list[Pending[Buffers | None]] = []
