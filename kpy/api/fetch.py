@@ -64,11 +64,15 @@ def fetch(request: FetchRequest, client: Client, broker: Broker) -> FetchRespons
         wanted = [
             Wanted(topic.topic, topic.topic_id, position) for topic in request.topics for position in topic.partitions
         ]
+        wants_something = bool(wanted)
     else:
-        wanted = list(session.wanted.values())
+        wanted = []
+        wants_something = bool(session.wanted)
     reader = _Read(request, client, broker, session, wanted, is_incremental=request.session_epoch > 0)
     missing_bytes = request.min_bytes - reader.read()
-    if not reader.cold and (missing_bytes <= 0 or request.max_wait_ms <= 0 or not wanted or reader.must_answer()):
+    if not reader.cold and (
+        missing_bytes <= 0 or request.max_wait_ms <= 0 or not wants_something or reader.must_answer()
+    ):
         return reader.response()
     pending: Pending[FetchResponse] = Pending()
     if reader.cold:
@@ -99,8 +103,11 @@ def _park(
     reader: "_Read", request: FetchRequest, missing_bytes: int, broker: Broker, pending: Pending[FetchResponse]
 ) -> None:
     purgatory = broker.replicas.purgatory
+    session = reader.session
 
     def read_again_and_answer() -> None:
+        if session is not None:
+            session.parked = None
         reader.has_waited = True
         reader.read()
         # An offset that nobody has read at before is looked up, which may touch older pages than the newest.
@@ -116,6 +123,8 @@ def _park(
         committed_only=request.isolation_level == READ_COMMITTED and reader.replica_id < 0,
         of_follower=reader.replica_id >= 0,
     )
+    if session is not None:
+        session.parked = parked
     pending.on_abandon = lambda: purgatory.forget(parked)
     purgatory.park(parked, request.max_wait_ms)
 
@@ -124,6 +133,7 @@ class _Read:
     """One pass over the wanted partitions; a parked fetch makes a second one."""
 
     __slots__ = (
+        "all_read",
         "answers",
         "broker",
         "cold",
@@ -163,7 +173,12 @@ class _Read:
         self.moved: set[int] = set()
         """The leaders that the answer sends the client to."""
         self.session = session
+        if session is not None and self.replica_id >= 0:
+            session.replica_id = self.replica_id
+            session.fetched_at_ms = broker.replicas.clock_ms()
         self.wanted = wanted
+        self.all_read: list[tuple[Wanted, Partition]] = []
+        """Those of which the client has everything once it has this answer."""
         self.is_incremental = is_incremental
         self.answers: list[PartitionData] = []
         self.partitions: list[Partition] = []
@@ -178,7 +193,10 @@ class _Read:
 
         No disk is waited for: what must be read in first is in `cold` and not in the answers.
         """
+        if self.session is not None:
+            self.wanted = list(self.session.unread)
         self.answers = []
+        self.all_read = []
         self.partitions = []
         self.cold = []
         self.cold_bytes = 0
@@ -253,17 +271,21 @@ class _Read:
                 return answer
             is_follower = self.replica_id >= 0
             committed_only = self.request.isolation_level == READ_COMMITTED and not is_follower
-            end = answer.last_stable_offset if committed_only else answer.high_watermark
+            if is_follower:
+                end = log.log_end_offset
+            else:
+                end = answer.last_stable_offset if committed_only else answer.high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
-            region = self._region(
-                log, position.fetch_offset, limit, log.log_end_offset if is_follower else end, min_one_batch
-            )
+            region = self._region(log, position.fetch_offset, limit, end, min_one_batch)
             if is_follower and self.is_first_read:
                 partition.follower_fetched(self.replica_id, position.fetch_offset, position.log_start_offset)
             if committed_only:
                 aborted = [] if region is None else _aborted_transactions(partition, position.fetch_offset, end)
                 answer.aborted_transactions = aborted
-            if region is not None:
+            if region is None:
+                if self.session is not None and position.fetch_offset == end and self._may_rest(partition):
+                    self.all_read.append((wanted, partition))
+            else:
                 answer.records = region
                 if self.version < FIRST_VERSION_WITH_ZSTD:
                     answer.records = self._for_old_client(region.read(), position.fetch_offset)
@@ -281,6 +303,10 @@ class _Read:
                 records=b"",
             )
         return answer
+
+    def _may_rest(self, partition: Partition) -> bool:
+        """Not while each fetch is a chance to join the ISR, or to be sent to another replica."""
+        return partition.is_in_sync(self.replica_id) if self.replica_id >= 0 else not self.request.rack_id
 
     def _check_may_read(self, partition: Partition, position: FetchPartition) -> None:
         """Raises ApiError for who may not read here, or not in this leader epoch."""
@@ -372,6 +398,9 @@ class _Read:
                 topics.append(FetchableTopicResponse(wanted.topic, wanted.topic_id))
             topics[-1].partitions.append(answer)
             last = wanted
+        if self.session is not None:
+            for wanted, partition in self.all_read:
+                self.session.rest(wanted, partition, of_follower=self.replica_id >= 0)
         response = FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
         if self.moved and self.version >= FIRST_VERSION_WITH_ENDPOINTS:
             brokers = self.broker.cluster.image.brokers

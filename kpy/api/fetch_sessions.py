@@ -10,6 +10,12 @@ carry (session id, epoch):
     (id, -1)   close that session; the request lists everything
 
 An incremental answer lists only partitions that have records, an error, or a watermark that the client does not know.
+
+A fetch looks at those partitions only that may have something to tell: `unread`. One whose end the client has reached,
+and of which it has been told all, rests: its partition wakes it with the next append, commit or change of roles. So a
+fetch costs nothing for partitions in which nothing happens, for a follower of a thousand as for a consumer of one. What
+nobody is woken by (the log start that retention moves, a disk that fails) is found by looking at each resting partition
+once in LOOK_OVER_MS.
 """
 
 import random
@@ -17,6 +23,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kpy.errors import ErrorCode
+from kpy.replica.partition import Partition
+from kpy.replica.purgatory import ParkedFetch
+from kpy.replica.rotation import Rotation
 
 if TYPE_CHECKING:  # the codec takes a while to import, and a broker that has just started has not been fetched from
     from kpy.wire.fetch import FetchPartition, FetchRequest, PartitionData
@@ -29,16 +38,23 @@ EVICTION_IDLE_MS = 120_000
 (min.incremental.fetch.session.eviction.ms).
 """
 
-TopicKey = tuple[str, bytes]
-"""The topic's name, or its id from version 13 on; the other one is empty."""
+LOOK_OVER_MS = 5_000
+NO_REPLICA = -1
 
 
 class Wanted:
-    """One partition of a fetch: where to read, and what the client was told of it last."""
+    """One partition of a fetch: where to read, and what the client was told of it last.
 
-    __slots__ = ("high_watermark", "log_start_offset", "position", "topic", "topic_id")
+    `topic` is its name, or from version 13 on `topic_id` its id; the other one is empty.
+    """
 
-    def __init__(self, topic: str, topic_id: bytes, position: "FetchPartition") -> None:
+    __slots__ = ("high_watermark", "log_start_offset", "position", "rests_at", "session", "topic", "topic_id")
+
+    def __init__(
+        self, topic: str, topic_id: bytes, position: "FetchPartition", session: "FetchSession | None" = None
+    ) -> None:
+        self.session = session
+        self.rests_at: Partition | None = None
         self.topic = topic
         self.topic_id = topic_id
         self.position = position
@@ -61,16 +77,42 @@ class Wanted:
             self.log_start_offset = answer.log_start_offset
         return news
 
+    def wake(self, partition: Partition) -> None:
+        """Something has happened in the partition that it rests at, which has forgotten it: it is read again."""
+        session = self.session
+        if session is None:
+            return
+        self.rests_at = None
+        session.unread[self] = None
+        if session.parked is not None:
+            session.parked.join(partition)
+        if session.replica_id != NO_REPLICA:
+            partition.follower_had_all(session.replica_id, session.fetched_at_ms)
 
-@dataclass(slots=True)
+    def stop_resting(self) -> None:
+        """Nobody needs to wake it."""
+        if self.rests_at is not None:
+            self.rests_at.forget_reader(self)
+            self.rests_at = None
+
+
+@dataclass(slots=True, eq=False)
 class FetchSession:
-    """The partitions are in the order of fetching: those served last go to the end, so that none starves."""
+    """`unread` are in the order of fetching: those served last go to the end, so that none starves."""
 
     session_id: int
     uses_topic_ids: bool
     last_used_ms: int
     next_epoch: int = 1
     wanted: dict[tuple[str, bytes, int], Wanted] = field(default_factory=dict[tuple[str, bytes, int], Wanted])
+    unread: dict[Wanted, None] = field(default_factory=dict[Wanted, None])
+    parked: ParkedFetch | None = None
+    """The fetch that waits, if one does."""
+    replica_id: int = NO_REPLICA
+    fetched_at_ms: int = 0
+    """Of a follower: its broker id, and when it fetched last, by the clock of its partitions."""
+    has_ended: bool = False
+    rotation: Rotation = field(default_factory=lambda: Rotation(LOOK_OVER_MS))
 
     def update(self, request: "FetchRequest") -> None:
         for topic in request.topics:
@@ -78,17 +120,42 @@ class FetchSession:
                 key = (topic.topic, topic.topic_id, position.partition)
                 known = self.wanted.get(key)
                 if known is None:
-                    self.wanted[key] = Wanted(topic.topic, topic.topic_id, position)
+                    known = self.wanted[key] = Wanted(topic.topic, topic.topic_id, position, self)
                 else:
                     known.position = position
+                self._read_anew(known)
         for forgotten in request.forgotten_topics_data:
             for partition in forgotten.partitions:
-                self.wanted.pop((forgotten.topic, forgotten.topic_id, partition), None)
+                dropped = self.wanted.pop((forgotten.topic, forgotten.topic_id, partition), None)
+                if dropped is not None:
+                    dropped.stop_resting()
+                    self.unread.pop(dropped, None)
+
+    def look_over(self, now_ms: int) -> None:
+        """Reads those of the resting whose turn it is."""
+        for key in self.rotation.next(self.wanted, now_ms):
+            self._read_anew(self.wanted[key])
+
+    def _read_anew(self, wanted: Wanted) -> None:
+        wanted.stop_resting()
+        self.unread[wanted] = None
 
     def move_to_end(self, served: Wanted) -> None:
-        key = (served.topic, served.topic_id, served.position.partition)
-        if self.wanted.pop(key, None) is not None:
-            self.wanted[key] = served
+        if served in self.unread:
+            del self.unread[served]
+            self.unread[served] = None
+
+    def rest(self, read: Wanted, partition: Partition, *, of_follower: bool) -> None:
+        """The client has, and knows, all that there is in the partition."""
+        if not self.has_ended:
+            self.unread.pop(read, None)
+            read.rests_at = partition
+            partition.wake_later(read, of_follower=of_follower)
+
+    def end(self) -> None:
+        self.has_ended = True
+        for wanted in self.wanted.values():
+            wanted.stop_resting()
 
 
 class FetchSessions:
@@ -107,7 +174,9 @@ class FetchSessions:
         one.
         """
         if request.session_epoch in (INITIAL_EPOCH, FINAL_EPOCH):
-            self._sessions.pop(request.session_id, None)
+            closed = self._sessions.pop(request.session_id, None)
+            if closed is not None:
+                closed.end()
             if request.session_epoch == FINAL_EPOCH:
                 return None
             return self._create(request, uses_topic_ids, now_ms)
@@ -120,6 +189,7 @@ class FetchSessions:
             return ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR
         session.next_epoch = 1 if session.next_epoch == MAX_EPOCH else session.next_epoch + 1
         session.update(request)
+        session.look_over(now_ms)
         self._sessions[session.session_id] = self._sessions.pop(session.session_id)
         session.last_used_ms = now_ms
         return session
@@ -139,7 +209,7 @@ class FetchSessions:
         """The sessions are in the order of their last use, so the first one is the candidate."""
         for session_id, session in self._sessions.items():
             if now_ms - session.last_used_ms > EVICTION_IDLE_MS:
-                del self._sessions[session_id]
+                self._sessions.pop(session_id).end()
                 return True
             break
         return False

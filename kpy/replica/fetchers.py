@@ -105,6 +105,7 @@ class _Fetcher:
         self._following = following
         self._now_ms = now_ms
         self._partitions: dict[Key, Partition] = {}
+        self._unflushed: list[Partition] = []
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
         self._problem = Repetition(log, logging.WARNING)
@@ -165,7 +166,8 @@ class _Fetcher:
 
     async def _flushed(self) -> None:
         """Waits until what must be on disk is: the next request tells the leader that this broker has it."""
-        for partition in list(self._partitions.values()):
+        unflushed, self._unflushed = self._unflushed, []
+        for partition in unflushed:
             if partition.unflushed:
                 flushed = trio.Event()
                 partition.when_flushed(lambda _, flushed=flushed: flushed.set())
@@ -179,6 +181,8 @@ class _Fetcher:
         try:
             if isinstance(step, Append):
                 partition.append_fetched(step.records, step.high_watermark, step.log_start_offset, self._now_ms())
+                if partition.unflushed:
+                    self._unflushed.append(partition)
             elif isinstance(step, Truncate):
                 self._truncate(partition, step.offset)
             elif not isinstance(step, AskOffsets):

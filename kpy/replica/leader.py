@@ -64,6 +64,11 @@ class Follower:
         self.leader_end_at_last_fetch = max(leader_end_offset, self.leader_end_at_last_fetch)
         self.last_fetch_ms = now_ms
 
+    def had_all_until(self, time_ms: int) -> None:
+        """It has fetched until then, and nothing has been appended since it had all there is."""
+        self.last_caught_up_ms = max(self.last_caught_up_ms, time_ms)
+        self.last_fetch_ms = max(self.last_fetch_ms, time_ms)
+
     def is_caught_up(self, leader_end_offset: int, now_ms: int, lag_time_max_ms: int) -> bool:
         return leader_end_offset == self.log_end_offset or now_ms - self.last_caught_up_ms <= lag_time_max_ms
 

@@ -241,6 +241,10 @@ class ReplicaManager:
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR)
         mover.begin(key, target, self._now_ms())
 
+    def clock_ms(self) -> int:
+        """Now, by the clock that the partitions judge their followers by."""
+        return self._surroundings.clock_ms()
+
     def is_offline(self, topic: str, index: int) -> bool:
         """Whether the partition's disk has failed."""
         partition = self._topics.get(topic, {}).get(index)

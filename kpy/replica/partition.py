@@ -13,6 +13,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.image import PartitionImage
@@ -28,6 +29,12 @@ NO_EPOCH = -1
 MAX_READ_BYTES = 2**31 - 1
 
 Told = Callable[[ErrorCode], None]
+
+
+class Reader(Protocol):
+    """Who has read all there is, and is woken once when there may be more to tell."""
+
+    def wake(self, partition: "Partition") -> None: ...
 
 
 @dataclass(slots=True)
@@ -87,6 +94,8 @@ class Partition:
         "leadership",
         "log",
         "partition",
+        "resting",
+        "resting_followers",
         "topic",
         "unflushed",
         "waiting",
@@ -103,6 +112,9 @@ class Partition:
         self.waiting: dict[ParkedFetch, None] = {}
         """Consumers, who wait for committed records."""
         self.waiting_followers: dict[ParkedFetch, None] = {}
+        self.resting: dict[Reader, None] = {}
+        self.resting_followers: dict[Reader, None] = {}
+        """Consumers and followers that have all, and of which none, or one that reads much else too, waits."""
         self.leadership: Leadership | None = None
         self._surroundings = surroundings
         self.lead_or_follow(image)
@@ -168,8 +180,37 @@ class Partition:
             tell(error)
 
     def _release_fetches(self) -> None:
+        self._wake_consumers()
+        self._wake_followers()
         for fetch in (*self.waiting, *self.waiting_followers):
             self._surroundings.purgatory.release(fetch)
+
+    # Who reads here.
+
+    def wake_later(self, reader: Reader, *, of_follower: bool) -> None:
+        """Wakes `reader` once: a follower with the next append, both with the next commit or change of roles."""
+        (self.resting_followers if of_follower else self.resting)[reader] = None
+
+    def forget_reader(self, reader: Reader) -> None:
+        """It need not be woken any more."""
+        self.resting.pop(reader, None)
+        self.resting_followers.pop(reader, None)
+
+    def _wake_consumers(self) -> None:
+        readers, self.resting = self.resting, {}
+        for reader in readers:
+            reader.wake(self)
+
+    def _wake_followers(self) -> None:
+        readers, self.resting_followers = self.resting_followers, {}
+        for reader in readers:
+            reader.wake(self)
+
+    def follower_had_all(self, replica: int, time_ms: int) -> None:
+        """A follower that rested until now has fetched at `time_ms`: nothing was appended since it had all there is."""
+        follower = self.leadership.followers.get(replica) if self.leadership is not None else None
+        if follower is not None:
+            follower.had_all_until(time_ms)
 
     # As leader.
 
@@ -198,12 +239,16 @@ class Partition:
                 self._flush(info.base_offset)
             elif not leadership.followers:
                 log.high_watermark = log.log_end_offset
+                if self.resting:
+                    self._wake_consumers()
                 if self.waiting:
                     self._surroundings.purgatory.appended(self, len(batch.data))
                     if batch.header.is_control:
                         self._surroundings.purgatory.decided(self)
             else:
                 self.advance_high_watermark()
+            if self.resting_followers:
+                self._wake_followers()
             if self.waiting_followers:
                 self._surroundings.purgatory.appended_for_followers(self, len(batch.data))
         return info
@@ -252,6 +297,7 @@ class Partition:
         """Tells when the low watermark has reached `offset`, which it has not yet, or why nobody here will know."""
         deletion = Deletion(offset, told)
         self.deletions[deletion] = None
+        self._wake_followers()
         return deletion
 
     def forget_deletion(self, deletion: Deletion) -> None:
@@ -291,6 +337,10 @@ class Partition:
             while commits and commits[0].end_offset <= high_watermark:
                 commits.popleft().told(verdict)
         self._surroundings.committed(self)
+        if self.resting_followers:
+            self._wake_followers()
+        if self.resting:
+            self._wake_consumers()
         if self.waiting:
             self._surroundings.purgatory.appended(self, self._size_of(before, high_watermark))
             if had_undecided:
@@ -317,6 +367,9 @@ class Partition:
         if self.deletions:
             self._finish_deletions()
 
+    def is_in_sync(self, replica: int) -> bool:
+        return self.leadership is not None and replica in self.leadership.isr
+
     def shrink_isr(self) -> None:
         """Takes those out of the ISR who have not been caught up for replica.lag.time.max.ms."""
         if self.leadership is not None:
@@ -330,6 +383,7 @@ class Partition:
         if leadership is not None and leadership.settle(change, leader_epoch, isr, partition_epoch):
             self.image = replace(self.image, isr=isr, partition_epoch=partition_epoch)
             self.advance_high_watermark()
+            self._wake_followers()
 
     def isr_refused(self, change: IsrChange, error: ErrorCode) -> bool:
         """The controller's refusal of a proposal: whether to repeat it."""

@@ -38,12 +38,20 @@ class ParkedFetch:
         committed_only: bool = False,
         of_follower: bool = False,
     ) -> None:
-        self.partitions: tuple[Partition, ...] | None = tuple(partitions)
+        self.partitions: list[Partition] | None = list(partitions)
         self.missing_bytes = missing_bytes
         self.committed_only = committed_only
         self.finish = finish
         self.of_follower = of_follower
         """A follower waits for what is appended, a consumer for what is committed."""
+
+    def join(self, partition: "Partition") -> None:
+        """Waits for data in one partition more, if it waits still."""
+        if self.partitions is not None:
+            waiting = partition.waiting_followers if self.of_follower else partition.waiting
+            if self not in waiting:
+                waiting[self] = None
+                self.partitions.append(partition)
 
 
 class Purgatory:
