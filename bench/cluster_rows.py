@@ -82,6 +82,19 @@ def request_rate(connections: int, in_flight: int, bench: Bench, cluster: Cluste
         return send_over_and_over(bench, request, port, connections, in_flight, cluster.cpu_seconds)
 
 
+def request_rate_beside(partitions: int, bench: Bench, cluster: Cluster) -> tuple[float, ...]:
+    """The same with one request in flight, where all brokers have many partitions in which nothing happens."""
+    _create_standing(partitions, cluster)
+    return request_rate(1, 1, bench, cluster)
+
+
+def _create_standing(partitions: int, cluster: Cluster) -> list[str]:
+    topics = [f"standing-{number:03}" for number in range(partitions // PARTITIONS_A_TOPIC)]
+    for topic in topics:
+        cluster.create_topic(topic, PARTITIONS_A_TOPIC)
+    return topics
+
+
 def latency(bench: Bench, cluster: Cluster) -> tuple[float, ...]:
     """From a producer to its consumer: the 50th and 99th percentile in ms, and the CPU time in us of all three."""
     records = (bench.scale.latency_s + 1) * LATENCY_RECORDS_PER_S
@@ -119,9 +132,7 @@ def _without_leader(cluster: Cluster, how: Signals) -> float:
 
 def controller_failure(partitions: int, _bench: Bench, cluster: Cluster) -> tuple[float, ...]:
     """Seconds until there is another controller, and other leaders, when it is killed, and when it stops."""
-    topics = [f"standing-{number:03}" for number in range(partitions // PARTITIONS_A_TOPIC)]
-    for topic in topics:
-        cluster.create_topic(topic, PARTITIONS_A_TOPIC)
+    topics = _create_standing(partitions, cluster)
     return tuple(_without_controller(cluster, topics, how) for how in (SIGKILL, SIGTERM))
 
 
@@ -191,6 +202,12 @@ def _request_work(connections: int, in_flight: int) -> ClusterWork:
     return ClusterWork(rows, partial(request_rate, connections, in_flight))
 
 
+def _beside_work(partitions: int) -> ClusterWork:
+    what = f"cluster: {load_name('Produce acks=all', 1, 1)}, beside {partitions:,} idle partitions"
+    rows = (Row(what, "requests/s", "higher"), Row(f"{what}: CPU of all brokers", "us/request", "lower"))
+    return ClusterWork(rows, partial(request_rate_beside, partitions))
+
+
 def _controller_work(partitions: int) -> ClusterWork:
     what = f"cluster: {partitions:,} partitions, controller"
     rows = (
@@ -230,6 +247,7 @@ CLUSTER_WORKS: tuple[ClusterWork, ...] = (
         ),
         rolling_restart,
     ),
+    _beside_work(1000),
     _controller_work(1000),
     _controller_work(4000),
 )
