@@ -287,10 +287,12 @@ class Following:
             for data in topic.partitions:
                 key = self._by_id.get((topic.topic_id, data.partition_index))
                 followed = self._followed.get(key) if key is not None else None
-                if key is None or followed is None or key in answered or not self._is_asked(key, followed):
-                    continue  # It is not followed any more, or not from there.
-                answered.add(key)
+                if key is None or followed is None or key in answered:
+                    continue  # It is not followed any more.
                 self._touched[key] = None
+                if not self._is_asked(key, followed):
+                    continue  # Or not from there.
+                answered.add(key)
                 steps += self._partition_answered(key, followed, data, now_ms)
         return steps
 
