@@ -12,7 +12,7 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = HERE / "native_messages.c", HERE / "native_records.c"
+SOURCES = tuple(HERE / f"native_{name}.c" for name in ("messages", "records", "keys"))
 TARGET = HERE.parent / "kpy" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
 """CPython's own interfaces take parameters that are not used, and tables that end in a row of nothing."""

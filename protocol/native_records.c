@@ -1,12 +1,12 @@
 /* Reads the records of a batch, in C: what _read_records of kpy/records/batch.py does, one record at a time.
  *
  * As with messages, this knows the well-formed case only. At the first record that is anything else, and at the end if
- * bytes are left over, the Python function goes on from there: it alone says what is wrong. */
+ * bytes are left over, the Python function goes on from there: it alone says what is wrong. Compaction (native_keys.c)
+ * reads less of a record, by the same varints. */
 
 #include "native.h"
 
 #define RECORD_FIELDS 5 /* offset, timestamp, key, value, headers */
-#define FIRST_BIT(byte) ((byte) & 0x80)
 
 typedef struct {
     PyObject_HEAD
@@ -21,27 +21,6 @@ typedef struct {
     PyObject *rest;          /* that iterator, once it is needed */
     PyObject *no_headers;    /* an empty tuple */
 } Records;
-
-/* A zigzag varint of at most 32 or 64 bits; 0 if there is none. */
-static inline int read_varint(const uint8_t **at, const uint8_t *end, int bits, int64_t *number)
-{
-    uint64_t value = 0;
-    const uint8_t *p = *at;
-    for (int shift = 0; shift < bits; shift += 7) {
-        if (p >= end)
-            return 0;
-        uint64_t byte = *p++;
-        if (bits - shift < 7 && (byte & 0x7f) >> (bits - shift))
-            return 0;
-        value |= (byte & 0x7f) << shift;
-        if (!FIRST_BIT(byte)) {
-            *number = (int64_t)(value >> 1) ^ -(int64_t)(value & 1);
-            *at = p;
-            return 1;
-        }
-    }
-    return 0;
-}
 
 /* Bytes behind their size, of which any below zero is null. */
 static PyObject *read_content(const uint8_t **at, const uint8_t *end)
