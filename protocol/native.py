@@ -33,17 +33,19 @@ class NativeError(Exception):
     """The accelerator cannot be compiled or loaded. The first line says why, the rest is the compiler's."""
 
 
-def compile_to(target: Path, *options: str) -> None:
-    """Compiles the module into this file, and loads it in a process of its own. Raises NativeError.
-
-    It is linked aside and moved, so that who has an older one open keeps it.
-    """
-    fresh = target.with_name(f"fresh-{target.name}")
+def compile_only(target: Path, *options: str) -> None:
+    """Compiles the module into this file. Raises NativeError."""
     platform_flags = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
     include = f"-I{sysconfig.get_path('include')}"
     flags = ["-std=c11", "-O2", "-fPIC", "-shared", *WARNINGS, *platform_flags, include, *options]
+    _run([*compiler(), *flags, *map(str, SOURCES), "-o", str(target)])
+
+
+def compile_to(target: Path, *options: str) -> None:
+    """The same, and loads it in a process of its own. Who has an older one open keeps it."""
+    fresh = target.with_name(f"fresh-{target.name}")
     try:
-        _run([*_compiler(), *flags, *map(str, SOURCES), "-o", str(fresh)])
+        compile_only(fresh, *options)
         _run([sys.executable, "-c", LOAD, str(fresh)])
         fresh.replace(target)
     finally:
@@ -51,7 +53,10 @@ def compile_to(target: Path, *options: str) -> None:
 
 
 def compile_as_asked(target: Path) -> bool:
-    """The same by KPY_NATIVE; whether there is an accelerator now. Says in a line why not, if nobody decided so."""
+    """The same, as KPY_NATIVE asks; whether there is an accelerator now.
+
+    Where nothing is asked, and it does not work, a line says why.
+    """
     asked = os.environ.get("KPY_NATIVE")
     # One of other sources would be worse than none.
     target.unlink(missing_ok=True)
@@ -67,8 +72,8 @@ def compile_as_asked(target: Path) -> bool:
     return True
 
 
-def _compiler() -> list[str]:
-    """The first one that is there, with the options that it is always called with."""
+def compiler() -> list[str]:
+    """The first one that is there, with the options that it is always called with. Raises NativeError without one."""
     named = [os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc"]
     commands = [shlex.split(name) for name in named if name]
     found = next((command for command in commands if shutil.which(command[0])), None)
