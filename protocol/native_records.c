@@ -86,6 +86,10 @@ static PyObject *read_record(Records *self)
         return NULL;
     /* It holds nothing that could lead back to it. */
     PyObject_GC_UnTrack(record);
+#if PY_VERSION_HEX >= 0x030e0000
+    /* Where a tuple remembers its hash, the zero of fresh memory would be taken for it. */
+    ((PyTupleObject *)record)->ob_hash = -1;
+#endif
     /* With deltas that wrap, any two timestamps fit in one batch. */
     int64_t timestamp = (int64_t)((uint64_t)self->base_timestamp + (uint64_t)timestamp_delta);
     PyObject *fields[RECORD_FIELDS] = {NULL};
