@@ -15,15 +15,20 @@ help:  ## list the targets
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	KPY_NATIVE=0 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+# The accelerator is compiled when its sources change. KPY_NATIVE is asked as it is by an install: 0 leaves it out.
+$(VENV)/.native: $(VENV)/.installed $(wildcard protocol/native*)
+	@$(BIN)/python -m protocol.native --as-asked
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock | $(VENV)/.native
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .PHONY: run
-run: $(VENV)/.installed  ## start a broker on localhost:9092 (ARGS="--listen host:port ..." to change it)
+run: $(VENV)/.native  ## start a broker on localhost:9092 (ARGS="--listen host:port ..." to change it)
 	@$(BIN)/kpy start $(ARGS)
 
 # Many tests wait more than they compute, so three files at once keep two cores busy. ARGS="-n 0" runs one by one.
@@ -48,7 +53,7 @@ generate: $(VENV)/.installed-dev  ## write kpy/wire/ anew from protocol/
 	$(BIN)/python -m protocol.generate
 
 .PHONY: native
-native: $(VENV)/.installed  ## compile the optional accelerator (needs a C compiler; ARGS=--remove takes it away)
+native: $(VENV)/.installed  ## compile the accelerator, or say why that does not work (ARGS=--remove takes it away)
 	$(BIN)/python -m protocol.native $(ARGS)
 
 .PHONY: bench
@@ -65,8 +70,9 @@ build/fuzz/venv/.installed: requirements.lock requirements-dev.lock
 FUZZ_SECONDS ?= 300
 
 .PHONY: fuzz
-fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million damaged frames, then let Atheris search
+fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million damaged frames, more of them with sanitizers, then let Atheris search
 	$(BIN)/python -m tests.fuzz.mutations --frames 10000000 --seed $$(date +%s)
+	$(BIN)/python -m tests.fuzz.sanitized --frames 300000 --seed $$(date +%s)
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided wire -max_total_time=$(FUZZ_SECONDS)
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided records -max_total_time=$(FUZZ_SECONDS)
 

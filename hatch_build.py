@@ -1,10 +1,12 @@
-"""Puts the accelerator into a wheel, or beside an editable install, where KPY_NATIVE=1 asks for it.
+"""Puts the accelerator into a wheel, or beside an editable install, where a C compiler works.
 
-Otherwise the wheel is pure Python, is the same on every platform, and needs no compiler.
+KPY_NATIVE=0 leaves it out: the wheel is then pure Python and the same on every platform. So it is, after a line that
+says why, where nothing can be compiled. With KPY_NATIVE=1 that is an error.
 """
 
 import importlib.util
-import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,24 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class NativeBuildHook(BuildHookInterface):
+    work_dir: Path | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if os.environ.get("KPY_NATIVE") != "1":
-            return
         # By its path, because a build has nothing of the project on its own.
         spec = importlib.util.spec_from_file_location("native", Path(self.root, "protocol", "native.py"))
         native = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(native)
-        native.compile_in_place()
-        if version != "editable":
-            build_data["force_include"][str(native.TARGET)] = f"kpy/{native.TARGET.name}"
+        if version == "editable":
+            native.compile_as_asked(native.TARGET)
+            return
+        # Not beside the sources: who builds a wheel has not asked for another kpy in the checkout.
+        self.work_dir = Path(tempfile.mkdtemp(prefix="kpy-native-"))
+        target = self.work_dir / native.TARGET.name
+        if native.compile_as_asked(target):
+            build_data["force_include"][str(target)] = f"kpy/{target.name}"
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self.work_dir is not None:
+            shutil.rmtree(self.work_dir)

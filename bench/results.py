@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.rows import Row
+from kpy.native import NATIVE
 
 RUNS_FILE = Path(__file__).parent / "results" / "runs.jsonl"
 REPOSITORY = Path(__file__).parent.parent
@@ -169,6 +170,7 @@ def machine() -> dict[str, Any]:
         "memory_mb": int(meminfo.split()[1]) * 1024 // 1_000_000,
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "kpy_is_accelerated": NATIVE is not None,
         "jvm": jvm[-1] if jvm else None,
         "load_average": os.getloadavg()[0],
     }

@@ -1,14 +1,24 @@
-"""The accelerator, if it has been compiled: messages and records read and written in C (see protocol/native.py)."""
+"""The accelerator, if it has been compiled: messages and records read and written in C (see protocol/native.py).
+
+With KPY_NATIVE=0 in its environment kpy runs without it, whether or not it is there.
+"""
 
 import importlib
-from typing import Any
+import os
+from typing import Any, Final
+
+INTERFACE: Final = 2
+"""What native.h calls KPY_INTERFACE. Beside a checkout there may lie what was compiled from older sources."""
 
 
 def _compiled() -> Any:
+    if os.environ.get("KPY_NATIVE") == "0":
+        return None
     try:
-        return importlib.import_module("kpy._native")
+        found = importlib.import_module("kpy._native")
     except ModuleNotFoundError:
         return None
+    return found if getattr(found, "INTERFACE", None) == INTERFACE else None
 
 
 NATIVE: Any = _compiled()

@@ -1,12 +1,12 @@
 /* Reads the records of a batch, in C: what _read_records of kpy/records/batch.py does, one record at a time.
  *
  * As with messages, this knows the well-formed case only. At the first record that is anything else, and at the end if
- * bytes are left over, the Python function goes on from there: it alone says what is wrong. */
+ * bytes are left over, the Python function goes on from there: it alone says what is wrong. Compaction (native_keys.c)
+ * reads less of a record, by the same varints. */
 
 #include "native.h"
 
 #define RECORD_FIELDS 5 /* offset, timestamp, key, value, headers */
-#define FIRST_BIT(byte) ((byte) & 0x80)
 
 typedef struct {
     PyObject_HEAD
@@ -21,27 +21,6 @@ typedef struct {
     PyObject *rest;          /* that iterator, once it is needed */
     PyObject *no_headers;    /* an empty tuple */
 } Records;
-
-/* A zigzag varint of at most 32 or 64 bits; 0 if there is none. */
-static inline int read_varint(const uint8_t **at, const uint8_t *end, int bits, int64_t *number)
-{
-    uint64_t value = 0;
-    const uint8_t *p = *at;
-    for (int shift = 0; shift < bits; shift += 7) {
-        if (p >= end)
-            return 0;
-        uint64_t byte = *p++;
-        if (bits - shift < 7 && (byte & 0x7f) >> (bits - shift))
-            return 0;
-        value |= (byte & 0x7f) << shift;
-        if (!FIRST_BIT(byte)) {
-            *number = (int64_t)(value >> 1) ^ -(int64_t)(value & 1);
-            *at = p;
-            return 1;
-        }
-    }
-    return 0;
-}
 
 /* Bytes behind their size, of which any below zero is null. */
 static PyObject *read_content(const uint8_t **at, const uint8_t *end)
@@ -107,6 +86,10 @@ static PyObject *read_record(Records *self)
         return NULL;
     /* It holds nothing that could lead back to it. */
     PyObject_GC_UnTrack(record);
+#if PY_VERSION_HEX >= 0x030e0000
+    /* Where a tuple remembers its hash, the zero of fresh memory would be taken for it. */
+    ((PyTupleObject *)record)->ob_hash = -1;
+#endif
     /* With deltas that wrap, any two timestamps fit in one batch. */
     int64_t timestamp = (int64_t)((uint64_t)self->base_timestamp + (uint64_t)timestamp_delta);
     PyObject *fields[RECORD_FIELDS] = {NULL};

@@ -1,7 +1,6 @@
 """What is installed: one top-level package, one command, and nothing that only development needs."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,22 +13,33 @@ from compat.harness import require_tool
 ROOT = Path(__file__).parent.parent
 
 
-def build(source: Path, directory: Path, **environment: str) -> zipfile.ZipFile:
-    subprocess.run(
+def build(directory: Path, *, path: str = os.environ["PATH"], native: str | None = None) -> tuple[zipfile.ZipFile, str]:
+    """The wheel, and what was said while it was built. `native` is what KPY_NATIVE is set to."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("KPY_NATIVE", "CC")}
+    asked = {"KPY_NATIVE": native} if native else {}
+    run = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
-            *("--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(source)),
+            *(sys.executable, "-m", "pip", "wheel", "--verbose", "--disable-pip-version-check", "--no-cache-dir"),
+            *("--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(ROOT)),
         ],
-        env={name: value for name, value in os.environ.items() if name != "KPY_NATIVE"} | environment,
-        check=True,
+        env=environment | {"PATH": path} | asked,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    [path] = directory.glob("kpy_broker-*.whl")
-    return zipfile.ZipFile(path)
+    if run.returncode:
+        raise BuildError(run.stdout + run.stderr)
+    [wheel_path] = directory.glob("kpy_broker-*.whl")
+    return zipfile.ZipFile(wheel_path), run.stdout + run.stderr
+
+
+class BuildError(Exception):
+    """The wheel could not be built; what pip said of it."""
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    return build(ROOT, tmp_path_factory.mktemp("wheel"))
+    return build(tmp_path_factory.mktemp("wheel"), native="0")[0]
 
 
 def test_kpy_is_the_only_package_at_the_top_level(wheel: zipfile.ZipFile) -> None:
@@ -58,22 +68,38 @@ def test_running_needs_neither_development_nor_zookeeper_packages(wheel: zipfile
     assert sorted(required) == ["cramjam", "fastcrc", "trio", "zstandard"]
 
 
-def test_a_plain_wheel_is_pure_python(wheel: zipfile.ZipFile) -> None:
-    assert str(wheel.filename).endswith("-py3-none-any.whl")
-    assert not [name for name in wheel.namelist() if name.endswith(".so")]
+def is_pure(wheel: zipfile.ZipFile) -> bool:
+    """Whether it says so and is so."""
+    is_for_all = str(wheel.filename).endswith("-py3-none-any.whl")
+    assert is_for_all == (not [name for name in wheel.namelist() if name.endswith(".so")])
+    return is_for_all
 
 
-def test_a_wheel_with_the_accelerator_runs_with_it(tmp_path: Path) -> None:
+def test_a_wheel_without_the_accelerator_is_pure_python(wheel: zipfile.ZipFile) -> None:
+    assert is_pure(wheel)
+
+
+def test_a_wheel_has_the_accelerator_and_runs_with_it_where_a_compiler_is(tmp_path: Path) -> None:
     require_tool("cc")
-    # A copy, so that the codecs of the other tests stay what they are.
-    source = tmp_path / "source"
-    kept = shutil.ignore_patterns(".*", "__pycache__", "*.so", "target", "build", "node_modules")
-    shutil.copytree(ROOT, source, ignore=kept)
-    built = build(source, tmp_path / "wheel", KPY_NATIVE="1")
-    assert "none-any" not in str(built.filename)
+    built, _ = build(tmp_path / "wheel")
+    assert not is_pure(built)
     built.extractall(tmp_path / "installed")
     script = "from kpy.wire.produce import REQUEST_READERS; print(type(REQUEST_READERS[9]))"
-    command = [sys.executable, "-c", script]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "<class 'kpy._native.Reader'>"
+    for asked, kind in (("", "<class 'kpy._native.Reader'>"), ("0", "<class 'function'>")):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed"), "KPY_NATIVE": asked}
+        command = [sys.executable, "-c", script]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == kind
+
+
+def test_a_wheel_is_pure_python_and_says_why_where_no_compiler_is(tmp_path: Path) -> None:
+    built, said = build(tmp_path / "wheel", path=str(tmp_path))
+    assert is_pure(built)
+    assert [line.strip() for line in said.splitlines() if "accelerator" in line] == [
+        "kpy is built without its accelerator: there is no C compiler"
+    ]
+
+
+def test_an_accelerator_that_must_be_there_fails_the_build_where_no_compiler_is(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="there is no C compiler"):
+        build(tmp_path / "wheel", path=str(tmp_path), native="1")

@@ -10,6 +10,7 @@ import kpy
 from kpy import config_sources, listeners
 from kpy.config import BrokerConfig, Setting
 from kpy.config_types import ConfigError
+from kpy.native import NATIVE
 
 if TYPE_CHECKING:
     from kpy.cli.bench_works import Load
@@ -191,7 +192,8 @@ class Options(argparse.Namespace):
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """The options of the process's arguments, or of these. Ends the process for --help, --version and wrong usage."""
     parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}")
+    how = "with" if NATIVE else "without"
+    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how} the accelerator in C")
     commands = parser.add_subparsers(metavar="command", required=True)
 
     start = _add_command(commands.add_parser, "start", "start a broker", _START, _START_EXAMPLES)

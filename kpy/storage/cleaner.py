@@ -19,9 +19,8 @@ undoes whatever a crash leaves.
 in a worker thread. Which log is next, how fast and with how much memory: cleaner_manager.py.
 """
 
-import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +29,6 @@ from kpy.records.batch import (
     NO_TIMESTAMP,
     BatchHeader,
     check_crc,
-    iter_keys,
     iter_records,
     read_header,
     rebuild_batch,
@@ -41,16 +39,13 @@ from kpy.storage.fs import Fs
 from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
 from kpy.storage.log_config import LONG_MAX, LogConfig
+from kpy.storage.offset_map import NOTHING, OffsetMap, Staying
 from kpy.storage.producer_state import parse_marker
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
 
 MAX_MAP_ENTRIES = 1_000_000
 """Keys in one round's map by default. A round stops where it is full, and the next goes on from there."""
-HASH_SIZE = 31
-"""In the map a hash stands for each key that is not shorter, so no key can be taken for a hash. Fewer bytes would not
-take less memory.
-"""
 WRITE_AT_ONCE_BYTES = 1 << 20
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
 
@@ -110,7 +105,7 @@ class CleanTask:
         for segment in segments:
             # A power cut must not take the record that supersedes another, once a copy without the other is durable.
             segment.file.sync()
-        offsets = _OffsetMap(self.max_map_entries)
+        offsets = OffsetMap(self.max_map_entries)
         stats = CleanStats()
         _map_dirty_part(self, segments, offsets, stats)
         stats.map_entries = len(offsets)
@@ -198,39 +193,6 @@ def swap_in(log: Log, task: CleanTask, result: CleanResult) -> bool:
     return is_unchanged
 
 
-class _OffsetMap:
-    """The last offset of each key in the dirty part. `latest_offset` is how far the log has been read."""
-
-    def __init__(self, max_entries: int) -> None:
-        self._offsets: dict[bytes, int] = {}
-        self._max_entries = max_entries
-        self.latest_offset = -1
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._offsets) >= self._max_entries
-
-    def put(self, header: BatchHeader, batch: memoryview, first_offset: int) -> None:
-        """The keys of a batch's records from `first_offset` on."""
-        offsets = self._offsets
-        data = record_bytes(batch, header)
-        base_offset, first_delta = header.base_offset, first_offset - header.base_offset
-        for _, delta, key, *_ in iter_keys(data, header.records_count):
-            if key is not None and delta >= first_delta:
-                offsets[key if len(key) < HASH_SIZE else _digest(key)] = base_offset + delta
-
-    def is_superseded(self, key: bytes, offset: int) -> bool:
-        return offset < self._offsets.get(key if len(key) < HASH_SIZE else _digest(key), -1)
-
-
-def _digest(key: bytes) -> bytes:
-    """What stands for a long key in the map."""
-    return hashlib.blake2b(key, digest_size=HASH_SIZE).digest()
-
-
 class _Transactions:
     """Which transactions on the way through the log are aborted, and which markers have lost all their data."""
 
@@ -273,7 +235,7 @@ class _Transactions:
         return not had_data, txn if had_data else None
 
 
-def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMap, stats: CleanStats) -> None:
+def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: OffsetMap, stats: CleanStats) -> None:
     """Read keys from the first dirty offset on, until the end of the round or until the map is full."""
     # The marker of a transaction that was over before is not met here, so it would never end.
     transactions = _Transactions([txn for txn in task.aborted if txn.last_offset >= task.first_dirty_offset])
@@ -288,7 +250,8 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: _OffsetMa
             elif not transactions.is_aborted(header):
                 if offsets.is_full and offsets.latest_offset >= task.first_dirty_offset:
                     return
-                offsets.put(header, batch, task.first_dirty_offset)
+                data = record_bytes(batch, header)
+                offsets.put(data, header.records_count, header.base_offset, task.first_dirty_offset)
             offsets.latest_offset = header.last_offset
         offsets.latest_offset = segment_end - 1
 
@@ -320,7 +283,7 @@ def _group_by_size(segments: list[Segment], task: CleanTask, end_offset: int) ->
 
 
 def _copy_group(
-    task: CleanTask, group: list[Segment], offsets: _OffsetMap, transactions: _Transactions, stats: CleanStats
+    task: CleanTask, group: list[Segment], offsets: OffsetMap, transactions: _Transactions, stats: CleanStats
 ) -> None:
     """Write what stays of the group to one `.cleaned` segment, durably."""
     interval = task.config.index_interval_bytes
@@ -355,7 +318,7 @@ def _copy_group(
 
 
 def _filter_batch(
-    task: CleanTask, header: BatchHeader, batch: memoryview, offsets: _OffsetMap, transactions: _Transactions
+    task: CleanTask, header: BatchHeader, batch: memoryview, offsets: OffsetMap, transactions: _Transactions
 ) -> tuple[bytes | memoryview | None, AbortedTxn | None]:
     """What stays of a batch: all of it, a copy with fewer records, its empty header, or nothing."""
     aborted: AbortedTxn | None = None
@@ -366,20 +329,19 @@ def _filter_batch(
     else:
         drops_all = transactions.is_aborted(header)
         needs_horizon = False
-    data = b"" if drops_all else record_bytes(batch, header)
-    kept = [] if drops_all else list(_staying(task, header, data, offsets))
-    if not kept:
+    staying = NOTHING if drops_all else _staying(task, header, batch, offsets)
+    if not staying.records_count:
         emptied = header._replace(attributes=header.attributes & ~DELETE_HORIZON, base_timestamp=-1)
         return rebuild_batch(emptied, []) if _must_stay(task, header) else None, aborted
-    needs_horizon = needs_horizon or not all(each.has_value for each in kept)
+    needs_horizon = needs_horizon or not staying.have_values
     if header.has_delete_horizon or not needs_horizon:
-        if len(kept) == header.records_count:
+        if staying.records_count == header.records_count:
             return batch, aborted
         needs_horizon = False
     if not header.is_log_append_time:
-        newest = header.base_timestamp + max(each.timestamp_delta for each in kept)
+        newest = header.base_timestamp + staying.newest_timestamp_delta
         header = header._replace(max_timestamp=max(NO_TIMESTAMP, min(newest, header.max_timestamp)))
-    rebuilt = with_records(header, len(kept), b"".join([data[each.start : each.end] for each in kept]))
+    rebuilt = with_records(header, staying.records_count, staying.data)
     if needs_horizon:
         records = list(iter_records(memoryview(rebuilt)))
         horizon_ms = task.now_ms + task.config.delete_retention_ms
@@ -388,25 +350,11 @@ def _filter_batch(
     return rebuilt, aborted
 
 
-class _Kept(NamedTuple):
-    """A record that stays: where its bytes are among those of its batch."""
-
-    timestamp_delta: int
-    has_value: bool
-    start: int
-    end: int
-
-
-def _staying(task: CleanTask, header: BatchHeader, data: bytes, offsets: _OffsetMap) -> Iterator[_Kept]:
-    base_offset, latest_offset = header.base_offset, offsets.latest_offset
+def _staying(task: CleanTask, header: BatchHeader, batch: memoryview, offsets: OffsetMap) -> Staying:
     horizon_passed = header.has_delete_horizon and header.base_timestamp <= task.now_ms
-    is_control = header.is_control
-    for timestamp_delta, offset_delta, key, has_value, start, end in iter_keys(data, header.records_count):
-        offset = base_offset + offset_delta
-        is_judged = not is_control and offset <= latest_offset
-        if is_judged and (key is None or offsets.is_superseded(key, offset) or (horizon_passed and not has_value)):
-            continue
-        yield _Kept(timestamp_delta, has_value, start, end)
+    latest_offset = -1 if header.is_control else offsets.latest_offset
+    data = record_bytes(batch, header)
+    return offsets.staying(data, header.records_count, header.base_offset, latest_offset, horizon_passed)
 
 
 def _must_stay(task: CleanTask, header: BatchHeader) -> bool:

@@ -7,7 +7,7 @@ is not plain: then C does the work and Python the explaining.
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from kpy.native import NATIVE
@@ -85,24 +85,33 @@ class Layouts:
     def _compiled(self) -> dict[Layout, Any]:
         """Every layout in the form that C works with. Inner ones come first in the text."""
         found: dict[Layout, Any] = {}
+        unsent = {name: _unsent(type_) for name, type_ in self._classes.items()}
         for layout in self.by_version.values():
             if layout in found:
                 continue
-            type_ = self._classes[layout.name]
-            defaults = type_()
             sent: list[tuple[Any, ...]] = []
             tagged: list[tuple[Any, ...]] = []
             absent: list[tuple[Any, ...]] = []
-            for name, form in zip(type_.__slots__, layout.forms, strict=True):
-                inner = found[self.by_version[form.struct]] if form.struct else None
-                default: Any = getattr(defaults, name)
-                unsent: Any = list if default == [] else type(default) if isinstance(default, Message) else default
-                field = name, form.code, form.is_array, form.is_nullable, form.tag, inner, unsent
-                (absent if form.code == "-" else sent if form.tag < 0 else tagged).append(field)
+            for (name, default), form in zip(unsent[layout.name], layout.forms, strict=True):
+                code, struct, is_array, is_nullable, tag = form
+                inner = found[self.by_version[struct]] if struct else None
+                field = name, code, is_array, is_nullable, tag, inner, default
+                (absent if code == "-" else sent if tag < 0 else tagged).append(field)
             tagged.sort(key=lambda field: field[4])
             fields = *sent, *tagged, *absent
+            type_ = self._classes[layout.name]
             found[layout] = NATIVE.Layout(type_, layout.is_flexible, len(sent), len(sent) + len(tagged), fields)
         return found
+
+
+def _unsent(type_: type[Message]) -> list[tuple[str, Any]]:
+    """What each slot holds if its field is not sent; a type is called for a fresh value."""
+    defaults = type_()
+    found: list[tuple[str, Any]] = []
+    for name in type_.__slots__:
+        default: Any = getattr(defaults, name)
+        found.append((name, list if default == [] else type(default) if isinstance(default, Message) else default))
+    return found
 
 
 def _parse(name: str, words: list[str]) -> Layout:
@@ -110,6 +119,7 @@ def _parse(name: str, words: list[str]) -> Layout:
     return Layout(name, is_flexible, tuple(_parse_form(word) for word in words[is_flexible:]))
 
 
+@cache
 def _parse_form(word: str) -> Form:
     tag, _, word = word.rpartition(":")
     is_nullable = word.startswith("?")

@@ -14,10 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from compat.harness import BACKENDS, Backend, BrokerProcess, require_tool, running, wait_until
-from kpy.native import NATIVE
 from kpy.wire.create_topics import CreatableTopic, CreateTopicsRequest
 from tests.broker.raw_client import frame
 from tests.guard.hot_path import (
@@ -108,7 +105,6 @@ def shown(scenario: Scenario, calls: Counter[str]) -> str:
     return "\n".join([f"## {scenario.name}", *lines]) + "\n"
 
 
-@pytest.mark.skipif(NATIVE is not None, reason="what is agreed on are the calls without the accelerator")
 def test_a_request_makes_the_system_calls_that_were_agreed_on(tmp_path: Path) -> None:
     with running(traced_broker(tmp_path)) as broker:
         client = Client(broker.port)

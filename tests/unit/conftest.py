@@ -14,7 +14,7 @@ def accelerator(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """kpy's accelerator, compiled for the tests, whether or not kpy itself runs with it."""
     require_tool("cc")
     path = tmp_path_factory.mktemp("native") / "_native.so"
-    native.compile_to(path)
+    native.compile_to(path, "-Werror")
     spec = importlib.util.spec_from_file_location("_native", path)
     assert spec is not None
     assert spec.loader is not None

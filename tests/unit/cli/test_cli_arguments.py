@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import kpy
+from kpy.cli import arguments as kpy_arguments
 from kpy.cli.arguments import broker_config, parse
 from kpy.config import BrokerConfig, ConfigError
 from kpy.listeners import Endpoint
@@ -82,11 +83,15 @@ def test_wrong_usage_ends_with_2_and_a_reason(arguments: list[str], said: str, c
     assert said in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(("native", "how"), [(None, "without"), (object(), "with")])
+def test_the_version_is_told_and_whether_it_is_accelerated(
+    native: object, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(kpy_arguments, "NATIVE", native)
     with pytest.raises(SystemExit) as caught:
         parse(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == f"kpy {kpy.__version__}\n"
+    assert capsys.readouterr().out == f"kpy {kpy.__version__}, {how} the accelerator in C\n"
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]):

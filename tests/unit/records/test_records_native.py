@@ -54,6 +54,7 @@ def test_records_are_those_that_python_reads(natively: Reader, log_append_time: 
     found = list(natively(data, header))
     assert found == list(batches._read_records(data, header))
     assert {type(each) for each in found} == {Record}
+    assert [hash(each) for each in found] == [hash(Record(*each)) for each in found]
     assert list(iter_records(batch)) == found
 
 

@@ -10,7 +10,7 @@ import pytest
 from kpy.records.batch import NewRecord, Record, build_batch, iter_records, read_header
 from kpy.records.compression import Codec
 from kpy.records.validate import ValidBatch
-from kpy.storage import cleaner
+from kpy.storage import cleaner, offset_map
 from kpy.storage.fs import OsFs
 from kpy.storage.log import Log
 from kpy.storage.log_config import DAY_MS, LONG_MAX, LogConfig
@@ -72,6 +72,13 @@ class Compacted:
             (each.offset, (each.key or b"").decode(), None if each.value is None else each.value.decode())
             for each in self.records()
         ]
+
+
+@pytest.fixture(params=["Python", "C"], autouse=True)
+def natively(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at the records."""
+    accelerator = request.getfixturevalue("accelerator") if request.param == "C" else None
+    monkeypatch.setattr(offset_map, "NATIVE", accelerator)
 
 
 @pytest.fixture

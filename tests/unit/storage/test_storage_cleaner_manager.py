@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kpy.records.batch import NewRecord, build_batch, read_header
+from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage import cleaner
 from kpy.storage.cleaner_manager import MAP_ENTRY_BYTES, CleanerConfig, CleanerManager
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
+from kpy.storage.offset_map import OffsetMap
 from kpy.storage.throttle import Throttle
 
 CONFIG = LogConfig(
@@ -123,7 +124,7 @@ def test_more_keys_than_the_buffer_holds_take_several_rounds(dirs: LogDirs) -> N
 
 def test_map_keeps_to_its_share_of_memory() -> None:
     count = 100_000
-    offsets = cleaner._OffsetMap(count)
+    offsets = OffsetMap(count)
     records = [NewRecord(0, b"a key that is longer than its hash %d" % key, None) for key in range(count)]
     batches = [
         build_batch(records[base_offset : base_offset + 1000], base_offset=base_offset)
@@ -131,7 +132,7 @@ def test_map_keeps_to_its_share_of_memory() -> None:
     ]
     tracemalloc.start()
     for batch in batches:
-        offsets.put(read_header(batch), memoryview(batch), 0)
+        offsets.put(batch[HEADER_SIZE:], 1000, read_header(batch).base_offset, 0)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert offsets.is_full
