@@ -304,11 +304,12 @@ def _assemble(
 
     replicas.on_commit = committed
 
-    def configure_disk_work(config: BrokerConfig) -> None:
+    def configure_rates(config: BrokerConfig) -> None:
         log_dirs.cleaner.configure(
             CleanerConfig(config.log_cleaner_dedupe_buffer_size, config.log_cleaner_io_max_bytes_per_second)
         )
         log_dirs.mover.limit(config.replica_alter_log_dirs_io_max_bytes_per_second)
+        replicas.throttles.limit(config.leader_replication_throttled_rate, config.follower_replication_throttled_rate)
 
     def follow(image: MetadataImage) -> None:
         has_changed = configs.follow(image)
@@ -317,12 +318,12 @@ def _assemble(
             broker.config = configs.current
             cluster.office.policy = _policy(configs.current)
             replicas.reconfigure()
-            configure_disk_work(configs.current)
+            configure_rates(configs.current)
         groups.apply(image)
         transactions.apply(image)
 
     log_dirs.cleaner.check_cancelled = trio.from_thread.check_cancelled
-    configure_disk_work(config)
+    configure_rates(config)
     cluster.office.policy = _policy(config)
     cluster.on_change = follow
     follow(cluster.image)

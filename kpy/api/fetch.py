@@ -12,7 +12,8 @@ Followers read up to the log end, and what they ask for tells the leader what th
 read up to the high watermark; from a follower too, since version 11 (KIP-392): with RackAwareReplicaSelector as
 replica.selector.class the leader sends a consumer to an in-sync replica in its rack. A read_committed consumer reads up
 to the last stable offset and is told which transactions below it were aborted. While it waits, the end of a transaction
-answers it, with what there is then.
+answers it, with what there is then. A follower outside the ISR may get no records for a while (KIP-73,
+replica/throttles.py), and does not wait for more of them either.
 """
 
 from kpy.api.broker import Broker
@@ -110,7 +111,7 @@ def _park(
         pending.complete(reader.response())
 
     parked = ParkedFetch(
-        dict.fromkeys(reader.partitions),
+        dict.fromkeys(reader.partitions) if reader.replica_id < 0 else reader.not_held_back(),
         missing_bytes,
         read_again_and_answer,
         committed_only=request.isolation_level == READ_COMMITTED and reader.replica_id < 0,
@@ -138,6 +139,7 @@ class _Read:
         "replica_id",
         "request",
         "session",
+        "throttled_bytes",
         "version",
         "wanted",
         "was_read_in",
@@ -172,6 +174,7 @@ class _Read:
         self.cold_bytes = 0
         self.has_waited = False
         self.must_answer_now = False
+        self.throttled_bytes = 0
 
     def read(self) -> int:
         """Fills `answers`, one for each wanted partition. Returns the size of all records in bytes.
@@ -182,6 +185,7 @@ class _Read:
         self.partitions = []
         self.cold = []
         self.cold_bytes = 0
+        self.throttled_bytes = 0
         budget = min(self.request.max_bytes, self.broker.config.fetch_max_bytes)
         total = 0
         whole_first_batch = self.version >= FIRST_VERSION_WITH_FIRST_BATCH_WHOLE
@@ -255,6 +259,8 @@ class _Read:
             committed_only = self.request.isolation_level == READ_COMMITTED and not is_follower
             end = answer.last_stable_offset if committed_only else answer.high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
+            if is_follower and self._is_held_back(partition):
+                limit, min_one_batch = 0, False
             region = self._region(
                 log, position.fetch_offset, limit, log.log_end_offset if is_follower else end, min_one_batch
             )
@@ -265,6 +271,8 @@ class _Read:
                 answer.aborted_transactions = aborted
             if region is not None:
                 answer.records = region
+                if is_follower and self.broker.replicas.throttles.counts_sent(partition):
+                    self.throttled_bytes += region.size
                 if self.version < FIRST_VERSION_WITH_ZSTD:
                     answer.records = self._for_old_client(region.read(), position.fetch_offset)
         except ApiError as error:
@@ -281,6 +289,13 @@ class _Read:
                 records=b"",
             )
         return answer
+
+    def _is_held_back(self, partition: Partition) -> bool:
+        return self.broker.replicas.throttles.holds_back(partition, self.replica_id)
+
+    def not_held_back(self) -> dict[Partition, None]:
+        """The partitions of which a follower would get more records, if there were more."""
+        return {partition: None for partition in self.partitions if not self._is_held_back(partition)}
 
     def _check_may_read(self, partition: Partition, position: FetchPartition) -> None:
         """Raises ApiError for who may not read here, or not in this leader epoch."""
@@ -372,6 +387,8 @@ class _Read:
                 topics.append(FetchableTopicResponse(wanted.topic, wanted.topic_id))
             topics[-1].partitions.append(answer)
             last = wanted
+        if self.throttled_bytes:
+            self.broker.replicas.throttles.sent(self.throttled_bytes)
         response = FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
         if self.moved and self.version >= FIRST_VERSION_WITH_ENDPOINTS:
             brokers = self.broker.cluster.image.brokers

@@ -13,6 +13,10 @@ The machine asks the logs where they end and says what to do to them, as a list 
 order, before it asks for the next request. A partition that met an error rests for replica.fetch.backoff.ms. One that
 the leader has fenced in the epoch it was told last rests until the controller tells it a new one.
 
+A partition that is throttled and has not all that is committed is left out while too much was taken (KIP-73,
+throttles.py). When nothing else is left, the fetcher rests for as long as that lasts, but asks every
+replica.fetch.backoff.ms whether somebody has set another rate.
+
 A request names only what has changed since the last one (KIP-227): `_session` is what the leader remembers. An error of
 the session, or a broken connection, begins a new one with everything.
 
@@ -23,6 +27,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, TypeVar
 
 from kpy.errors import ErrorCode
+from kpy.replication_quota import ReplicationQuota, ThrottledReplicas, is_throttled
 from kpy.wire.fetch import (
     FetchPartition,
     FetchRequest,
@@ -52,9 +57,18 @@ class Epochs(Protocol):
     def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]: ...
 
 
+class ReplicaConfig(Protocol):
+    """The configs of a log that a follower goes by."""
+
+    @property
+    def follower_replication_throttled_replicas(self) -> ThrottledReplicas: ...
+
+
 class ReplicaLog(Protocol):
     """What is asked of a follower's log."""
 
+    @property
+    def config(self) -> ReplicaConfig: ...
     @property
     def topic_id(self) -> bytes: ...
     @property
@@ -113,7 +127,7 @@ class Limits(NamedTuple):
 class _Followed:
     """One partition. `sent` is the offset that the request in flight asks for."""
 
-    __slots__ = ("is_fenced", "leader_epoch", "log", "resting_until_ms", "sent")
+    __slots__ = ("committed_offset", "is_fenced", "leader_epoch", "log", "resting_until_ms", "sent")
 
     def __init__(self, log: ReplicaLog, leader_epoch: int) -> None:
         self.log = log
@@ -121,6 +135,12 @@ class _Followed:
         self.resting_until_ms = 0
         self.is_fenced = False
         self.sent: int | None = None
+        self.committed_offset: int | None = None
+        """The leader's high watermark, once it has told it."""
+
+    @property
+    def is_in_sync(self) -> bool:
+        return self.committed_offset is not None and self.log.log_end_offset >= self.committed_offset
 
 
 class _Known(NamedTuple):
@@ -136,10 +156,13 @@ class _Known(NamedTuple):
 class Following:
     """All partitions that one fetcher follows at one leader."""
 
-    def __init__(self, broker_id: int, broker_epoch: int, limits: Limits) -> None:
+    def __init__(
+        self, broker_id: int, broker_epoch: int, limits: Limits, quota: ReplicationQuota | None = None
+    ) -> None:
         self.broker_id = broker_id
         self.broker_epoch = broker_epoch
         self._limits = limits
+        self._quota = quota or ReplicationQuota()
         self._followed: dict[Key, _Followed] = {}
         self._by_id: dict[tuple[bytes, int], Key] = {}
         self._session_id = NO_SESSION
@@ -172,8 +195,21 @@ class Following:
 
     def next_ready_ms(self, now_ms: int) -> int | None:
         """When there is something to fetch; None if nothing but a call of `follow` can change that."""
-        times = [each.resting_until_ms for each in self._followed.values() if not each.is_fenced]
+        exceeded_for_ms = self._quota.exceeded_for_ms(now_ms)
+        throttled_until_ms = now_ms + min(exceeded_for_ms, self._limits.backoff_ms)
+        times = [
+            max(each.resting_until_ms, throttled_until_ms)
+            if exceeded_for_ms and self._is_throttled(key, each)
+            else each.resting_until_ms
+            for key, each in self._followed.items()
+            if not each.is_fenced
+        ]
         return max(now_ms, min(times)) if times else None
+
+    def _is_throttled(self, key: Key, followed: _Followed) -> bool:
+        """Whether the partition waits while the quota is exceeded."""
+        replicas = followed.log.config.follower_replication_throttled_replicas
+        return is_throttled(replicas, key[1], self.broker_id) and not followed.is_in_sync
 
     # Requests.
 
@@ -209,7 +245,10 @@ class Following:
         )
 
     def _ready(self, now_ms: int) -> Iterator[tuple[Key, _Known]]:
+        is_exceeded = self._quota.exceeded_for_ms(now_ms) > 0
         for key, followed in self._followed.items():
+            if is_exceeded and self._is_throttled(key, followed):
+                continue
             if not followed.is_fenced and followed.resting_until_ms <= now_ms:
                 log = followed.log
                 yield (
@@ -276,6 +315,7 @@ class Following:
             diverging = data.diverging_epoch
             if diverging is not None and diverging.epoch >= 0:
                 return [Truncate(key, truncation_offset(followed.log, diverging.epoch, diverging.end_offset))]
+            followed.committed_offset = data.high_watermark
             return [Append(key, data.records or None, data.high_watermark, data.log_start_offset)]
         if error == ErrorCode.OFFSET_OUT_OF_RANGE:
             return [AskOffsets(key, followed.leader_epoch)]
