@@ -13,7 +13,7 @@ read up to the high watermark; from a follower too, since version 11 (KIP-392): 
 replica.selector.class the leader sends a consumer to an in-sync replica in its rack. A read_committed consumer reads up
 to the last stable offset and is told which transactions below it were aborted. While it waits, the end of a transaction
 answers it, with what there is then. A follower outside the ISR may get no records for a while (KIP-73,
-replica/throttles.py), and does not wait for more of them either.
+replica/throttles.py), and then what is appended does not end its wait.
 """
 
 from kpy.api.broker import Broker
@@ -259,7 +259,9 @@ class _Read:
             committed_only = self.request.isolation_level == READ_COMMITTED and not is_follower
             end = answer.last_stable_offset if committed_only else answer.high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
-            if is_follower and self._is_held_back(partition):
+            # Asked of the config first, since most topics throttle nobody.
+            throttled = is_follower and log.config.leader_replication_throttled_replicas
+            if throttled and self.broker.replicas.throttles.holds_back(partition, self.replica_id):
                 limit, min_one_batch = 0, False
             region = self._region(
                 log, position.fetch_offset, limit, log.log_end_offset if is_follower else end, min_one_batch
@@ -271,7 +273,7 @@ class _Read:
                 answer.aborted_transactions = aborted
             if region is not None:
                 answer.records = region
-                if is_follower and self.broker.replicas.throttles.counts_sent(partition):
+                if throttled and self.broker.replicas.throttles.counts_sent(partition):
                     self.throttled_bytes += region.size
                 if self.version < FIRST_VERSION_WITH_ZSTD:
                     answer.records = self._for_old_client(region.read(), position.fetch_offset)
@@ -290,12 +292,14 @@ class _Read:
             )
         return answer
 
-    def _is_held_back(self, partition: Partition) -> bool:
-        return self.broker.replicas.throttles.holds_back(partition, self.replica_id)
-
     def not_held_back(self) -> dict[Partition, None]:
-        """The partitions of which a follower would get more records, if there were more."""
-        return {partition: None for partition in self.partitions if not self._is_held_back(partition)}
+        """The partitions of which a follower would get what is appended next."""
+        holds_back, replica = self.broker.replicas.throttles.holds_back, self.replica_id
+        return {
+            each: None
+            for each in self.partitions
+            if not (each.log.config.leader_replication_throttled_replicas and holds_back(each, replica))
+        }
 
     def _check_may_read(self, partition: Partition, position: FetchPartition) -> None:
         """Raises ApiError for who may not read here, or not in this leader epoch."""

@@ -140,6 +140,7 @@ class _Followed:
 
     @property
     def is_in_sync(self) -> bool:
+        """Whether it has all that is committed, as far as the leader has told since this broker follows it."""
         return self.committed_offset is not None and self.log.log_end_offset >= self.committed_offset
 
 

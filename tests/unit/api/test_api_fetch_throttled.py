@@ -55,13 +55,13 @@ def run(broker: Broker, test: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-def ask(broker: Broker, replica: int, *topics: str, max_wait_ms: int = 0, offset: int = 0) -> Any:
+def ask(broker: Broker, replica: int, *topics: str, max_wait_ms: int = 0, min_bytes: int = 1, offset: int = 0) -> Any:
     position = FetchPartition(0, fetch_offset=offset, partition_max_bytes=1 << 20)
     ids = {name: broker.cluster.image.topics[name].topic_id for name in topics}
     request = FetchRequest(
         replica_state=ReplicaState(replica, -1),
         max_wait_ms=max_wait_ms,
-        min_bytes=1,
+        min_bytes=min_bytes,
         max_bytes=1 << 20,
         session_epoch=-1,
         topics=[FetchTopic("", ids[name], [position]) for name in topics],
@@ -75,20 +75,20 @@ def answers(response: FetchResponse) -> list[PartitionData]:
     return [partition for topic in response.responses for partition in topic.partitions]
 
 
-def sizes(response: FetchResponse) -> list[bool]:
+def have_records(response: FetchResponse) -> list[bool]:
     """Whether there are records, for each partition."""
     return [bool(answer.records) for answer in answers(response)]
 
 
 def test_a_follower_outside_the_isr_gets_no_records_while_the_quota_is_exceeded(broker: Broker) -> None:
     async def test() -> None:
-        assert sizes(ask(broker, BEHIND, "throttled")) == [True]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [True]
         (answer,) = answers(ask(broker, BEHIND, "throttled"))
         assert (answer.error_code, bool(answer.records)) == (ErrorCode.NONE, False)
         log = broker.replicas.partition("throttled", 0).log
         assert (answer.high_watermark, answer.log_start_offset) == (log.high_watermark, log.log_start_offset)
         await trio.sleep(2)
-        assert sizes(ask(broker, BEHIND, "throttled")) == [True]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [True]
 
     run(broker, test)
 
@@ -96,11 +96,11 @@ def test_a_follower_outside_the_isr_gets_no_records_while_the_quota_is_exceeded(
 def test_replicas_in_sync_consumers_and_other_partitions_are_not_held_back(broker: Broker) -> None:
     async def test() -> None:
         ask(broker, BEHIND, "throttled")
-        assert sizes(ask(broker, BEHIND, "throttled", "free", "elsewhere")) == [False, True, True]
-        assert sizes(ask(broker, IN_SYNC, "throttled")) == [True]
+        assert have_records(ask(broker, BEHIND, "throttled", "free", "elsewhere")) == [False, True, True]
+        assert have_records(ask(broker, IN_SYNC, "throttled")) == [True]
         assert broker.replicas.partition("throttled", 0).log.high_watermark == 0
         broker.replicas.partition("throttled", 0).log.high_watermark = 1
-        assert sizes(ask(broker, CONSUMER, "throttled")) == [True]
+        assert have_records(ask(broker, CONSUMER, "throttled")) == [True]
 
     run(broker, test)
 
@@ -121,16 +121,16 @@ def test_what_replicas_in_sync_take_counts_and_what_others_take_does_not(broker:
 def test_another_rate_and_another_list_count_at_once(broker: Broker) -> None:
     async def test() -> None:
         ask(broker, BEHIND, "throttled")
-        assert sizes(ask(broker, BEHIND, "throttled")) == [False]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [False]
         broker.replicas.throttles.limit(1 << 20, 0)
-        assert sizes(ask(broker, BEHIND, "throttled")) == [True]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [True]
         broker.replicas.throttles.limit(1, 0)
-        assert sizes(ask(broker, BEHIND, "throttled")) == [False]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [False]
         image = broker.cluster.image
         states = (broker.replicas.partition("throttled", 0).image,)
         unlisted = replace(image.topics["throttled"], configs={}, partitions=states)
         broker.replicas.apply(replace(image, topics={**image.topics, "throttled": unlisted}))
-        assert sizes(ask(broker, BEHIND, "throttled")) == [True]
+        assert have_records(ask(broker, BEHIND, "throttled")) == [True]
 
     run(broker, test)
 
@@ -170,7 +170,7 @@ def test_a_wait_for_a_partition_that_is_held_back_ends_with_its_time(broker: Bro
         ask(broker, BEHIND, "throttled")
         for max_wait_ms in (500, 2_000):
             pending: Pending[FetchResponse] = ask(broker, BEHIND, "throttled", max_wait_ms=max_wait_ms)
-            pending.deliver_to(lambda response: come.append(sizes(response)))
+            pending.deliver_to(lambda response: come.append(have_records(response)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(broker.replicas.purgatory.run)
             await trio.sleep(0.6)
@@ -178,5 +178,23 @@ def test_a_wait_for_a_partition_that_is_held_back_ends_with_its_time(broker: Bro
             await trio.sleep(1.5)
             nursery.cancel_scope.cancel()
         assert come == [[False], [True]]
+
+    run(broker, test)
+
+
+def test_records_that_were_read_twice_are_counted_once(broker: Broker) -> None:
+    async def test() -> None:
+        size_bytes = broker.replicas.partition("throttled", 0).log.size_bytes
+        broker.replicas.throttles.limit(size_bytes, 0)
+        come = trio.Event()
+        pending: Pending[FetchResponse] = ask(broker, BEHIND, "throttled", max_wait_ms=500, min_bytes=1 << 20)
+        pending.deliver_to(lambda _: come.set())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.replicas.purgatory.run)
+            await come.wait()
+            nursery.cancel_scope.cancel()
+        assert broker.replicas.throttles.leader.exceeded_for_ms(500) == 0
+        broker.replicas.throttles.sent(1)
+        assert broker.replicas.throttles.leader.exceeded_for_ms(500) > 0
 
     run(broker, test)
