@@ -119,6 +119,12 @@ class BrokerConfig:
     message_max_bytes: int
     min_insync_replicas: int
     num_partitions: int
+    leader_replication_throttled_rate: int
+    follower_replication_throttled_rate: int
+    replication_quota_window_num: int
+    replication_quota_window_size_seconds: int
+    alter_log_dirs_replication_quota_window_num: int
+    alter_log_dirs_replication_quota_window_size_seconds: int
     replica_alter_log_dirs_io_max_bytes_per_second: int
     num_replica_fetchers: int
     replica_fetch_backoff_ms: int

@@ -749,9 +749,9 @@ BROKER_KEYS: Final[dict[str, Key]] = {key.name: key for key in _BROKER_KEYS}
 # fmt: off
 _DYNAMIC_ONLY_KEYS: Final[tuple[Key, ...]] = (
     Key("leader.replication.throttled.rate", LONG, MAX_LONG, at_least(0), PER_BROKER,
-        "Bytes per second that leaders send to throttled followers."),
+        "Bytes per second that this broker sends of partitions whose leaders are throttled (KIP-73)."),
     Key("follower.replication.throttled.rate", LONG, MAX_LONG, at_least(0), PER_BROKER,
-        "Bytes per second that throttled followers take."),
+        "Bytes per second that this broker takes of partitions whose followers are throttled (KIP-73)."),
     Key("replica.alter.log.dirs.io.max.bytes.per.second", LONG, MAX_LONG, at_least(0), PER_BROKER,
         "Bytes per second moved between data directories."),
 )

@@ -18,6 +18,7 @@ from kpy.replica.fetchers import Fetchers
 from kpy.replica.follower import Limits
 from kpy.replica.manager import Cooperation
 from kpy.replica.membership import Membership
+from kpy.replica.throttles import Throttles
 from kpy.wire.allocate_producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 from kpy.wire.controlled_shutdown import ControlledShutdownRequest, ControlledShutdownResponse
 
@@ -44,6 +45,11 @@ class Member:
         self._channels = ControllerChannels(
             lambda: cluster.office.requests, cluster.decide_anew, client_id, config.controller_socket_timeout_ms
         )
+        throttles = Throttles(
+            config.broker_id,
+            config.replication_quota_window_num,
+            1000 * config.replication_quota_window_size_seconds,
+        )
         fetchers = Fetchers(
             config.broker_id,
             membership,
@@ -57,12 +63,14 @@ class Member:
                 partition_max_bytes=config.replica_fetch_max_bytes,
                 backoff_ms=config.replica_fetch_backoff_ms,
             ),
+            throttles=throttles,
         )
         self.cooperation = Cooperation(
             membership,
             fetchers,
             AlterPartitionSender(config.broker_id, membership, self._controller.ask),
             cluster.topic_configs,
+            throttles,
             config.replica_lag_time_max_ms,
         )
         self._failed_disks = trio.Event()

@@ -45,6 +45,7 @@ from kpy.replica.disk_threads import run_in_thread
 from kpy.replica.manager import ReplicaManager
 from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition
+from kpy.replication_quota import ReplicationQuota
 from kpy.storage.cleaner_manager import CleanerConfig
 from kpy.storage.fs import Fs
 from kpy.storage.log_config import LogConfig
@@ -303,12 +304,17 @@ def _assemble(
         transactions.committed_in(partition.topic, partition.partition)
 
     replicas.on_commit = committed
+    log_dirs.mover.quota = ReplicationQuota(
+        config.alter_log_dirs_replication_quota_window_num,
+        1000 * config.alter_log_dirs_replication_quota_window_size_seconds,
+    )
 
-    def configure_disk_work(config: BrokerConfig) -> None:
+    def configure_rates(config: BrokerConfig) -> None:
         log_dirs.cleaner.configure(
             CleanerConfig(config.log_cleaner_dedupe_buffer_size, config.log_cleaner_io_max_bytes_per_second)
         )
-        log_dirs.mover.limit(config.replica_alter_log_dirs_io_max_bytes_per_second)
+        log_dirs.mover.quota.bytes_per_second = config.replica_alter_log_dirs_io_max_bytes_per_second
+        replicas.throttles.limit(config.leader_replication_throttled_rate, config.follower_replication_throttled_rate)
 
     def follow(image: MetadataImage) -> None:
         has_changed = configs.follow(image)
@@ -317,12 +323,12 @@ def _assemble(
             broker.config = configs.current
             cluster.office.policy = _policy(configs.current)
             replicas.reconfigure()
-            configure_disk_work(configs.current)
+            configure_rates(configs.current)
         groups.apply(image)
         transactions.apply(image)
 
     log_dirs.cleaner.check_cancelled = trio.from_thread.check_cancelled
-    configure_disk_work(config)
+    configure_rates(config)
     cluster.office.policy = _policy(config)
     cluster.on_change = follow
     follow(cluster.image)
@@ -420,7 +426,6 @@ def _chores(broker: Broker, log_dirs: LogDirs, poller: Poller) -> list[Chore]:
     async def moves() -> None:
         while (job := log_dirs.mover.job(broker.now_ms())) is not None:
             await broker.replicas.carry_out([job])
-            await trio.sleep(log_dirs.mover.pause_s())
 
     async def leader_rebalance() -> None:
         try:

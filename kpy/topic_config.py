@@ -32,6 +32,7 @@ from kpy.config_types import (
     throttled_replicas,
 )
 from kpy.errors import ApiError, ErrorCode
+from kpy.replication_quota import parse_throttled_replicas
 from kpy.storage.log_config import LogConfig
 
 TOPIC: Final = "topic"
@@ -97,10 +98,10 @@ _TOPIC_KEYS: Final[tuple[Key, ...]] = (
         "How far a record's time may lie in the future."),
     Key("leader.replication.throttled.replicas", LIST, (),
         throttled_replicas("leader.replication.throttled.replicas"), TOPIC,
-        "Replicas, partition:broker,... or *, whose leaders are throttled."),
+        "Leaders, partition:broker,... or *, whose sending leader.replication.throttled.rate bounds."),
     Key("follower.replication.throttled.replicas", LIST, (),
         throttled_replicas("follower.replication.throttled.replicas"), TOPIC,
-        "Replicas, partition:broker,... or *, whose followers are throttled."),
+        "Followers, partition:broker,... or *, whose taking follower.replication.throttled.rate bounds."),
     Key("message.downconversion.enable", BOOLEAN, True, anything, TOPIC,
         "Convert records for clients that fetch with formats v0 and v1."),
     Key("remote.storage.enable", BOOLEAN, False, anything, TOPIC,
@@ -184,6 +185,8 @@ def topic_config(overrides: Mapping[str, str], broker: BrokerConfig) -> LogConfi
     _apply_older_bound(values)
     arguments: dict[str, Any] = {name: values[name] for name in values if TOPIC_KEYS[name].attribute in _LOG_FIELDS}
     arguments["cleanup.policy"] = frozenset(arguments["cleanup.policy"])
+    for name in ("leader.replication.throttled.replicas", "follower.replication.throttled.replicas"):
+        arguments[name] = parse_throttled_replicas(arguments[name])
     return LogConfig(**{TOPIC_KEYS[name].attribute: value for name, value in arguments.items()})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
@@ -47,10 +48,12 @@ class Cluster:
         self._zookeeper = zookeeper
         self.brokers: dict[int, BrokerProcess] = {}
 
-    def start(self, broker_id: int, backend: Backend | None = None) -> None:
-        """Starts a broker, as the kind that it was before or is to be from now on."""
+    def start(
+        self, broker_id: int, backend: Backend | None = None, changed: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Starts a broker, as the kind that it was before or is to be from now on, with these settings changed."""
         if backend is not None:
-            settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper}
+            settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper, **changed}
             self.brokers[broker_id] = BrokerProcess(self._work_dir / f"broker-{broker_id}", settings, backend)
         self.brokers[broker_id].start()
 

@@ -12,7 +12,8 @@ Followers read up to the log end, and what they ask for tells the leader what th
 read up to the high watermark; from a follower too, since version 11 (KIP-392): with RackAwareReplicaSelector as
 replica.selector.class the leader sends a consumer to an in-sync replica in its rack. A read_committed consumer reads up
 to the last stable offset and is told which transactions below it were aborted. While it waits, the end of a transaction
-answers it, with what there is then.
+answers it, with what there is then. A follower outside the ISR may get no records for a while (KIP-73,
+replica/throttles.py), and then what is appended does not end its wait.
 """
 
 from kpy.api.broker import Broker
@@ -117,7 +118,7 @@ def _park(
         pending.complete(reader.response())
 
     parked = ParkedFetch(
-        dict.fromkeys(reader.partitions),
+        dict.fromkeys(reader.partitions) if reader.replica_id < 0 else reader.not_held_back(),
         missing_bytes,
         read_again_and_answer,
         committed_only=request.isolation_level == READ_COMMITTED and reader.replica_id < 0,
@@ -148,6 +149,7 @@ class _Read:
         "replica_id",
         "request",
         "session",
+        "throttled_bytes",
         "version",
         "wanted",
         "was_read_in",
@@ -187,6 +189,7 @@ class _Read:
         self.cold_bytes = 0
         self.has_waited = False
         self.must_answer_now = False
+        self.throttled_bytes = 0
 
     def read(self) -> int:
         """Fills `answers`, one for each wanted partition. Returns the size of all records in bytes.
@@ -200,6 +203,7 @@ class _Read:
         self.partitions = []
         self.cold = []
         self.cold_bytes = 0
+        self.throttled_bytes = 0
         budget = min(self.request.max_bytes, self.broker.config.fetch_max_bytes)
         total = 0
         whole_first_batch = self.version >= FIRST_VERSION_WITH_FIRST_BATCH_WHOLE
@@ -276,6 +280,10 @@ class _Read:
             else:
                 end = answer.last_stable_offset if committed_only else answer.high_watermark
             limit = min(position.partition_max_bytes, max(budget, 0))
+            # Asked of the config first, since most topics throttle nobody.
+            throttled = is_follower and log.config.leader_replication_throttled_replicas
+            if throttled and self.broker.replicas.throttles.holds_back(partition, self.replica_id):
+                limit, min_one_batch = 0, False
             region = self._region(log, position.fetch_offset, limit, end, min_one_batch)
             if is_follower and self.is_first_read:
                 partition.follower_fetched(self.replica_id, position.fetch_offset, position.log_start_offset)
@@ -287,6 +295,8 @@ class _Read:
                     self.all_read.append((wanted, partition))
             else:
                 answer.records = region
+                if throttled and self.broker.replicas.throttles.counts_sent(partition):
+                    self.throttled_bytes += region.size
                 if self.version < FIRST_VERSION_WITH_ZSTD:
                     answer.records = self._for_old_client(region.read(), position.fetch_offset)
         except ApiError as error:
@@ -307,6 +317,15 @@ class _Read:
     def _may_rest(self, partition: Partition) -> bool:
         """Not while each fetch is a chance to join the ISR, or to be sent to another replica."""
         return partition.is_in_sync(self.replica_id) if self.replica_id >= 0 else not self.request.rack_id
+
+    def not_held_back(self) -> dict[Partition, None]:
+        """The partitions of which a follower would get what is appended next."""
+        holds_back, replica = self.broker.replicas.throttles.holds_back, self.replica_id
+        return {
+            each: None
+            for each in self.partitions
+            if not (each.log.config.leader_replication_throttled_replicas and holds_back(each, replica))
+        }
 
     def _check_may_read(self, partition: Partition, position: FetchPartition) -> None:
         """Raises ApiError for who may not read here, or not in this leader epoch."""
@@ -401,6 +420,8 @@ class _Read:
         if self.session is not None:
             for wanted, partition in self.all_read:
                 self.session.rest(wanted, partition, of_follower=self.replica_id >= 0)
+        if self.throttled_bytes:
+            self.broker.replicas.throttles.sent(self.throttled_bytes)
         response = FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)
         if self.moved and self.version >= FIRST_VERSION_WITH_ENDPOINTS:
             brokers = self.broker.cluster.image.brokers

@@ -19,6 +19,7 @@ from kpy.peers import PeerError
 from kpy.replica.follower import Append, AskOffsets, Following, Key, Limits, Step, Truncate
 from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition
+from kpy.replica.throttles import Throttles
 from kpy.wire.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic
 from kpy.wire.primitives import Message
 
@@ -52,6 +53,7 @@ class Fetchers:
         now_ms: Callable[[], int],
         fetchers_a_leader: int = 1,
         limits: Limits | None = None,
+        throttles: Throttles | None = None,
     ) -> None:
         self._broker_id = broker_id
         self._membership = membership
@@ -59,6 +61,7 @@ class Fetchers:
         self._now_ms = now_ms
         self._fetchers_a_leader = fetchers_a_leader
         self._limits = limits or Limits()
+        self._throttles = throttles or Throttles(broker_id)
         self._fetchers: dict[tuple[int, int], _Fetcher] = {}
         self._followed: dict[Key, _Fetcher] = {}
         self._nursery: trio.Nursery | None = None
@@ -78,8 +81,11 @@ class Fetchers:
         fetcher = self._fetchers.get((partition.leader, number))
         if fetcher is None:
             client_id = f"broker-{self._broker_id}-fetcher-{number}"
-            following = Following(self._broker_id, self._membership.broker_epoch, self._limits)
-            fetcher = _Fetcher(self._open_peer(partition.leader, client_id), partition.leader, following, self._now_ms)
+            following = Following(
+                self._broker_id, self._membership.broker_epoch, self._limits, self._throttles.follower
+            )
+            peer = self._open_peer(partition.leader, client_id)
+            fetcher = _Fetcher(peer, partition.leader, following, self._throttles, self._now_ms)
             self._fetchers[partition.leader, number] = fetcher
             if self._nursery is not None:
                 self._nursery.start_soon(fetcher.run)
@@ -99,10 +105,13 @@ class Fetchers:
 
 
 class _Fetcher:
-    def __init__(self, peer: Peer, leader: int, following: Following, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, peer: Peer, leader: int, following: Following, throttles: Throttles, now_ms: Callable[[], int]
+    ) -> None:
         self._peer = peer
         self._leader = leader
         self._following = following
+        self._throttles = throttles
         self._now_ms = now_ms
         self._partitions: dict[Key, Partition] = {}
         self._unflushed: list[Partition] = []
@@ -183,6 +192,8 @@ class _Fetcher:
                 partition.append_fetched(step.records, step.high_watermark, step.log_start_offset, self._now_ms())
                 if partition.unflushed:
                     self._unflushed.append(partition)
+                if step.records is not None:
+                    self._throttles.taken(partition, len(step.records))
             elif isinstance(step, Truncate):
                 self._truncate(partition, step.offset)
             elif not isinstance(step, AskOffsets):

@@ -13,6 +13,10 @@ The machine asks the logs where they end and says what to do to them, as a list 
 order, before it asks for the next request. A partition that met an error rests for replica.fetch.backoff.ms. One that
 the leader has fenced in the epoch it was told last rests until the controller tells it a new one.
 
+A partition that is throttled and has not all that is committed is left out while too much was taken (KIP-73,
+throttles.py). When nothing else is left, the fetcher rests for as long as that lasts, but asks every
+replica.fetch.backoff.ms whether somebody has set another rate.
+
 A request names only what has changed since the last one (KIP-227): `_session` is what the leader remembers. An error of
 the session, or a broken connection, begins a new one with everything. To find what has changed, it looks at those
 partitions only that something was done to since, `_touched`, so that a request costs no more for a follower of a
@@ -27,6 +31,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from kpy.errors import ErrorCode
 from kpy.replica.rotation import Rotation
+from kpy.replication_quota import ReplicationQuota, ThrottledReplicas, is_throttled
 from kpy.wire.fetch import (
     FetchPartition,
     FetchRequest,
@@ -56,9 +61,18 @@ class Epochs(Protocol):
     def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]: ...
 
 
+class ReplicaConfig(Protocol):
+    """The configs of a log that a follower goes by."""
+
+    @property
+    def follower_replication_throttled_replicas(self) -> ThrottledReplicas: ...
+
+
 class ReplicaLog(Protocol):
     """What is asked of a follower's log."""
 
+    @property
+    def config(self) -> ReplicaConfig: ...
     @property
     def topic_id(self) -> bytes: ...
     @property
@@ -117,13 +131,20 @@ class Limits(NamedTuple):
 class _Followed:
     """One partition."""
 
-    __slots__ = ("is_fenced", "leader_epoch", "log", "resting_until_ms")
+    __slots__ = ("committed_offset", "is_fenced", "leader_epoch", "log", "resting_until_ms")
 
     def __init__(self, log: ReplicaLog, leader_epoch: int) -> None:
         self.log = log
         self.leader_epoch = leader_epoch
         self.resting_until_ms = 0
         self.is_fenced = False
+        self.committed_offset: int | None = None
+        """The leader's high watermark, once it has told it."""
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether it has all that is committed, as far as the leader has told since this broker follows it."""
+        return self.committed_offset is not None and self.log.log_end_offset >= self.committed_offset
 
     def known(self) -> "_Known":
         log = self.log
@@ -149,10 +170,13 @@ class _Known(NamedTuple):
 class Following:
     """All partitions that one fetcher follows at one leader."""
 
-    def __init__(self, broker_id: int, broker_epoch: int, limits: Limits) -> None:
+    def __init__(
+        self, broker_id: int, broker_epoch: int, limits: Limits, quota: ReplicationQuota | None = None
+    ) -> None:
         self.broker_id = broker_id
         self.broker_epoch = broker_epoch
         self._limits = limits
+        self._quota = quota or ReplicationQuota()
         self._followed: dict[Key, _Followed] = {}
         self._by_id: dict[tuple[bytes, int], Key] = {}
         self._session_id = NO_SESSION
@@ -160,6 +184,7 @@ class Following:
         self._session: dict[Key, _Known] = {}
         self._touched: dict[Key, None] = {}
         self._resting: dict[Key, None] = {}
+        self._held_back: list[Key] = []
         self._rotation = Rotation(LOOK_OVER_MS)
 
     def __len__(self) -> int:
@@ -191,8 +216,21 @@ class Following:
 
     def next_ready_ms(self, now_ms: int) -> int | None:
         """When there is something to fetch; None if nothing but a call of `follow` can change that."""
-        times = [each.resting_until_ms for each in self._followed.values() if not each.is_fenced]
+        exceeded_for_ms = self._quota.exceeded_for_ms(now_ms)
+        throttled_until_ms = now_ms + min(exceeded_for_ms, self._limits.backoff_ms)
+        times = [
+            max(each.resting_until_ms, throttled_until_ms)
+            if exceeded_for_ms and self._is_throttled(key, each)
+            else each.resting_until_ms
+            for key, each in self._followed.items()
+            if not each.is_fenced
+        ]
         return max(now_ms, min(times)) if times else None
+
+    def _is_throttled(self, key: Key, followed: _Followed) -> bool:
+        """Whether the partition waits while the quota is exceeded."""
+        replicas = followed.log.config.follower_replication_throttled_replicas
+        return is_throttled(replicas, key[1], self.broker_id) and not followed.is_in_sync
 
     # Requests.
 
@@ -201,12 +239,18 @@ class Following:
         opening = self._session_epoch == FIRST_EPOCH
         if opening:
             self._begin_anew()
+        is_exceeded = self._quota.exceeded_for_ms(now_ms) > 0
         changed: dict[Key, _Known] = {}
         dropped: list[Key] = []
-        for key in self._to_look_at(now_ms, opening=opening):
+        held_back: list[Key] = []
+        for key in self._to_look_at(now_ms, everything=opening or is_exceeded):
             followed = self._followed.get(key)
             before = self._session.get(key)
-            if followed is not None and not followed.is_fenced and followed.resting_until_ms <= now_ms:
+            is_ready = followed is not None and not followed.is_fenced and followed.resting_until_ms <= now_ms
+            if is_exceeded and followed is not None and self._is_throttled(key, followed):
+                held_back.append(key)
+                is_ready = False
+            if followed is not None and is_ready:
                 known = followed.known()
                 if known != before:
                     changed[key] = known
@@ -214,6 +258,7 @@ class Following:
                         dropped.append(key)
             elif before is not None:
                 dropped.append(key)
+        self._held_back = held_back
         if not changed and len(dropped) == len(self._session):
             return None
         self._touched.clear()
@@ -237,7 +282,7 @@ class Following:
             ],
         )
 
-    def _to_look_at(self, now_ms: int, *, opening: bool) -> list[Key]:
+    def _to_look_at(self, now_ms: int, *, everything: bool) -> list[Key]:
         """In which something may have changed since the last request; that a rest is over is such a change."""
         for key in list(self._resting):
             followed = self._followed.get(key)
@@ -245,7 +290,8 @@ class Following:
                 del self._resting[key]
                 self._touched[key] = None
         looked_over = self._rotation.next(self._followed, now_ms)
-        return list(self._followed if opening else dict.fromkeys((*self._touched, *looked_over)))
+        all_or_some = self._followed if everything else (*self._held_back, *looked_over)
+        return list(dict.fromkeys((*self._touched, *all_or_some)))
 
     def _positions(self, changed: dict[Key, _Known]) -> Iterator[tuple[bytes, FetchPartition]]:
         for (_, index), known in changed.items():
@@ -312,6 +358,7 @@ class Following:
             diverging = data.diverging_epoch
             if diverging is not None and diverging.epoch >= 0:
                 return [Truncate(key, truncation_offset(followed.log, diverging.epoch, diverging.end_offset))]
+            followed.committed_offset = data.high_watermark
             return [Append(key, data.records or None, data.high_watermark, data.log_start_offset)]
         if error == ErrorCode.OFFSET_OUT_OF_RANGE:
             return [AskOffsets(key, followed.leader_epoch)]

@@ -21,6 +21,7 @@ from kpy.replica.leader import IsrChange
 from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition, Surroundings
 from kpy.replica.purgatory import Purgatory
+from kpy.replica.throttles import Throttles
 from kpy.storage.checkpoints import LOG_START_OFFSETS, TopicPartition
 from kpy.storage.disk_job import DiskJob
 from kpy.storage.log import Log
@@ -70,6 +71,7 @@ class Cooperation:
     proposals: Proposals
     topic_configs: Callable[[str], Mapping[str, str]]
     """A topic's own overrides, which may be known here before a controller tells of the topic, or after."""
+    throttles: Throttles
     lag_time_max_ms: int = LAG_TIME_MAX_MS
 
 
@@ -96,6 +98,7 @@ class ReplicaManager:
         self.log_dirs.mover.on_moved = self._moved
         self.cold_reads = ColdReads(run_in_thread)
         self.purgatory = Purgatory()
+        self.throttles = Throttles(broker_id)
         self.on_commit: Callable[[Partition], None] = _nobody_waits
         """Told when the high watermark of a partition has moved later than with the append."""
         self._surroundings = Surroundings(
@@ -112,6 +115,7 @@ class ReplicaManager:
     def cooperate(self, cooperation: Cooperation) -> None:
         """From now on the roles come from a controller. Called before the first `apply`."""
         self._cooperation = cooperation
+        self.throttles = cooperation.throttles
         self._surroundings.propose = cooperation.proposals.propose
 
     def tasks(self) -> "list[Callable[[], Awaitable[None]]]":

@@ -6,6 +6,7 @@ Which values are allowed is decided where configs are set; here they are taken a
 from dataclasses import dataclass, field
 
 from kpy.records.validate import ProduceRules
+from kpy.replication_quota import NO_REPLICAS, ThrottledReplicas
 
 LONG_MAX = (1 << 63) - 1
 UNLIMITED = -1
@@ -27,7 +28,9 @@ class LogConfig:
     file_delete_delay_ms: int = 60_000
     flush_messages: int = LONG_MAX
     flush_ms: int = LONG_MAX
+    follower_replication_throttled_replicas: ThrottledReplicas = NO_REPLICAS
     index_interval_bytes: int = 4096
+    leader_replication_throttled_replicas: ThrottledReplicas = NO_REPLICAS
     max_compaction_lag_ms: int = LONG_MAX
     max_message_bytes: int = 1_048_588
     message_downconversion_enable: bool = True

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
+from kpy.replication_quota import ReplicationQuota
 from kpy.storage.checkpoints import LOG_START_OFFSETS, RECOVERY_POINTS, TopicPartition
 from kpy.storage.disk_job import DiskJob
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_directory import MAX_NAME_LENGTH, LogDirectory, future_name, partition_name
 from kpy.storage.moves import Move
-from kpy.storage.throttle import UNLIMITED_BYTES_PER_SECOND, Throttle
 
 if TYPE_CHECKING:
     from kpy.storage.log_dirs import LogDirs
@@ -32,18 +32,17 @@ _log = logging.getLogger(__name__)
 
 
 class Mover:
-    """`moves` are those under way. `on_moved` is told of each log that has changed its directory."""
+    """`moves` are those under way. `on_moved` is told of each log that has changed its directory. `quota` bounds what
+    all moves together copy.
+    """
 
     def __init__(self, dirs: "LogDirs", clock: Callable[[], float] = time.monotonic) -> None:
         self._dirs = dirs
-        self._throttle = Throttle(UNLIMITED_BYTES_PER_SECOND, clock)
+        self._clock = clock
+        self.quota = ReplicationQuota()
         self._preferred: dict[TopicPartition, str] = {}
         self.moves: dict[TopicPartition, Move] = {}
         self.on_moved: Callable[[TopicPartition, Log], None] | None = None
-
-    def limit(self, bytes_per_second: float) -> None:
-        """All moves together copy no faster (replica.alter.log.dirs.io.max.bytes.per.second)."""
-        self._throttle.bytes_per_second = bytes_per_second
 
     # What is wanted.
 
@@ -88,7 +87,9 @@ class Mover:
         copy.on_disk_error = _raise
         key = log.topic, log.partition
         target.futures[key] = copy
-        self.moves[key] = Move(self._dirs.fs, log, copy, target, swap=self._swap, fail=self._dirs.fail)
+        self.moves[key] = Move(
+            self._dirs.fs, log, copy, target, swap=self._swap, fail=self._dirs.fail, count=self._count
+        )
         _log.info("moving %s-%d from %s to %s", *key, log.dir.parent, target.path)
 
     def cancel(self, key: TopicPartition, now_ms: int) -> None:
@@ -107,7 +108,9 @@ class Mover:
     # Copying.
 
     def job(self, now_ms: int) -> DiskJob | None:
-        """The next slice of the move whose turn it is; None when there is nothing to copy."""
+        """The next slice of the move whose turn it is; None when there is nothing to copy, or was too much already."""
+        if self.quota.exceeded_for_ms(self._clock_ms()):
+            return None
         for key, move in list(self.moves.items()):
             is_held_up = move.is_busy or key in self._dirs.cleaner.being_compacted
             if is_held_up or self.moves.get(key) is not move:
@@ -123,15 +126,17 @@ class Mover:
 
     def _slice_bytes(self) -> int:
         """No more than a second's worth, so that a change of the limit is felt."""
-        return int(max(1, min(SLICE_BYTES, self._throttle.bytes_per_second)))
+        return max(1, min(SLICE_BYTES, self.quota.bytes_per_second))
 
-    def pause_s(self) -> float:
-        """How long to wait before the next job, for what the last ones have copied."""
-        copied = sum(move.take_copied_bytes() for move in self.moves.values())
-        return self._throttle.delay_s(copied)
+    def _count(self, size_bytes: int) -> None:
+        """Called where a job runs, and there is one at a time."""
+        self.quota.record(size_bytes, self._clock_ms())
+
+    def _clock_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def move_all(self, now_ms: int) -> None:
-        """Carry out the jobs in this thread until nothing is left to copy."""
+        """Carry out the jobs in this thread until there is none."""
         while (job := self.job(now_ms)) is not None:
             self._dirs.carry_out(job)
 

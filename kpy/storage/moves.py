@@ -45,10 +45,12 @@ class Move:
         *,
         swap: Callable[["Move"], None],
         fail: Callable[[str, OSError], None],
+        count: Callable[[int], None],
     ) -> None:
         self._fs = fs
         self._swap = swap
         self._fail = fail
+        self._count = count
         self._damage: str | None = None
         self._source_error: OSError | None = None
         self._last_bytes = LAST_BYTES
@@ -61,7 +63,6 @@ class Move:
         """Cancelled, failed or done: no further job follows."""
         self.on_idle: Callable[[], None] | None = None
         """What was put off until the job that is under way has ended."""
-        self._copied_bytes = 0
         self.now_ms = 0
         """When the job that is under way began."""
 
@@ -72,11 +73,6 @@ class Move:
     @property
     def offset_lag(self) -> int:
         return max(0, self.log.log_end_offset - self.copy.log_end_offset)
-
-    def take_copied_bytes(self) -> int:
-        """How many bytes have been copied since the last call."""
-        copied, self._copied_bytes = self._copied_bytes, 0
-        return copied
 
     def job(self, now_ms: int, slice_bytes: int) -> DiskJob | None:
         """The next slice, or, when little is left, what makes the copy durable. None if the log cannot be read."""
@@ -178,7 +174,7 @@ class Move:
             # The log starts in the middle of a batch, and the copy with it; batches are copied whole.
             self.copy.truncate_fully_and_start_at(first)
         self.copy.append_as_follower(data, self.now_ms)
-        self._copied_bytes += len(data)
+        self._count(len(data))
 
     def _sync(self) -> None:
         copy = self.copy

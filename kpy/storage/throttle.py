@@ -1,4 +1,4 @@
-"""A ceiling on the bytes a second of background disk work (Kafka classes Throttler and ReplicationQuotaManager)."""
+"""A ceiling on the bytes a second of background disk work (Kafka class Throttler)."""
 
 from collections.abc import Callable
 

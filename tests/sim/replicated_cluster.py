@@ -39,6 +39,7 @@ from kpy.replica.fetchers import Fetchers
 from kpy.replica.follower import Limits
 from kpy.replica.manager import Cooperation, ReplicaManager
 from kpy.replica.membership import Membership
+from kpy.replica.throttles import Throttles
 from kpy.storage.log_dirs import LogDirs
 from kpy.topic_config import topic_config
 from kpy.wire.alter_partition import AlterPartitionResponse, ResponsePartitionData, ResponseTopicData
@@ -99,7 +100,9 @@ class State:
 
 
 class Simulation:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, throttled_rate: int | None = None) -> None:
+        """With a `throttled_rate` all replicas are throttled to these bytes a second, as leaders and as followers."""
+        self.throttled_rate = throttled_rate
         self.random = random.Random(seed)
         self.min_isr = self.random.choice((1, 1, 2))
         self.disks = {broker_id: MemoryFs() for broker_id in BROKERS}
@@ -192,8 +195,13 @@ class Simulation:
             rng=self.random,
             fs=self.disks[broker_id],
         )
+        throttles = Throttles(broker_id)
+        throttled: dict[str, str] = {}
+        if self.throttled_rate is not None:
+            throttles.limit(self.throttled_rate, self.throttled_rate)
+            throttled = {f"{side}.replication.throttled.replicas": "*" for side in ("leader", "follower")}
         replicas = ReplicaManager(
-            log_dirs, broker_id, lambda overrides: topic_config(overrides, config), now_ms, _at_once
+            log_dirs, broker_id, lambda overrides: topic_config({**overrides, **throttled}, config), now_ms, _at_once
         )
         cluster = _KnownCluster(replicas)
         fetchers = Fetchers(
@@ -202,11 +210,12 @@ class Simulation:
             lambda leader, client_id: _Peer(self, broker_id, leader, client_id),
             now_ms=now_ms,
             limits=LIMITS,
+            throttles=throttles,
         )
         sender = AlterPartitionSender(
             broker_id, membership, lambda _, request, __: self.controller.ask(broker_id, request)
         )
-        replicas.cooperate(Cooperation(membership, fetchers, sender, lambda _: {}, LAG_MS))
+        replicas.cooperate(Cooperation(membership, fetchers, sender, lambda _: {}, throttles, LAG_MS))
         replicas.apply(cluster.image)
         coordinator = SimpleNamespace(leaders_changed=lambda: None)
         broker = Broker(

@@ -17,6 +17,7 @@ from kpy.replica import follower as follower_module
 from kpy.replica.follower import Following, ReplicaLog, Truncate
 from kpy.replica.leader import IsrChange, Leadership
 from kpy.replica.partition import Partition
+from kpy.replica.throttles import Throttles
 from tests.sim.replicated_cluster import Simulation, Violation
 
 FIRST_SEED, LAST_SEED = (int(each) for each in os.environ.get("KPY_SIM_SEEDS", "0-100").split("-"))
@@ -24,10 +25,12 @@ SEEDS_A_TEST = 10
 SECONDS = 5.0
 """Of simulated trouble."""
 SEEDS_A_BUG = 100
+THROTTLED_SEEDS, THROTTLED_RATE = 10, 3_000
+"""Bytes a second: less than is produced."""
 
 
-def run(seed: int) -> None:
-    simulation = Simulation(seed)
+def run(seed: int, throttled_rate: int | None = None) -> None:
+    simulation = Simulation(seed, throttled_rate)
     try:
         simulation.run(SECONDS)
     except BaseException:
@@ -49,6 +52,21 @@ def test_a_seed_runs_the_same_way_twice() -> None:
         simulation.run(SECONDS)
         traces.append(simulation.trace)
     assert traces[0] == traces[1]
+
+
+def test_throttled_replicas_lose_nothing_and_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KIP-73: what is held back are only replicas outside the ISR, on which nothing depends."""
+    held_back: list[bool] = []
+    genuine = Throttles.holds_back
+
+    def holds_back(self: Throttles, partition: Partition, replica: int) -> bool:
+        held_back.append(genuine(self, partition, replica))
+        return held_back[-1]
+
+    monkeypatch.setattr(Throttles, "holds_back", holds_back)
+    for seed in range(THROTTLED_SEEDS):
+        run(seed, THROTTLED_RATE)
+    assert held_back.count(True) > THROTTLED_SEEDS
 
 
 # -- known bugs ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ The leader's side:
 The follower's side (its log is `log`):
     log end=10 [start=0] [watermark=5] [epochs=0@0,2@6]
     follow [epoch=3]      leave      request       disconnect      session-error <error>
+    throttle <bytes a second>     its replica is throttled from now on; what it appends counts
     answer [records=5] [watermark=7] [start=0] [diverging=2@6] [error=...] [session=77]      offsets <start> <end>
 """
 
@@ -24,6 +25,8 @@ from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.image import PartitionImage
 from kpy.replica.follower import Append, Following, Limits, StartAnew, Truncate
 from kpy.replica.leader import IsrChange, Leadership
+from kpy.replication_quota import ALL_REPLICAS, ReplicationQuota
+from kpy.storage.log_config import LogConfig
 from kpy.wire.fetch import EpochEndOffset, FetchableTopicResponse, FetchResponse, PartitionData
 
 COMMAND_COLUMNS = 58
@@ -57,6 +60,7 @@ class FakeLog:
     high_watermark: int = 0
     leader_epochs: FakeEpochs = field(default_factory=FakeEpochs)
     topic_id: bytes = TOPIC_ID
+    config: LogConfig = field(default_factory=LogConfig)
 
 
 class Transcript:
@@ -72,7 +76,8 @@ class Transcript:
         self.alive = {1, 2, 3}
         self.change: IsrChange | None = None
         self.log = FakeLog()
-        self.following = Following(FOLLOWER, 5, Limits())
+        self.quota = ReplicationQuota()
+        self.following = Following(FOLLOWER, 5, Limits(), self.quota)
         self.session_id = 0
 
     def run(self, text: str) -> str:
@@ -200,6 +205,11 @@ class Transcript:
         self.following.leave(KEY)
         return []
 
+    def do_throttle(self, words: list[str], options: dict[str, str]) -> list[str]:
+        self.log.config = LogConfig(follower_replication_throttled_replicas=ALL_REPLICAS)
+        self.quota.bytes_per_second = int(words[0])
+        return []
+
     def do_request(self, words: list[str], options: dict[str, str]) -> list[str]:
         request = self.following.next_request(self.now_ms)
         if request is None:
@@ -249,6 +259,7 @@ class Transcript:
             if isinstance(step, Append):
                 count = len(step.records or b"")
                 log.log_end_offset += count
+                self.quota.record(count, self.now_ms)
                 log.high_watermark = max(log.high_watermark, min(step.high_watermark, log.log_end_offset))
                 happened.append(f"append {count}, watermark {step.high_watermark}, start {step.log_start_offset}")
             elif isinstance(step, Truncate):

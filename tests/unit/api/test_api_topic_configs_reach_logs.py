@@ -9,6 +9,7 @@ from log_broker import ask, create_topic, open_broker
 
 from kpy.api.broker import Broker
 from kpy.config_keys import BROKER_KEYS
+from kpy.replication_quota import ALL_REPLICAS
 from kpy.storage.log_config import LogConfig
 from kpy.topic_config import BROKER_SYNONYMS
 from kpy.wire import incremental_alter_configs
@@ -25,7 +26,9 @@ VALUES: dict[str, tuple[str, Any]] = {
     "file.delete.delay.ms": ("7", 7),
     "flush.messages": ("7", 7),
     "flush.ms": ("7", 7),
+    "follower.replication.throttled.replicas": ("0:1,1:2", {(0, 1), (1, 2)}),
     "index.interval.bytes": ("7", 7),
+    "leader.replication.throttled.replicas": ("*", ALL_REPLICAS),
     "max.compaction.lag.ms": ("7", 7),
     "max.message.bytes": ("7", 7),
     "message.downconversion.enable": ("false", False),
@@ -47,7 +50,7 @@ VALUES: dict[str, tuple[str, Any]] = {
 DYNAMIC_SYNONYMS = [
     (name, synonym)
     for name in VALUES
-    for synonym in BROKER_SYNONYMS[name]
+    for synonym in BROKER_SYNONYMS.get(name, ())
     if BROKER_KEYS[synonym].update != "read-only" and not synonym.endswith((".minutes", ".hours"))
 ]
 

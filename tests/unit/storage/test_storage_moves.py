@@ -427,17 +427,18 @@ def test_slices_keep_to_the_limit(dirs: LogDirs, monkeypatch: pytest.MonkeyPatch
     now = [0.0]
     mover_ = mover.Mover(dirs, clock=lambda: now[0])
     dirs.mover = mover_
-    mover_.limit(250.0)
+    mover_.quota.bytes_per_second = 250
     fill(dirs.logs[KEY], 40)
     size = dirs.logs[KEY].size_bytes
     begin(dirs, "b")
-    while (job := mover_.job(NOW_MS)) is not None:
-        dirs.carry_out(job)
-        pause_s = mover_.pause_s()
-        assert pause_s <= 2.0, "a slice is more than about a second's worth"
-        now[0] += pause_s
+    while mover_.moves:
+        job = mover_.job(NOW_MS)
+        if job is not None:
+            dirs.carry_out(job)
+            assert mover_.quota.exceeded_for_ms(int(now[0] * 1000)) <= 2_000, "a slice is more than a second's worth"
+        now[0] += 0.25
     assert home(dirs) == "b"
-    assert now[0] >= (size - 2 * 400) / 250.0
+    assert now[0] >= (size - 2 * 400) / 250
     dirs.close()
 
 
