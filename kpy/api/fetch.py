@@ -300,19 +300,21 @@ class _Read:
                 if self.version < FIRST_VERSION_WITH_ZSTD:
                     answer.records = self._for_old_client(region.read(), position.fetch_offset)
         except ApiError as error:
-            self.must_answer_now = True
-            moved_to = self._current_leader(wanted, partition, error.code)
-            return PartitionData(
-                position.partition,
-                error.code,
-                -1,
-                -1,
-                -1,
-                current_leader=moved_to,
-                aborted_transactions=None,
-                records=b"",
-            )
+            return self._refused(wanted, partition, error.code)
         return answer
+
+    def _refused(self, wanted: Wanted, partition: Partition | None, error: ErrorCode) -> PartitionData:
+        self.must_answer_now = True
+        return PartitionData(
+            wanted.position.partition,
+            error,
+            -1,
+            -1,
+            -1,
+            current_leader=self._current_leader(wanted, partition, error),
+            aborted_transactions=None,
+            records=b"",
+        )
 
     def _may_rest(self, partition: Partition) -> bool:
         """Not while each fetch is a chance to join the ISR, or to be sent to another replica."""
