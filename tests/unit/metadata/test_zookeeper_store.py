@@ -18,7 +18,8 @@ from zookeeper_proxy import Proxy
 from compat.zookeeper.zookeeper_server import ZookeeperServer
 from kpy.errors import StorageError
 from kpy.metadata.store import Check, Create, Delete, MetadataStore, NodeExists, SetData, StoreUnavailable
-from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
+from kpy.metadata.zookeeper import ZookeeperStore
+from kpy.metadata.zookeeper_config import ZookeeperConfig
 
 CONFIG = ZookeeperConfig("", session_timeout_ms=10_000, connection_timeout_ms=15_000)
 
@@ -257,30 +258,6 @@ def test_what_waits_for_a_connection_goes_on_in_the_next_session(server: Zookeep
                 proxy.refuse = False
             assert store.session_id != before
             assert await witness.find("/new") is not None
-
-    in_trio(main)
-
-
-def test_acls_keep_others_from_changing_nodes_and_from_reading_secrets(server: ZookeeperServer) -> None:
-    async def main() -> None:
-        chroot = f"/test/{uuid.uuid4().hex}"
-        mine = replace(
-            CONFIG,
-            connect=server.address + chroot,
-            set_acl=True,
-            auth=(("digest", "kpy:secret"),),
-            secret_paths=("/s",),
-        )
-        owner = await ZookeeperStore.connect(mine)
-        await owner.create("/a", b"1")
-        await owner.create("/s", b"1")
-        assert await owner.set("/a", b"2") == 1
-        async with connected(server.address, chroot) as stranger:
-            assert (await stranger.get("/a")).data == b"2"
-            for forbidden in (stranger.set("/a", b""), stranger.get("/s"), stranger.create("/a/b")):
-                with pytest.raises(StorageError, match="ZooKeeper"):
-                    await forbidden
-        await owner.close()
 
     in_trio(main)
 
