@@ -34,7 +34,7 @@ from kpy.member import Member
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
-from kpy.metadata.leader_elections import even_out
+from kpy.metadata.leader_elections import even_out, start_leader_epochs
 from kpy.metadata.office import Candidature, Policy
 from kpy.metadata.store import MetadataStore
 from kpy.metadata.znodes import CONSUMERS, SENSITIVE_PATHS
@@ -137,7 +137,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             patience_ms=2 * config.zookeeper_session_timeout_ms,
         )
         if not log_dirs.was_clean:
-            await broker.cluster.start_leader_epochs()
+            await start_leader_epochs(broker.cluster, config.broker_id)
         purgatory = broker.replicas.purgatory
         poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
         async with _stopped_in_order(member), trio.open_nursery() as nursery:
