@@ -21,13 +21,17 @@ STOP_TIMEOUT_S = 10.0
 class ZookeeperServer:
     """A server that may be killed, paused and started again, on the same port and data.
 
-    It gives sessions of 2 to 20 ticks. `flags` are for the JVM: ZooKeeper's settings are system properties too.
+    It gives sessions of 2 to 20 ticks. `flags` are for the JVM: ZooKeeper's settings are system properties too. Apache
+    Kafka 2.8.2 brings ZooKeeper 3.5.
     """
 
-    def __init__(self, work_dir: Path, tick_ms: int = 3_000, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, work_dir: Path, tick_ms: int = 3_000, flags: Sequence[str] = (), kafka_version: str = KAFKA_VERSION
+    ) -> None:
         self.min_session_timeout_ms = 2 * tick_ms
         self._tick_ms = tick_ms
         self._flags = flags
+        self._kafka_version = kafka_version
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._data_dir = work_dir / "zookeeper"
@@ -38,7 +42,7 @@ class ZookeeperServer:
         """Returns at once: clients wait for it by themselves."""
         assert self._process is None, "ZooKeeper runs already"
         command = java(
-            KAFKA_VERSION,
+            self._kafka_version,
             "-Dzookeeper.admin.enableServer=false",
             "-Dzookeeper.forceSync=no",
             *self._flags,

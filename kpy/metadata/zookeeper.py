@@ -47,13 +47,15 @@ from kpy.metadata.store import (
     validate_path,
     with_parents,
 )
-from kpy.metadata.zookeeper_client import acl_of, new_client
-from kpy.metadata.zookeeper_config import LOGIN_CONFIG_KEY, ZookeeperConfig
+from kpy.metadata.zookeeper_client import acl_of, lost_errors, new_client, submit, why_refused
+from kpy.metadata.zookeeper_config import ZookeeperConfig
+from kpy.metadata.zookeeper_multi_read import MAX_NODES, NO_AUTH, NO_NODE, MultiRead
 
 log = logging.getLogger("kpy.metadata")
 
 EVERYTHING = "/"
 REFUSED_RETRY_DELAY_S = 1.0
+FORBIDDEN = "ZooKeeper does not allow this broker what it asks for; see zookeeper.set.acl."
 
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ class ZookeeperStore:
         self._is_starting = True
         self._stopping = threading.Event()
         self._session_id = 0
+        self._has_multi_read = True
         self._connection_number = 0
         """Counts what kazoo says of its connection, so that an answer of an earlier one tells nothing."""
         self._refusal: str | None = None
@@ -78,6 +81,7 @@ class ZookeeperStore:
         """Whether there was a session without an answer to any request, since there was a connection last."""
         self.on_change: Callable[[str], None] = ignore_path
         self.on_session: Callable[[], None] = ignore_session
+        self._lost = lost_errors()
         self._exceptions: Any = importlib.import_module("kazoo.exceptions")
         self._requests: Any = importlib.import_module("kazoo.protocol.serialization")
         self._client: Any = new_client(config, self._keep_connected)
@@ -134,7 +138,28 @@ class ZookeeperStore:
                 return None
 
     async def find_all(self, paths: Iterable[str], *, watch: bool = False) -> list[Node | None]:
-        return await self._all([partial(self.find, path, watch=watch) for path in paths])
+        if watch or not self._has_multi_read:
+            return await self._all([partial(self.find, path, watch=watch) for path in paths])
+        paths = list(paths)
+        parts = [paths[start : start + MAX_NODES] for start in range(0, len(paths), MAX_NODES)]
+        return [node for found in await self._all([partial(self._find_part, part) for part in parts]) for node in found]
+
+    async def _find_part(self, paths: Sequence[str]) -> list[Node | None]:
+        request = MultiRead([self._full(path) for path in paths])
+        try:
+            found = await self._read(partial(submit, self._client, request))
+        except self._exceptions.UnimplementedError:
+            log.info("ZooKeeper (%s) is older than 3.6: nodes are read one by one", self._config.hosts)
+            self._has_multi_read = False
+            return await self.find_all(paths)
+        return [self._found(path, node) for path, node in zip(paths, found, strict=True)]
+
+    def _found(self, path: str, node: Node | int) -> Node | None:
+        if isinstance(node, Node):
+            return node
+        if node == NO_NODE:
+            return None
+        raise StorageError(FORBIDDEN if node == NO_AUTH else f"ZooKeeper refuses to read {path}: error {node}.")
 
     async def children(self, path: str, *, watch: bool = False) -> list[str]:
         full = self._full(path)
@@ -303,9 +328,9 @@ class ZookeeperStore:
             try:
                 connect()
             except self._exceptions.KazooException as error:
-                refusal = self._not_let_in_by(error)
+                refusal = why_refused(self._config, error)
             else:
-                refusal = self._not_let_in_by(self._exceptions.AuthFailedError())
+                refusal = why_refused(self._config)
             if self._stopping.is_set():
                 return
             self._soon(self._refused, refusal)
@@ -345,7 +370,7 @@ class ZookeeperStore:
         if self._is_closed or connection_number != self._connection_number:
             return
         if isinstance(result.exception, self._exceptions.SessionClosedRequireSaslError):
-            self._refused(self._not_let_in_by(result.exception))
+            self._refused(why_refused(self._config, result.exception))
         elif result.exception is None:
             self._refusal, self._is_unanswered = None, False
             self._take_connection(session_id)
@@ -366,19 +391,7 @@ class ZookeeperStore:
         """
         if self._refusal is not None or not (self._is_unanswered and self._config.login):
             return self._refusal
-        return self._not_let_in_by(self._exceptions.AuthFailedError())
-
-    def _not_let_in_by(self, error: Exception) -> str:
-        server = f"ZooKeeper at {self._config.hosts}"
-        known = self._exceptions
-        if not isinstance(error, known.AuthFailedError | known.SessionClosedRequireSaslError):
-            return f"The connection to {server} has failed: {type(error).__name__}: {error}."
-        if self._config.login is None:
-            return f"{server} demands that clients authenticate by SASL ({LOGIN_CONFIG_KEY})."
-        return (
-            f"{server} has not authenticated {self._config.login.user!r} by SASL ({LOGIN_CONFIG_KEY}):"
-            " the password is wrong, or the server has no SASL."
-        )
+        return why_refused(self._config)
 
     def _watcher(self, wanted: bool) -> Callable[[Any], None] | None:
         return self._watch_fired if wanted else None
@@ -403,19 +416,6 @@ class ZookeeperStore:
     @property
     def _timeout_s(self) -> float:
         return self._config.connection_timeout_ms / 1000
-
-    @property
-    def _lost(self) -> tuple[type[Exception], ...]:
-        """What kazoo raises when a request's answer will not come."""
-        known = self._exceptions
-        return (
-            known.ConnectionLoss,
-            known.ConnectionClosedError,
-            known.SessionExpiredError,
-            known.OperationTimeoutError,
-            known.AuthFailedError,
-            known.SessionClosedRequireSaslError,
-        )
 
     async def _read(self, start: Callable[[], Any]) -> Any:
         deadline = trio.current_time() + self._timeout_s
@@ -450,9 +450,7 @@ class ZookeeperStore:
         try:
             return result.get(block=False)
         except self._exceptions.NoAuthError:
-            raise StorageError(
-                "ZooKeeper does not allow this broker what it asks for; see zookeeper.set.acl."
-            ) from None
+            raise StorageError(FORBIDDEN) from None
 
     def _answer_came(self, answered: trio.Event, _: object) -> None:
         """Called in a thread of kazoo's."""

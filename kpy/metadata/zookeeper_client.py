@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kpy.metadata.zookeeper_config import ZookeeperConfig
+from kpy.metadata.zookeeper_config import LOGIN_CONFIG_KEY, ZookeeperConfig
 
 RETRY_DELAY_S = 0.1
 MAX_RETRY_DELAY_S = 1.0
@@ -29,6 +29,40 @@ def new_client(config: ZookeeperConfig, keep_connected: Callable[[Callable[[], N
         keyfile_password=config.key_password,
         ca=config.trusted_file,
         check_hostname=config.check_hostname,
+    )
+
+
+def submit(client: Any, request: Any) -> Any:
+    """Hands over a request that kazoo has no method for, as its transactions do. Returns what will be the answer."""
+    answer = client.handler.async_result()
+    client._call(request, answer)
+    return answer
+
+
+def lost_errors() -> tuple[type[Exception], ...]:
+    """What a request raises whose answer will not come."""
+    known: Any = importlib.import_module("kazoo.exceptions")
+    return (
+        known.ConnectionLoss,
+        known.ConnectionClosedError,
+        known.SessionExpiredError,
+        known.OperationTimeoutError,
+        known.AuthFailedError,
+        known.SessionClosedRequireSaslError,
+    )
+
+
+def why_refused(config: ZookeeperConfig, error: Exception | None = None) -> str:
+    """What it means that a connection has ended in an error, or that kazoo does not try on and has no error for it."""
+    known: Any = importlib.import_module("kazoo.exceptions")
+    server = f"ZooKeeper at {config.hosts}"
+    if error is not None and not isinstance(error, known.AuthFailedError | known.SessionClosedRequireSaslError):
+        return f"The connection to {server} has failed: {type(error).__name__}: {error}."
+    if config.login is None:
+        return f"{server} demands that clients authenticate by SASL ({LOGIN_CONFIG_KEY})."
+    return (
+        f"{server} has not authenticated {config.login.user!r} by SASL ({LOGIN_CONFIG_KEY}):"
+        " the password is wrong, or the server has no SASL."
     )
 
 

@@ -63,7 +63,12 @@ def test_nodes_belong_to_the_login_as_apache_kafkas_do(server: ZookeeperServer) 
         stranger = await ZookeeperStore.connect(replace(config, login=TOOLS))
         assert (await stranger.get("/a")).data == b"1"
         assert await stranger.set("/consumers", b"2") == 1
-        for forbidden in (stranger.set("/a", b""), stranger.get("/secret/b"), stranger.create("/a/b")):
+        for forbidden in (
+            stranger.set("/a", b""),
+            stranger.get("/secret/b"),
+            stranger.find_all(["/a", "/secret/b"]),
+            stranger.create("/a/b"),
+        ):
             with pytest.raises(StorageError, match="ZooKeeper"):
                 await forbidden
         await stranger.close()
@@ -119,7 +124,7 @@ def test_a_start_with_a_login_that_zookeeper_passes_over_fails_with_one_line(tmp
     server.start()
     try:
         server.wait()
-        said = trio.run(refused, replace(CONFIG, connect=server.address, connection_timeout_ms=3_000))
+        said = trio.run(refused, replace(CONFIG, connect=server.address, session_timeout_ms=1_000))
         assert said.endswith("or the server has no SASL.")
     finally:
         server.close()
