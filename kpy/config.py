@@ -65,6 +65,9 @@ class BrokerConfig:
     zookeeper_ssl_keystore_password: str | None
     zookeeper_ssl_truststore_location: str | None
     zookeeper_ssl_endpoint_identification_algorithm: str
+    java_security_auth_login_config: str | None
+    zookeeper_sasl_client: bool
+    zookeeper_sasl_clientconfig: str
 
     cluster_id: str | None
     socket_request_max_bytes: int

@@ -94,8 +94,12 @@ def _check_zookeeper(values: Values) -> None:
         if values[key] is not None and _number(values, key) < 1:
             raise _blame(values, key, "must be at least 1")
     tls = bool(values["zookeeper.ssl.client.enable"])
-    if values["zookeeper.set.acl"] and not (tls and values["zookeeper.ssl.keystore.location"]):
-        allowed = "needs zookeeper.ssl.client.enable=true and a certificate in zookeeper.ssl.keystore.location"
+    has_certificate = tls and values["zookeeper.ssl.keystore.location"]
+    if values["zookeeper.set.acl"] and not (has_certificate or values.get("java.security.auth.login.config")):
+        allowed = (
+            "needs somebody to be for ZooKeeper: a login in java.security.auth.login.config, or"
+            " zookeeper.ssl.client.enable=true and a certificate in zookeeper.ssl.keystore.location"
+        )
         raise _blame(values, "zookeeper.set.acl", allowed)
     for store in ("keystore", "truststore"):
         location, kind = f"zookeeper.ssl.{store}.location", f"zookeeper.ssl.{store}.type"

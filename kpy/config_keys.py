@@ -763,6 +763,12 @@ DYNAMIC_ONLY_KEYS: Final[dict[str, Key]] = {key.name: key for key in _DYNAMIC_ON
 _OTHER_KEYS: Final[tuple[Key, ...]] = (
     Key("cluster.id", STRING, None, not_empty, READ_ONLY,
         "Id for a cluster that is new; a data directory of another cluster is refused. Also as CLUSTER_ID."),
+    Key("java.security.auth.login.config", STRING, None, anything, READ_ONLY,
+        "JAAS file with the login for ZooKeeper: what Apache Kafka's JVM is given by a system property of this name."),
+    Key("zookeeper.sasl.client", BOOLEAN, True, anything, READ_ONLY,
+        "Whether to log in to ZooKeeper where that file says how, likewise."),
+    Key("zookeeper.sasl.clientconfig", STRING, "Client", not_empty, READ_ONLY,
+        "The section of that file with the login, likewise."),
     Key("super.users", STRING, None, anything, READ_ONLY,
         "Principals the authorizer always allows, separated by semicolons."),
     Key("allow.everyone.if.no.acl.found", BOOLEAN, False, anything, READ_ONLY,
@@ -770,7 +776,7 @@ _OTHER_KEYS: Final[tuple[Key, ...]] = (
 )
 # fmt: on
 OTHER_KEYS: Final[dict[str, Key]] = {key.name: key for key in _OTHER_KEYS}
-"""Keys outside Apache Kafka's own table: kpy's, and the authorizer's."""
+"""Keys outside Apache Kafka's own table: kpy's, the authorizer's, and system properties of ZooKeeper's client."""
 
 INTERNAL_KEYS: Final[frozenset[str]] = frozenset(
     {

@@ -34,10 +34,10 @@ from kpy.member import Member
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
-from kpy.metadata.leader_elections import even_out
+from kpy.metadata.leader_elections import even_out, start_leader_epochs
 from kpy.metadata.office import Candidature, Policy
 from kpy.metadata.store import MetadataStore
-from kpy.metadata.znodes import SENSITIVE_PATHS
+from kpy.metadata.znodes import CONSUMERS, SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
@@ -138,7 +138,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             patience_ms=2 * config.zookeeper_session_timeout_ms,
         )
         if not log_dirs.was_clean:
-            await broker.cluster.start_leader_epochs()
+            await start_leader_epochs(broker.cluster, config.broker_id)
         purgatory = broker.replicas.purgatory
         poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
         async with _stopped_in_order(member), trio.open_nursery() as nursery:
@@ -247,9 +247,17 @@ async def _open_store(config: BrokerConfig, clock: Callable[[], int]) -> Metadat
     if importlib.util.find_spec("kazoo") is None:
         raise StorageError("zookeeper.connect is set, which needs kazoo: pip install 'kpy-broker[zookeeper]'.")
     # Imported here because a broker without ZooKeeper does not need it, and may not have it.
-    from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
+    from kpy.metadata.zookeeper import ZookeeperStore
+    from kpy.metadata.zookeeper_config import ZookeeperConfig, read_login
 
     assert config.zookeeper_connect is not None
+    login_file, section = config.java_security_auth_login_config, config.zookeeper_sasl_clientconfig
+    login = read_login(login_file, section, allowed=config.zookeeper_sasl_client)
+    has_certificate = config.zookeeper_ssl_client_enable and config.zookeeper_ssl_keystore_location
+    if config.zookeeper_set_acl and login is None and not has_certificate:
+        raise StorageError(f"zookeeper.set.acl=true needs a section {section} in {login_file}, which has none.")
+    if login is not None and importlib.util.find_spec("puresasl") is None:
+        raise StorageError("A login to ZooKeeper needs pure-sasl: pip install 'kpy-broker[zookeeper]'.")
     session_timeout_ms = config.zookeeper_session_timeout_ms
     log.info("waiting for ZooKeeper at %s", config.zookeeper_connect)
     return await ZookeeperStore.connect(
@@ -264,7 +272,9 @@ async def _open_store(config: BrokerConfig, clock: Callable[[], int]) -> Metadat
             key_password=config.zookeeper_ssl_keystore_password,
             trusted_file=config.zookeeper_ssl_truststore_location,
             check_hostname=bool(config.zookeeper_ssl_endpoint_identification_algorithm),
+            login=login,
             secret_paths=SENSITIVE_PATHS,
+            open_paths=(CONSUMERS,),
         )
     )
 

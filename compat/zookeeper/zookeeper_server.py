@@ -6,9 +6,10 @@ It does not wait for the disk, which no test outlives.
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from compat.harness import free_port, wait_until
 from compat.java.kafka_tools import java
@@ -20,12 +21,17 @@ STOP_TIMEOUT_S = 10.0
 class ZookeeperServer:
     """A server that may be killed, paused and started again, on the same port and data.
 
-    It gives sessions of 2 to 20 ticks.
+    It gives sessions of 2 to 20 ticks. `flags` are for the JVM: ZooKeeper's settings are system properties too. Apache
+    Kafka 2.8.2 brings ZooKeeper 3.5.
     """
 
-    def __init__(self, work_dir: Path, tick_ms: int = 3_000) -> None:
+    def __init__(
+        self, work_dir: Path, tick_ms: int = 3_000, flags: Sequence[str] = (), kafka_version: str = KAFKA_VERSION
+    ) -> None:
         self.min_session_timeout_ms = 2 * tick_ms
         self._tick_ms = tick_ms
+        self._flags = flags
+        self._kafka_version = kafka_version
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._data_dir = work_dir / "zookeeper"
@@ -36,9 +42,10 @@ class ZookeeperServer:
         """Returns at once: clients wait for it by themselves."""
         assert self._process is None, "ZooKeeper runs already"
         command = java(
-            KAFKA_VERSION,
+            self._kafka_version,
             "-Dzookeeper.admin.enableServer=false",
             "-Dzookeeper.forceSync=no",
+            *self._flags,
             "org.apache.zookeeper.server.ZooKeeperServerMain",
             str(self.port),
             str(self._data_dir),
@@ -79,6 +86,47 @@ class ZookeeperServer:
         except OSError:
             return False
         return True
+
+
+class Login(Protocol):
+    """Somebody who may log in."""
+
+    @property
+    def user(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+
+
+def write_server_login(path: Path, *logins: Login) -> None:
+    """The JAAS file of a server: whom it lets in by SASL."""
+    users = "".join(f" user_{login.user}={_quoted(login.password)}" for login in logins)
+    _write_jaas(path, "Server", users)
+
+
+def write_client_login(path: Path, login: Login) -> None:
+    """The JAAS file of who logs in."""
+    _write_jaas(path, "Client", f" username={_quoted(login.user)} password={_quoted(login.password)}")
+
+
+def _write_jaas(path: Path, section: str, options: str) -> None:
+    module = "org.apache.zookeeper.server.auth.DigestLoginModule"
+    path.write_text(f"{section} {{ {module} required{options}; }};\n")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def sasl_flags(login_file: Path, *, required: bool) -> list[str]:
+    """With which a server lets clients log in, or lets none in that does not."""
+    flags = [
+        f"-Djava.security.auth.login.config={login_file}",
+        "-Dzookeeper.authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+        "-Dzookeeper.requireClientAuthScheme=sasl",
+    ]
+    # What is documented under the name before does nothing; this does (ZOOKEEPER-1634).
+    return [*flags, "-Dzookeeper.sessionRequireClientSASLAuth=true"] if required else flags
 
 
 @contextmanager

@@ -10,28 +10,25 @@ from kpy.controller.isr_changes import Proposal, judged
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.image import PartitionImage, TopicImage
-from kpy.metadata.state_changes import Verdict, change_states
+from kpy.metadata.state_changes import Verdict, Verdicts, change_states
 
 UNKNOWN_BROKER_EPOCH = -1
 
 
 async def alter_partitions(
     cluster: Cluster, broker_id: int, broker_epoch: int, proposals: Mapping[str, Mapping[int, Proposal]]
-) -> dict[str, dict[int, Verdict]]:
+) -> Verdicts:
     """Gives each leader the ISR that it asks for, if it may have it: the state as it is now, or why not.
 
     `proposals` are by topic and partition.
     """
-    verdicts: dict[str, dict[int, Verdict]] = {}
+
+    def judge(topic: str, index: int, known: PartitionImage | None) -> Verdict:
+        return judged(known, proposals[topic][index], cluster.office.eligible)
+
     async with cluster.changing():
         _check_broker(cluster, broker_id, broker_epoch)
-        for name, asked in proposals.items():
-
-            def judge(index: int, known: PartitionImage | None, asked: Mapping[int, Proposal] = asked) -> Verdict:
-                return judged(known, asked[index], cluster.office.eligible)
-
-            verdicts[name] = await change_states(cluster, name, list(asked), judge)
-    return verdicts
+        return await change_states(cluster, {topic: list(asked) for topic, asked in proposals.items()}, judge)
 
 
 async def relieve(cluster: Cluster, broker_id: int, broker_epoch: int) -> list[tuple[str, int]]:

@@ -19,13 +19,13 @@ image after the start tells it, by topic ids: a topic that is created again has 
 
 Leader epochs. A clean restart changes none, like Apache Kafka's with a single ZooKeeper-mode broker. After an unclean
 one the log may have lost acknowledged records (a power cut; there is no other replica), and offsets may be given out
-again: then `start_leader_epochs` raises every epoch that nobody else raises, so that consumers notice by
-OffsetForLeaderEpoch (KIP-320).
+again: then `start_leader_epochs` (leader_elections.py) raises every epoch that nobody else raises, so that consumers
+notice by OffsetForLeaderEpoch (KIP-320).
 """
 
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, TypeVar
@@ -36,7 +36,7 @@ from kpy import ids
 from kpy.controller import topics as controller
 from kpy.errors import ApiError, ErrorCode, StorageError
 from kpy.metadata import membership, writes, znodes
-from kpy.metadata.image import NO_CONTROLLER, NO_STATE, MetadataImage, TopicImage
+from kpy.metadata.image import NO_CONTROLLER, MetadataImage, TopicImage
 from kpy.metadata.observer import EVERYTHING, ConfigProblem, Observer
 from kpy.metadata.office import ALONE, Candidature, Office
 from kpy.metadata.producer_ids import ProducerIds
@@ -189,27 +189,6 @@ class Cluster:
                 return
             except StoreUnavailable:
                 await trio.sleep(UNAVAILABLE_RETRY_MS / 1000)
-
-    async def start_leader_epochs(self) -> None:
-        """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly.
-
-        That is the controller's to do. If another broker is it, it has seen this one go, and has raised them.
-        """
-        async with self.changing():
-            if not self.is_controller:
-                return
-            for topic in list(self._observer.topics.values()):
-                raised = tuple(
-                    replace(
-                        partition,
-                        leader_epoch=partition.leader_epoch + 1,
-                        partition_epoch=partition.partition_epoch + 1,
-                    )
-                    for partition in topic.partitions
-                    if partition.leader == self._broker_id and partition.partition_epoch != NO_STATE
-                )
-                if raised:
-                    await self.office.change_states(topic.name, raised)
 
     async def run(self) -> None:
         """Follows what others change in the store, and keeps this broker registered, until cancelled."""
@@ -473,9 +452,9 @@ class Cluster:
         """Something that the controller goes by is different, without a change in the store."""
         self._wake.set()
 
-    async def read_again(self, topic: str) -> None:
-        """Reads a topic that has turned out to be different from what is known here."""
-        await self._observer.read_topics([topic])
+    async def read_again(self, topics: Iterable[str]) -> None:
+        """Reads topics that have turned out to be different from what is known here."""
+        await self._observer.read_topics(topics)
         self._publish()
 
     def _session_changed(self) -> None:

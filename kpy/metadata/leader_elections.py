@@ -2,38 +2,33 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kpy.controller.elections import after_failure, preferred_leader
 from kpy.controller.reassignments import is_reassigned
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.image import PartitionImage
-from kpy.metadata.state_changes import Judge, Verdict, change_states
+from kpy.metadata.state_changes import Judge, Verdict, Verdicts, change_states
 
 
-async def elect_leaders(
-    cluster: Cluster, partitions: Mapping[str, Sequence[int]], *, unclean: bool
-) -> dict[str, dict[int, Verdict]]:
+async def elect_leaders(cluster: Cluster, partitions: Mapping[str, Sequence[int]], *, unclean: bool) -> Verdicts:
     """Gives partitions their preferred leader; or, `unclean`, any leader at all to those that have none.
 
     Why not: ELECTION_NOT_NEEDED, PREFERRED_LEADER_NOT_AVAILABLE, ELIGIBLE_LEADERS_NOT_AVAILABLE,
     UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION (the topic is being deleted). Raises ApiError NOT_CONTROLLER.
     """
     judge = _judge_unclean(cluster) if unclean else _judge_preferred(cluster)
-    verdicts: dict[str, dict[int, Verdict]] = {}
+    refusal = ApiError(ErrorCode.INVALID_TOPIC_EXCEPTION, "The topic is being deleted")
     async with cluster.changing():
         cluster.office.check_held()
-        for topic, indexes in partitions.items():
-            if cluster.office.is_deleted(topic):
-                refusal = ApiError(ErrorCode.INVALID_TOPIC_EXCEPTION, "The topic is being deleted")
-                verdicts[topic] = dict.fromkeys(indexes, refusal)
-            else:
-                verdicts[topic] = await change_states(cluster, topic, indexes, judge)
-    return verdicts
+        asked = {topic: indexes for topic, indexes in partitions.items() if not cluster.office.is_deleted(topic)}
+        verdicts = await change_states(cluster, asked, judge)
+    return {topic: verdicts.get(topic) or dict.fromkeys(indexes, refusal) for topic, indexes in partitions.items()}
 
 
 def _judge_preferred(cluster: Cluster) -> Judge:
-    def judge(index: int, known: PartitionImage | None) -> Verdict:
+    def judge(_: str, index: int, known: PartitionImage | None) -> Verdict:
         if known is None:
             return _unknown()
         if known.leader == known.replicas[0]:
@@ -48,7 +43,7 @@ def _judge_preferred(cluster: Cluster) -> Judge:
 
 
 def _judge_unclean(cluster: Cluster) -> Judge:
-    def judge(index: int, known: PartitionImage | None) -> Verdict:
+    def judge(_: str, index: int, known: PartitionImage | None) -> Verdict:
         if known is None:
             return _unknown()
         eligible = cluster.office.eligible
@@ -64,6 +59,23 @@ def _unknown() -> ApiError:
     return ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "The partition does not exist.")
 
 
+async def start_leader_epochs(cluster: Cluster, broker_id: int) -> None:
+    """Raises the leader epoch of every partition that this broker leads, after its logs were not closed cleanly.
+
+    That is the controller's to do. If another broker is it, it has seen this one go, and has raised them.
+    """
+
+    def judge(_: str, index: int, known: PartitionImage | None) -> Verdict:
+        if known is None or known.leader != broker_id:
+            return known or _unknown()
+        return replace(known, leader_epoch=known.leader_epoch + 1, partition_epoch=known.partition_epoch + 1)
+
+    async with cluster.changing():
+        if cluster.is_controller:
+            topics = cluster.stored.topics.values()
+            await change_states(cluster, {topic.name: range(len(topic.partitions)) for topic in topics}, judge)
+
+
 async def even_out(cluster: Cluster, percentage: int) -> None:
     """Gives back to each broker what it is preferred for, if others lead more of that than this percentage.
 
@@ -72,8 +84,7 @@ async def even_out(cluster: Cluster, percentage: int) -> None:
     async with cluster.changing():
         if not cluster.is_controller:
             return
-        for topic, indexes in _misplaced(cluster, percentage).items():
-            await change_states(cluster, topic, indexes, _judge_preferred(cluster))
+        await change_states(cluster, _misplaced(cluster, percentage), _judge_preferred(cluster))
 
 
 def _misplaced(cluster: Cluster, percentage: int) -> dict[str, list[int]]:

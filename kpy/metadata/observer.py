@@ -59,6 +59,7 @@ class Observer:
         """Nodes that could not be understood, with the version that was named in the log."""
         self._without_id: dict[str, bytes] = {}
         self._visible: dict[str, TopicImage] = {}
+        self._changed_topics: set[str] = set()
         self._watched: set[str] = set()
         """Topics that have been read. Those that this broker has just created have not, and so have no watches yet."""
         self.cluster_id = ""
@@ -98,10 +99,17 @@ class Observer:
     def put_topic(self, topic: TopicImage) -> None:
         """Takes note of a topic as it has just been written."""
         self.topics[topic.name] = topic
+        self._changed_topics.add(topic.name)
         self._without_id.pop(topic.name, None)
+
+    def take_changed_topics(self) -> frozenset[str]:
+        """The topics that are different from what they were when this was asked last."""
+        changed, self._changed_topics = frozenset(self._changed_topics), set()
+        return changed
 
     def drop_topic(self, name: str) -> None:
         self.topics.pop(name, None)
+        self._changed_topics.discard(name)
         self._without_id.pop(name, None)
         self._watched.discard(name)
 
@@ -222,6 +230,7 @@ class Observer:
         topic = TopicImage(name, topic_id, tuple(partitions), configs)
         if topic != before:
             self.topics[name] = topic
+            self._changed_topics.add(name)
 
     def _partition(
         self, topic: str, index: int, node: znodes.TopicNode, state_node: Node | None, had_state: bool

@@ -15,7 +15,6 @@ from kpy import ids
 from kpy.controller.broker_requests import BrokerRequests
 from kpy.controller.machine import (
     AssignTopicId,
-    Change,
     ChangeAssignments,
     ChangeStates,
     Controller,
@@ -53,6 +52,9 @@ class Candidature(NamedTuple):
 
 ALONE = Candidature()
 
+CarriedOutAlone = AssignTopicId | CreateStates | ChangeAssignments | DeleteTopic | ForgetDeletion
+"""Changes of one topic. New states of partitions, which many topics get at once, are written together."""
+
 
 class Office:
     """`epoch` is the controller epoch while this broker is the controller. All is done under the cluster's lock."""
@@ -75,8 +77,6 @@ class Office:
         self._candidature = candidature
         self._machine = Controller(rng)
         self._tools = ToolRequests(self, observer)
-        self._looked_at: Mapping[str, TopicImage] = {}
-        """The topics as they were when new partitions without a leader were named last."""
         self._has_started = False
         self._problem = Repetition(log, logging.ERROR)
         self._leaving: dict[int, int] = {}
@@ -164,14 +164,42 @@ class Office:
                 raise ApiError(ErrorCode.NOT_CONTROLLER) from error
             raise
 
-    async def change_states(self, topic: str, partitions: Sequence[PartitionImage]) -> None:
-        """Puts states in place of those of the partition epoch before. Raises as `write`."""
-        await self.write(writes.changed_states(topic, partitions, self.epoch))
-        self._observer.put_topic(with_partitions(self._observer.topics[topic], partitions))
+    async def change_states(self, changed: Mapping[str, Sequence[PartitionImage]]) -> frozenset[str]:
+        """Puts states of many topics in place of those of the partition epoch before, as many in a transaction as fit.
+
+        Returns the topics of which somebody has changed a state, and which are to be read again; the states of all
+        others are written. Raises ApiError NOT_CONTROLLER.
+        """
+        fence = self._held().fence
+        ops = [
+            op for topic, partitions in changed.items() for op in writes.changed_states(topic, partitions, self.epoch)
+        ]
+        lost: set[str] = set()
+        for transaction in writes.in_transactions(ops, [fence]):
+            lost |= await self._write_but_lost(transaction, lost)
+        for topic, partitions in changed.items():
+            if topic not in lost:
+                self._observer.put_topic(with_partitions(self._observer.topics[topic], partitions))
+        return frozenset(lost)
+
+    async def _write_but_lost(self, transaction: Sequence[Op], lost: Set[str]) -> Set[str]:
+        """Writes states behind a fence, without those of lost topics. One more is lost with each that is refused."""
+        fence, *states = transaction
+        while states := [op for op in states if znodes.topic_of(op.path) not in lost]:
+            try:
+                await self._store.multi([fence, *states])
+                break
+            except StoreError as error:
+                if self._resign_if_fenced(error):
+                    raise ApiError(ErrorCode.NOT_CONTROLLER) from error
+                topic = znodes.topic_of(error.path)
+                assert topic is not None
+                lost = {*lost, topic}
+        return lost
 
     async def change_assignments(self, topic: str, partitions: Sequence[PartitionImage]) -> None:
-        """The same with their replicas, in one transaction a topic. Raises as `write`, and BadVersion where somebody
-        has changed the assignment.
+        """Puts states and replicas in place of those before, in one transaction. Raises as `write`, and BadVersion
+        where somebody has changed the assignment.
         """
         known = self._observer.topics[topic]
         path = znodes.topic_path(topic)
@@ -182,6 +210,16 @@ class Office:
         states = writes.changed_states(topic, partitions, self.epoch)
         await self.write([SetData(path, writes.encode_topic(changed), node.version), *states])
         self._observer.put_topic(changed)
+
+    async def change_all_assignments(self, changed: Mapping[str, Sequence[PartitionImage]]) -> frozenset[str]:
+        """The same of several topics. Returns those that somebody has changed, and which are to be read again."""
+        lost: set[str] = set()
+        for topic, partitions in changed.items():
+            try:
+                await self.change_assignments(topic, partitions)
+            except StoreError:
+                lost.add(topic)
+        return frozenset(lost)
 
     async def carry_on(self) -> bool:
         """Carries out what the machine decides now: whether there was anything."""
@@ -201,25 +239,31 @@ class Office:
         observed = self._observed()
         changes = self._machine.decide(observed, unclean, deletion_enabled=self.policy.topic_deletion)
         if not changes:
-            self._name_waiting(observed)
+            self._name_waiting()
         if not changes and self.requests is not None:
             # Only now: a broker that was away must not be told what it led before that is decided anew.
             self.requests.look(observed, deletion_enabled=self.policy.topic_deletion)
             return self.requests.deleted != observed.deleted
+        elections = {change.topic: change.partitions for change in changes if isinstance(change, ChangeStates)}
+        lost = set(await self.change_states(elections))
         for change in changes:
+            if isinstance(change, ChangeStates) or change.topic in lost:
+                continue
             try:
                 await self._carry_out(change)
             except StoreError:
-                # Somebody was faster. What there is now is read, and decided on anew.
-                await self._observer.read_topics([change.topic])
-                await self._observer.refresh([znodes.DELETE_TOPICS])
+                lost.add(change.topic)
+        if lost:
+            # Somebody was faster. What there is now is read, and decided on anew.
+            await self._observer.read_topics(lost)
+            await self._observer.refresh([znodes.DELETE_TOPICS])
         return bool(changes)
 
-    def _name_waiting(self, observed: Observed) -> None:
+    def _name_waiting(self) -> None:
         """Tells, once for each, of new partitions that wait for a broker: a tool may have named some that are none."""
-        before, self._looked_at = self._looked_at, dict(observed.topics)
-        for name, topic in observed.topics.items():
-            if topic is before.get(name) or name in observed.deletions:
+        for name in self._observer.take_changed_topics():
+            topic = self._observer.topics.get(name)
+            if topic is None or self.is_deleted(name):
                 continue
             for partition in topic.partitions:
                 if partition.partition_epoch == NO_STATE:
@@ -273,7 +317,7 @@ class Office:
         """Whether somebody has asked for the topic's deletion."""
         return topic in self._observer.deletions
 
-    async def _carry_out(self, change: Change) -> None:
+    async def _carry_out(self, change: CarriedOutAlone) -> None:
         name = change.topic
         match change:
             case AssignTopicId(topic_id=topic_id):
@@ -282,8 +326,6 @@ class Office:
                 existing = await writes.existing_partition_nodes(self._store, name, partitions)
                 await self.write(writes.new_states(name, partitions, self.epoch, existing))
                 self._observer.put_topic(with_partitions(self._observer.topics[name], partitions))
-            case ChangeStates(partitions=partitions):
-                await self.change_states(name, partitions)
             case ChangeAssignments(partitions=partitions):
                 await self.change_assignments(name, partitions)
             case DeleteTopic():

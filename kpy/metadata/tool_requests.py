@@ -128,8 +128,10 @@ class ToolRequests:
                 log.warning(
                     "%s-%d stays with leader %d: broker %d is away or not in sync", *key, partition.leader, preferred
                 )
-        for topic, partitions in elected.items():
-            await self._office.change_states(topic, partitions)
+        lost = await self._office.change_states(elected)
+        if lost:
+            await self._observer.read_topics(lost)
+            return True
         await self._office.write([Delete(path, node.version)])
         await self._observer.refresh([path])
         return True

@@ -33,8 +33,11 @@ REASSIGNMENTS = "/admin/reassign_partitions"
 PREFERRED_ELECTIONS = "/admin/preferred_replica_election"
 """What tools with `--zookeeper` ask of the controller. These nodes are there only while something is asked."""
 
+CONSUMERS = "/consumers"
+"""Where consumers older than Kafka 0.9 write: zookeeper.set.acl leaves it to everybody (Kafka's ZkData)."""
+
 PERSISTENT_PATHS = (
-    "/consumers",
+    CONSUMERS,
     BROKER_IDS,
     TOPICS,
     "/brokers/seqid",

@@ -10,14 +10,18 @@ was lost with the connection is asked again. A change whose answer was lost may 
 tells (`_was_made`), and only if it was not is it made again. A watch is lost with the connection, so a new connection
 tells `on_change` that everything may have changed.
 
+kazoo takes a session for a connection, though ZooKeeper may not let in who has it: here it is one when a first request
+has been answered. Where ZooKeeper refuses the broker, kazoo gives up for good. A start then says so and fails. Later
+that may be a server which was stopped in the middle of it: the log says it once, and it is tried again.
+
 ZooKeeper counts a session's time from the last heartbeat it got. When it has expired, its ephemeral nodes are gone
 already; `on_session` is told once the new session stands.
 """
 
 import importlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -43,47 +47,17 @@ from kpy.metadata.store import (
     validate_path,
     with_parents,
 )
+from kpy.metadata.zookeeper_client import acl_of, lost_errors, new_client, submit, why_refused
+from kpy.metadata.zookeeper_config import ZookeeperConfig
+from kpy.metadata.zookeeper_multi_read import MAX_NODES, NO_AUTH, NO_NODE, MultiRead
 
 log = logging.getLogger("kpy.metadata")
 
 EVERYTHING = "/"
-RETRY_DELAY_S = 0.1
-MAX_RETRY_DELAY_S = 1.0
+REFUSED_RETRY_DELAY_S = 1.0
+FORBIDDEN = "ZooKeeper does not allow this broker what it asks for; see zookeeper.set.acl."
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ZookeeperConfig:
-    """How to reach ZooKeeper: Apache Kafka's keys that begin with `zookeeper.`."""
-
-    connect: str
-    """host:port, several separated by commas, and perhaps a path below which all nodes are (chroot)."""
-    session_timeout_ms: int = 18_000
-    connection_timeout_ms: int = 18_000
-    max_in_flight: int = 10
-    set_acl: bool = False
-    """Whether nodes can be changed only by whoever this broker has authenticated as. Anybody may read most of them."""
-    tls: bool = False
-    certificate_file: str | None = None
-    """PEM: the broker's certificate and its private key."""
-    key_password: str | None = None
-    trusted_file: str | None = None
-    """PEM: the certificates that vouch for ZooKeeper's."""
-    check_hostname: bool = True
-    auth: tuple[tuple[str, str], ...] = ()
-    """Schemes and credentials, such as ("digest", "user:password")."""
-    secret_paths: tuple[str, ...] = ()
-    """Where nodes, and those below, are not for everybody to read when `set_acl`."""
-
-    @property
-    def hosts(self) -> str:
-        return self.connect.partition("/")[0]
-
-    @property
-    def chroot(self) -> str:
-        """A path without a slash at its end; empty for none."""
-        return self.connect[len(self.hosts) :].rstrip("/")
 
 
 class ZookeeperStore:
@@ -95,26 +69,23 @@ class ZookeeperStore:
         self._slots = trio.CapacityLimiter(config.max_in_flight)
         self._connected = trio.Event()
         self._is_closed = False
+        self._is_starting = True
+        self._stopping = threading.Event()
         self._session_id = 0
+        self._has_multi_read = True
+        self._connection_number = 0
+        """Counts what kazoo says of its connection, so that an answer of an earlier one tells nothing."""
+        self._refusal: str | None = None
+        """Why ZooKeeper does not let this broker in."""
+        self._is_unanswered = False
+        """Whether there was a session without an answer to any request, since there was a connection last."""
         self.on_change: Callable[[str], None] = ignore_path
         self.on_session: Callable[[], None] = ignore_session
+        self._lost = lost_errors()
         self._exceptions: Any = importlib.import_module("kazoo.exceptions")
         self._requests: Any = importlib.import_module("kazoo.protocol.serialization")
-        self._client: Any = importlib.import_module("kazoo.client").KazooClient(
-            hosts=config.hosts,
-            timeout=config.session_timeout_ms / 1000,
-            connection_retry={"max_tries": -1, "delay": RETRY_DELAY_S, "max_delay": MAX_RETRY_DELAY_S},
-            logger=_quiet_logger(),
-            auth_data=list(config.auth),
-            use_ssl=config.tls,
-            certfile=config.certificate_file,
-            keyfile=config.certificate_file,
-            keyfile_password=config.key_password,
-            ca=config.trusted_file,
-            check_hostname=config.check_hostname,
-        )
+        self._client: Any = new_client(config, self._keep_connected)
         self._client.add_listener(self._state_changed)
-        self._acls = _acls(config.set_acl)
 
     @classmethod
     async def connect(cls, config: ZookeeperConfig) -> "ZookeeperStore":
@@ -124,12 +95,16 @@ class ZookeeperStore:
         try:
             with trio.move_on_after(config.connection_timeout_ms / 1000):
                 await store._connected.wait()
+            if store._refusal is not None:
+                raise StorageError(store._refusal)
             if not store._connected.is_set():
                 raise StorageError(
-                    f"ZooKeeper at {config.hosts} does not answer: no session within {config.connection_timeout_ms} ms"
-                    " (zookeeper.connection.timeout.ms)."
+                    store._not_let_in()
+                    or f"ZooKeeper at {config.hosts} does not answer: no session within {config.connection_timeout_ms}"
+                    " ms (zookeeper.connection.timeout.ms)."
                 )
             await store._make_chroot()
+            store._is_starting = False
         except BaseException:
             with trio.CancelScope(shield=True):
                 await store.close()
@@ -163,7 +138,28 @@ class ZookeeperStore:
                 return None
 
     async def find_all(self, paths: Iterable[str], *, watch: bool = False) -> list[Node | None]:
-        return await self._all([partial(self.find, path, watch=watch) for path in paths])
+        if watch or not self._has_multi_read:
+            return await self._all([partial(self.find, path, watch=watch) for path in paths])
+        paths = list(paths)
+        parts = [paths[start : start + MAX_NODES] for start in range(0, len(paths), MAX_NODES)]
+        return [node for found in await self._all([partial(self._find_part, part) for part in parts]) for node in found]
+
+    async def _find_part(self, paths: Sequence[str]) -> list[Node | None]:
+        request = MultiRead([self._full(path) for path in paths])
+        try:
+            found = await self._read(partial(submit, self._client, request))
+        except self._exceptions.UnimplementedError:
+            log.info("ZooKeeper (%s) is older than 3.6: nodes are read one by one", self._config.hosts)
+            self._has_multi_read = False
+            return await self.find_all(paths)
+        return [self._found(path, node) for path, node in zip(paths, found, strict=True)]
+
+    def _found(self, path: str, node: Node | int) -> Node | None:
+        if isinstance(node, Node):
+            return node
+        if node == NO_NODE:
+            return None
+        raise StorageError(FORBIDDEN if node == NO_AUTH else f"ZooKeeper refuses to read {path}: error {node}.")
 
     async def children(self, path: str, *, watch: bool = False) -> list[str]:
         full = self._full(path)
@@ -288,7 +284,7 @@ class ZookeeperStore:
         match op:
             case Create():
                 flags = op.ephemeral * 1 | op.sequential * 2
-                return self._requests.Create(full, op.data, self._acl_of(op.path), flags)
+                return self._requests.Create(full, op.data, acl_of(self._config, op.path), flags)
             case SetData():
                 return self._requests.SetData(full, op.data, op.version)
             case Delete():
@@ -322,8 +318,34 @@ class ZookeeperStore:
         await trio.to_thread.run_sync(self._stop)
 
     def _stop(self) -> None:
+        self._stopping.set()
         self._client.stop()
         self._client.close()
+
+    def _keep_connected(self, connect: Callable[[], None]) -> None:
+        """The thread in which kazoo holds the connection. `connect` returns when kazoo does not try on."""
+        while True:
+            try:
+                connect()
+            except self._exceptions.KazooException as error:
+                refusal = why_refused(self._config, error)
+            else:
+                refusal = why_refused(self._config)
+            if self._stopping.is_set():
+                return
+            self._soon(self._refused, refusal)
+            if self._stopping.wait(REFUSED_RETRY_DELAY_S):
+                return
+
+    def _refused(self, why: str) -> None:
+        if self._is_closed:
+            return
+        if self._is_starting:
+            self._refusal = why
+            self._connected.set()  # For who waits: there is no more to wait for.
+        elif self._refusal is None:
+            self._refusal = why
+            log.error("%s The broker tries on.", why)
 
     def _state_changed(self, state: str) -> None:
         """Called in a thread of kazoo's."""
@@ -334,12 +356,26 @@ class ZookeeperStore:
     def _follow_state(self, state: str, session_id: int) -> None:
         if self._is_closed:
             return
-        if state != "CONNECTED":
+        self._connection_number += 1
+        if state == "CONNECTED":
+            self._is_unanswered = True
+            answered = partial(self._soon, self._first_answer_came, self._connection_number, session_id)
+            self._client.exists_async("/").rawlink(answered)
+        elif self._connected.is_set() and self._refusal is None:
             # The end of a session is told after the loss of its connection: who waits since then goes on waiting.
-            if self._connected.is_set():
-                log.warning("no connection to ZooKeeper (%s)", self._config.hosts)
-                self._connected = trio.Event()
+            log.warning("no connection to ZooKeeper (%s)", self._config.hosts)
+            self._connected = trio.Event()
+
+    def _first_answer_came(self, connection_number: int, session_id: int, result: Any) -> None:
+        if self._is_closed or connection_number != self._connection_number:
             return
+        if isinstance(result.exception, self._exceptions.SessionClosedRequireSaslError):
+            self._refused(why_refused(self._config, result.exception))
+        elif result.exception is None:
+            self._refusal, self._is_unanswered = None, False
+            self._take_connection(session_id)
+
+    def _take_connection(self, session_id: int) -> None:
         before, self._session_id = self._session_id, session_id
         log.info("connected to ZooKeeper (%s), session 0x%x", self._config.hosts, session_id)
         self._connected.set()
@@ -348,6 +384,14 @@ class ZookeeperStore:
         elif before:
             log.warning("the session 0x%x with ZooKeeper has ended; 0x%x has taken its place", before, session_id)
             self.on_session()
+
+    def _not_let_in(self) -> str | None:
+        """Why there is no connection, if ZooKeeper has given a session and not answered in it: a server without SASL
+        passes over the request for it.
+        """
+        if self._refusal is not None or not (self._is_unanswered and self._config.login):
+            return self._refusal
+        return why_refused(self._config)
 
     def _watcher(self, wanted: bool) -> Callable[[Any], None] | None:
         return self._watch_fired if wanted else None
@@ -373,17 +417,6 @@ class ZookeeperStore:
     def _timeout_s(self) -> float:
         return self._config.connection_timeout_ms / 1000
 
-    @property
-    def _lost(self) -> tuple[type[Exception], ...]:
-        """What kazoo raises when a request's answer will not come."""
-        known = self._exceptions
-        return (
-            known.ConnectionLoss,
-            known.ConnectionClosedError,
-            known.SessionExpiredError,
-            known.OperationTimeoutError,
-        )
-
     async def _read(self, start: Callable[[], Any]) -> Any:
         deadline = trio.current_time() + self._timeout_s
         while True:
@@ -401,6 +434,8 @@ class ZookeeperStore:
                 await self._connected.wait()
             if waiting.cancelled_caught:
                 self._give_up()
+        if self._is_starting and self._refusal is not None:
+            raise StorageError(self._refusal)
 
     async def _ask(self, start: Callable[[], Any], deadline: float) -> Any:
         """The answer to a request that `start` hands to kazoo. Raises what kazoo does, and StoreUnavailable."""
@@ -415,11 +450,7 @@ class ZookeeperStore:
         try:
             return result.get(block=False)
         except self._exceptions.NoAuthError:
-            raise StorageError(
-                "ZooKeeper does not allow this broker what it asks for; see zookeeper.set.acl."
-            ) from None
-        except self._exceptions.AuthFailedError:
-            raise StorageError("ZooKeeper does not accept this broker's credentials.") from None
+            raise StorageError(FORBIDDEN) from None
 
     def _answer_came(self, answered: trio.Event, _: object) -> None:
         """Called in a thread of kazoo's."""
@@ -427,7 +458,8 @@ class ZookeeperStore:
 
     def _give_up(self) -> None:
         raise StoreUnavailable(
-            f"ZooKeeper at {self._config.hosts} has not answered for {self._config.connection_timeout_ms} ms."
+            self._not_let_in()
+            or f"ZooKeeper at {self._config.hosts} has not answered for {self._config.connection_timeout_ms} ms."
         )
 
     # -- paths and permissions ---------------------------------------------------------------------------------------
@@ -443,34 +475,17 @@ class ZookeeperStore:
         if not self._config.chroot:
             return
         for path in with_parents([self._config.chroot]):
+            # To create what exists is forbidden, too, where others own what is above.
+            if await self._read(partial(self._client.exists_async, path)) is not None:
+                continue
             try:
-                await self._read(partial(self._client.create_async, path, None, acl=self._acls[0]))
+                await self._read(partial(self._client.create_async, path, None, acl=acl_of(self._config, "")))
             except self._exceptions.NodeExistsError:
                 continue
-
-    def _acl_of(self, path: str) -> Any:
-        everybody_may_read, nobody_else = self._acls
-        secret = any(path == above or path.startswith(f"{above}/") for above in self._config.secret_paths)
-        return nobody_else if secret else everybody_may_read
-
-
-def _acls(set_acl: bool) -> tuple[Any, Any]:
-    """ACLs of nodes that everybody may read, and of those that only this broker's identity may."""
-    security: Any = importlib.import_module("kazoo.security")
-    if not set_acl:
-        return security.OPEN_ACL_UNSAFE, security.OPEN_ACL_UNSAFE
-    return [*security.CREATOR_ALL_ACL, *security.READ_ACL_UNSAFE], security.CREATOR_ALL_ACL
 
 
 def _node(data: bytes | None, stat: Any) -> Node:
     return Node(data, stat.version, stat.czxid, stat.ephemeralOwner, stat.ctime)
-
-
-def _quiet_logger() -> logging.Logger:
-    """kazoo tells of each attempt to connect. This store tells when the connection goes and comes."""
-    logger = logging.getLogger("kpy.metadata.kazoo")
-    logger.setLevel(logging.CRITICAL)
-    return logger
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

@@ -168,7 +168,10 @@ def test_a_broker_is_on_zookeeper_unless_it_has_roles_of_kraft():
         ({"zookeeper.connect": "zk:2181,,b:2181"}, "must be host:port"),
         ({"zookeeper.connect": "zk:2181//kafka"}, "is not a path of ZooKeeper's"),
         ({"zookeeper.session.timeout.ms": "0"}, "must be at least 1"),
-        ({"zookeeper.set.acl": "true"}, "needs zookeeper.ssl.client.enable=true and a certificate"),
+        (
+            {"zookeeper.set.acl": "true"},
+            "needs somebody to be for ZooKeeper: a login in java.security.auth.login.config, or",
+        ),
         (
             {"zookeeper.ssl.client.enable": "true", "zookeeper.ssl.truststore.location": "trust.jks"},
             "zookeeper.ssl.truststore.location=trust.jks: kpy reads PEM files",

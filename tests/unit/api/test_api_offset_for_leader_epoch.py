@@ -9,6 +9,7 @@ from log_broker import append, ask, create_topic, open_broker
 
 from kpy.api.broker import Broker
 from kpy.errors import ErrorCode
+from kpy.metadata.leader_elections import start_leader_epochs
 from kpy.wire import offset_for_leader_epoch
 from kpy.wire.offset_for_leader_epoch import (
     OffsetForLeaderEpochRequest,
@@ -23,9 +24,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     with open_broker(tmp_path) as broker:
         create_topic(broker, "t")
         append(broker, "t", b"a", b"b")
-        run(broker.cluster.start_leader_epochs())
+        run(start_leader_epochs(broker.cluster, broker.config.broker_id))
         append(broker, "t", b"c")
-        run(broker.cluster.start_leader_epochs())
+        run(start_leader_epochs(broker.cluster, broker.config.broker_id))
         yield broker
 
 

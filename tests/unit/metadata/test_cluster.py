@@ -14,6 +14,7 @@ from kpy.metadata import znodes
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import BrokerImage, MetadataImage, TopicImage
+from kpy.metadata.leader_elections import start_leader_epochs
 from kpy.metadata.store import MetadataStore
 from kpy.wire.create_partitions import CreatePartitionsTopic
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
@@ -241,7 +242,7 @@ def test_an_internal_topic_with_more_replicas_than_brokers_is_refused(cluster: C
 def test_leader_epochs_rise_after_an_unclean_stop(store: EmbeddedStore) -> None:
     create(open_cluster(store), "t", 2)
     cluster = restarted(store)
-    run(cluster.start_leader_epochs())
+    run(start_leader_epochs(cluster, BROKER_ID))
     assert [partition.leader_epoch for partition in cluster.image.topics["t"].partitions] == [1, 1]
     assert reopened(store).image.topics == cluster.image.topics
 
@@ -251,7 +252,7 @@ def test_leader_epochs_rise_in_one_change(cluster: Cluster) -> None:
     create(cluster, "b")
     seen: list[MetadataImage] = []
     cluster.on_change = seen.append
-    run(cluster.start_leader_epochs())
+    run(start_leader_epochs(cluster, BROKER_ID))
     assert len(seen) == 1
 
 
@@ -260,7 +261,7 @@ def test_leader_epochs_of_other_leaders_stay(store: EmbeddedStore) -> None:
     create(cluster, "t")
     other = run(Cluster.open(store, broker_id=2, rng=RNG, now_ms=lambda: 1000))
     image = other.image
-    run(other.start_leader_epochs())
+    run(start_leader_epochs(other, 2))
     assert other.image is image
 
 

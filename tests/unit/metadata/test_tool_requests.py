@@ -68,9 +68,8 @@ def join_isr(cluster: Cluster, index: int, isr: tuple[int, ...]) -> None:
         async with cluster.changing():
             await change_states(
                 cluster,
-                "t",
-                [index],
-                lambda _, known: with_isr(known or partition(cluster), isr),
+                {"t": [index]},
+                lambda topic, index, known: with_isr(known or partition(cluster), isr),
             )
 
     run(join())
@@ -167,7 +166,7 @@ def test_preferred_leaders_are_elected_and_the_node_goes(cluster: Cluster, store
                     leader_epoch=known.leader_epoch + 1,
                     partition_epoch=known.partition_epoch + 1,
                 )
-                await change_states(cluster, "t", [index], lambda _, known, changed=changed: changed)
+                await change_states(cluster, {"t": [index]}, lambda *_, changed=changed: changed)
 
     run(lead_elsewhere())
     ask(store, *({"topic": name, "partition": index} for name, index in (("t", 0), ("t", 1), ("u", 0))), path=ELECTIONS)

@@ -2,6 +2,7 @@
 connections, lost answers, sessions that end.
 """
 
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -18,7 +19,9 @@ from zookeeper_proxy import Proxy
 from compat.zookeeper.zookeeper_server import ZookeeperServer
 from kpy.errors import StorageError
 from kpy.metadata.store import Check, Create, Delete, MetadataStore, NodeExists, SetData, StoreUnavailable
-from kpy.metadata.zookeeper import ZookeeperConfig, ZookeeperStore
+from kpy.metadata.zookeeper import ZookeeperStore
+from kpy.metadata.zookeeper_config import ZookeeperConfig
+from kpy.metadata.zookeeper_multi_read import MAX_NODES
 
 CONFIG = ZookeeperConfig("", session_timeout_ms=10_000, connection_timeout_ms=15_000)
 
@@ -261,30 +264,6 @@ def test_what_waits_for_a_connection_goes_on_in_the_next_session(server: Zookeep
     in_trio(main)
 
 
-def test_acls_keep_others_from_changing_nodes_and_from_reading_secrets(server: ZookeeperServer) -> None:
-    async def main() -> None:
-        chroot = f"/test/{uuid.uuid4().hex}"
-        mine = replace(
-            CONFIG,
-            connect=server.address + chroot,
-            set_acl=True,
-            auth=(("digest", "kpy:secret"),),
-            secret_paths=("/s",),
-        )
-        owner = await ZookeeperStore.connect(mine)
-        await owner.create("/a", b"1")
-        await owner.create("/s", b"1")
-        assert await owner.set("/a", b"2") == 1
-        async with connected(server.address, chroot) as stranger:
-            assert (await stranger.get("/a")).data == b"2"
-            for forbidden in (stranger.set("/a", b""), stranger.get("/s"), stranger.create("/a/b")):
-                with pytest.raises(StorageError, match="ZooKeeper"):
-                    await forbidden
-        await owner.close()
-
-    in_trio(main)
-
-
 def test_a_zookeeper_that_does_not_answer_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         config = ZookeeperConfig("127.0.0.1:1", connection_timeout_ms=300)
@@ -292,3 +271,43 @@ def test_a_zookeeper_that_does_not_answer_is_named(tmp_path: Path) -> None:
             await ZookeeperStore.connect(config)
 
     in_trio(main)
+
+
+def test_thousands_of_nodes_are_found_in_their_order(server: ZookeeperServer) -> None:
+    count = 2 * MAX_NODES + 1
+
+    async def main() -> None:
+        async with connected(server.address) as store:
+            assert await store.find_all([]) == []
+            await store.multi([Create(f"/{number}", str(number).encode()) for number in range(0, count, 2)])
+            await store.create("/null", ephemeral=True)
+            nodes = await store.find_all([*(f"/{number}" for number in range(count)), "/null"])
+            assert nodes == [*[await store.find(f"/{number}") for number in range(count)], await store.get("/null")]
+            assert [node and node.data for node in nodes[:3]] == [b"0", None, b"2"]
+
+    in_trio(main)
+
+
+def test_a_server_older_than_multi_read_is_read_node_by_node(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """ZooKeeper 3.5, which answers to what it does not know by closing the connection."""
+    caplog.set_level(logging.INFO)
+    server = ZookeeperServer(tmp_path, 500, kafka_version="2.8.2")
+    server.start()
+
+    async def main() -> None:
+        async with connected(server.address) as store:
+            await store.create("/a", b"1", ephemeral=True)
+            for _ in range(2):
+                (found, missing) = await store.find_all(["/a", "/b"])
+                assert found is not None
+                assert (found.data, found.owner) == (b"1", store.session_id)
+                assert missing is None
+
+    try:
+        server.wait()
+        in_trio(main)
+    finally:
+        server.close()
+    assert [record.getMessage() for record in caplog.records if "older than 3.6" in record.getMessage()] == [
+        f"ZooKeeper ({server.address}) is older than 3.6: nodes are read one by one"
+    ]
