@@ -39,6 +39,15 @@ class Reply(NamedTuple):
 StateRecord = tuple[bytes, bytes | None]
 """A record of a coordinator's topic: key, and value or None for a tombstone."""
 
+RECORD_OVERHEAD_BYTES = 32
+"""More than what one record takes in a batch besides its key and its value."""
+
+
+def size_in_batch(record: StateRecord) -> int:
+    """In bytes, at most."""
+    key, value = record
+    return len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
+
 
 class Effects:
     """What one event leads to.

@@ -289,6 +289,7 @@ def _assemble(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
     )
     groups = GroupCoordinator(replicas, cluster, _group_config(config), rng, clock)
+    groups.after_round = replicas.purgatory.after_round
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     transactions = TransactionCoordinator(
         replicas, cluster, groups, _transaction_config(config), cluster.producer_ids.take, clock

@@ -125,6 +125,7 @@ def test_an_offset_without_metadata_is_what_the_codec_writes(offset: int, leader
     committed = CommittedOffset(offset, leader_epoch, "", timestamp_ms)
     _, value = offset_record("g", "t", 0, committed)
     declared = OffsetCommitValue(offset, leader_epoch, "", timestamp_ms)
+    assert value is not None
     assert value == encode_offset_commit_value(declared, 3)
     assert read_offset(value) == committed
 
