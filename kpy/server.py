@@ -155,6 +155,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             for name, socks in listening.items():
                 new_dispatch = partial(_new_dispatch, name, broker, nursery)
                 for sock in socks:
+                    poller.give_way_to(sock)
                     nursery.start_soon(accept_connections, sock, poller, new_dispatch, may_connect)
             started([(name, host, port) for name, (host, port) in advertised.items()])
         if not log_dirs.online():
