@@ -114,25 +114,26 @@ class GroupCoordinator(Coordinator[GroupShard]):
         return call.pending
 
     def _write_all_gathered(self) -> None:
-        """The round is over."""
-        for index in list(self._gathered):
+        """The round is over. A commit that an answer lets in here is not gathered where all is written already."""
+        while self._gathered:
+            index = next(iter(self._gathered))
             self._write_gathered(index)
-        self._gathered.clear()
+            self._gathered.pop(index, None)
 
     def _write_gathered(self, index: int) -> None:
         gathered = self._gathered.get(index)
-        # An answer may let in a request that ends this broker's leadership, which takes what is left; hence the loop.
+        # An answer may let in a commit more, or a request that ends this broker's leadership, which takes what is left.
         while gathered:
             led = self._led[index]
             assert led.machine is not None
             now_ms = self._now_ms()
             together, refused = self._judged(led, led.machine, gathered, now_ms)
-            for effects in refused:
-                self._carry_out(led, led.machine, effects, now_ms)
             if together.records:
                 # A connection sends its answers when it has the first of them, so that one comes last.
                 together.replies.reverse()
                 self._carry_out(led, led.machine, together, now_ms)
+            for effects in refused:
+                self._carry_out(led, led.machine, effects, now_ms)
 
     def _judged(
         self, led: Led[GroupShard], machine: GroupShard, gathered: deque[Request], now_ms: int
@@ -165,8 +166,9 @@ class GroupCoordinator(Coordinator[GroupShard]):
 
     def _resign(self, index: int) -> None:
         super()._resign(index)
-        for request in self._gathered.pop(index, ()):
-            call = request.token
+        gathered = self._gathered.pop(index, None)
+        while gathered:
+            call = gathered.popleft().token
             assert isinstance(call, Call)
             call.answer(refusal(call.message, call.version, ErrorCode.NOT_COORDINATOR))
 

@@ -1,6 +1,6 @@
 """The cluster as clients see it who came in on one listener and speak one version of Metadata, encoded.
 
-An image changes rarely and is asked for often, and a topic takes 10 us to put into words. So a view keeps the bytes of
+An image changes rarely and is asked for often, and a topic takes 5 us to put into words. So a view keeps the bytes of
 each topic that it was asked for, as long as the image has that very TopicImage: after a change, topics that it did not
 touch are not encoded again. If the live brokers change, all are, since partitions are described by who can be reached.
 
@@ -47,13 +47,15 @@ class ViewKey(NamedTuple):
 def view_of(image: MetadataImage, key: ViewKey, views: "dict[ViewKey, View]") -> "View":
     """The view of the current image; one of `views` if it can be, and from now on one of them."""
     view = views.get(key)
+    if view is not None and view.image is image:
+        return view
+    for each in views.values():
+        if each.image is not image:
+            each.follow(image)
     if view is None:
         if len(views) == MAX_VIEWS:
             del views[next(iter(views))]
         view = views[key] = View(image, key)
-    if view.image is not image:
-        for each in views.values():
-            each.follow(image)
     return view
 
 

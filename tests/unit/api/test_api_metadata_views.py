@@ -60,7 +60,8 @@ def test_a_topic_that_does_not_change_is_encoded_once() -> None:
     assert view.topic(more) != replaced
 
 
-def test_nothing_of_an_older_image_is_kept_by_any_view() -> None:
+@pytest.mark.parametrize("listener", ["PLAINTEXT", "a listener that nobody has come in on yet"])
+def test_nothing_of_an_older_image_is_kept_by_any_view(listener: str) -> None:
     gone, changed = topic("gone"), topic("changed")
     held = [sys.getrefcount(gone), sys.getrefcount(changed)]
     views: dict[ViewKey, View] = {}
@@ -70,7 +71,7 @@ def test_nothing_of_an_older_image_is_kept_by_any_view() -> None:
         view.topic(gone)
         view.topic(changed)
     image = image_of(topic("changed", 2))
-    view_of(image, key(12), views)
+    view_of(image, key(12, listener=listener), views)
     assert [sys.getrefcount(gone), sys.getrefcount(changed)] == held
 
 

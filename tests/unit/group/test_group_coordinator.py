@@ -529,6 +529,44 @@ def test_the_earliest_commit_of_a_round_is_answered_last_so_that_a_connection_se
     assert answered == [2, 1, 0]
 
 
+def test_an_answer_may_end_the_leadership_while_a_round_is_written() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    written = shell.commit(2)
+    unwritten = shell.commit(3, metadata="m" * 100)
+    shell.partition.log.config.max_message_bytes = HEADER_SIZE + 200
+
+    def resign() -> None:
+        shell.partition.leader_epoch = 1
+        shell.groups.leaders_changed()
+
+    written.on_answer = resign
+    round_.end()
+    assert error_of(told(written)) == ErrorCode.NONE
+    assert error_of(told(unwritten)) == ErrorCode.NOT_COORDINATOR
+    assert batches(shell) == [offsets(1), offsets(2)]
+
+
+def test_a_commit_that_an_answer_at_the_end_of_a_round_lets_in_is_carried_out_at_once() -> None:
+    shell = Shell()
+    shell.replicas.led[1] = FakePartition(1)
+    at_once(shell.cluster.create_internal_topic(CONSUMER_OFFSETS, 2, 1, {}))
+    first, second = "my-group", "g"
+    assert (shell.groups.partition_for(first), shell.groups.partition_for(second)) == (0, 1)
+    round_ = shell.begin_round()
+    let_in: list[Any] = []
+    for group_id in (first, second):
+        shell.commit(1, group_id=group_id)
+    for group_id in (first, second):
+        shell.commit(2, group_id=group_id).on_answer = lambda: let_in.extend(
+            shell.commit(3, group_id=each) for each in (first, second)
+        )
+    round_.end()
+    answers = [told(answer) if isinstance(answer, Late) else answer for answer in let_in]
+    assert [error_of(answer) for answer in answers] == [ErrorCode.NONE] * 4
+
+
 def test_a_coordinator_that_resigns_writes_nothing_of_the_round_any_more() -> None:
     shell = Shell().started()
     round_ = shell.begin_round()
