@@ -4,6 +4,7 @@ They follow Apache Kafka's KafkaConfig.validateValues. Each raises ConfigError, 
 """
 
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -146,8 +147,9 @@ def _check_identity(values: Values) -> None:
         raise _blame(values, "controller.listener.names", "must be empty without process.roles")
 
 
-def parse_connection_overrides(text: str) -> dict[str, int]:
-    """The limits of max.connections.per.ip.overrides, by host. Raises ConfigError."""
+@lru_cache(1)
+def parse_connection_overrides(text: str) -> Mapping[str, int]:
+    """The limits of max.connections.per.ip.overrides, by host: asked for at each connection. Raises ConfigError."""
     key = "max.connections.per.ip.overrides"
     limits: dict[str, int] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):

@@ -271,7 +271,7 @@ _BROKER_KEYS: Final[tuple[Key, ...]] = (
     Key("socket.request.max.bytes", INT, 104_857_600, at_least(1), READ_ONLY,
         "Largest request; a connection that announces a larger one is closed."),
     Key("socket.listen.backlog.size", INT, 50, at_least(1), READ_ONLY,
-        "Connections the system may hold before they are accepted."),
+        "Connections the system may hold before they are accepted; above it they try again after a second."),
     Key("max.connections.per.ip", INT, MAX_INT, at_least(0), CLUSTER_WIDE,
         "Most connections from one address."),
     Key("max.connections.per.ip.overrides", STRING, "", anything, CLUSTER_WIDE,

@@ -30,7 +30,7 @@ import trio
 
 from kpy.errors import ApiError, ErrorCode, WireError
 from kpy.java_hash import string_hash, without_sign
-from kpy.machine import NO_PRODUCER_ID, Effects, Machine, Reply, Request, StateRecord, Tick
+from kpy.machine import NO_PRODUCER_ID, Effects, Machine, Reply, Request, StateRecord, Tick, size_in_batch
 from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.pending import Pending
 from kpy.records.batch import HEADER_SIZE, NewRecord, Record, build_batch, check_crc, iter_records, read_header
@@ -45,8 +45,6 @@ M = TypeVar("M", bound=Machine)
 
 RECORDS_A_SLICE = 200
 """How many records are replayed before other tasks get their turn."""
-RECORD_OVERHEAD_BYTES = 32
-"""More than what one record takes in a batch besides its key and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,11 @@ class Call:
             self.response = response
         else:
             self.pending.complete(response)
+
+
+def request_of(client: Asker, call: Call) -> Request:
+    """Java's way to print an address is part of what tools show as a member's host."""
+    return Request(call.message, call.version, client.client_id, f"/{client.host}", call)
 
 
 @dataclass(slots=True)
@@ -180,8 +183,7 @@ class Coordinator(ABC, Generic[M]):
         if not led.is_loaded:
             return self._refusal(message, version, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         call = Call(message, version)
-        # Java's way to print an address is part of what tools show as a member's host.
-        self._handle(led, Request(message, version, client.client_id, f"/{client.host}", call))
+        self._handle(led, request_of(client, call))
         if call.response is None:
             call.pending = Pending()
             return call.pending
@@ -257,10 +259,9 @@ class Coordinator(ABC, Generic[M]):
         log.warning("%s-%d: cannot write: %s", self._state_topic.name, led.partition.partition, error)
         for token, response in effects.replies:
             call = _call(token)
-            if effects.replies_stand:
-                call.answer(response)
-                continue
-            call.answer(self._append_refusal(call.message, call.version, error.code))
+            call.answer(
+                response if effects.replies_stand else self._append_refusal(call.message, call.version, error.code)
+            )
 
     def committed_in(self, topic: str, index: int) -> None:
         """The high watermark of any partition of this broker has moved later than with its append."""
@@ -433,8 +434,7 @@ def in_batches(records: list[StateRecord], max_bytes: int) -> Iterator[list[Stat
     batch: list[StateRecord] = []
     size = HEADER_SIZE
     for record in records:
-        key, value = record
-        record_size = len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
+        record_size = size_in_batch(record)
         if size + record_size > max_bytes:
             if record_size + HEADER_SIZE > max_bytes:
                 raise ApiError(

@@ -20,7 +20,9 @@ class Pending(Generic[T]):
     def __init__(self, on_abandon: Callable[[], None] | None = None, *, may_be_overtaken: bool = False) -> None:
         self.done = False
         self.may_be_overtaken = may_be_overtaken
-        """Whether the connection may take up the next Produce meanwhile. Its answer still leaves after this one."""
+        """Whether the connection may take up the next request of the same API meanwhile. Its answer still leaves after
+        this one.
+        """
         self.on_abandon = on_abandon
         self._deliver: Callable[[T], None] | None = None
 

@@ -156,6 +156,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             for name, socks in listening.items():
                 new_dispatch = partial(_new_dispatch, name, broker, nursery)
                 for sock in socks:
+                    poller.give_way_to(sock)
                     nursery.start_soon(accept_connections, sock, poller, new_dispatch, may_connect)
             started([(name, host, port) for name, (host, port) in advertised.items()])
         if not log_dirs.online():
@@ -300,6 +301,7 @@ def _assemble(
         log_dirs, config.broker_id, lambda overrides: topic_config(overrides, broker.config), clock, run_in_thread
     )
     groups = GroupCoordinator(replicas, cluster, _group_config(config), rng, clock)
+    groups.after_round = replicas.purgatory.after_round
     sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, rng)
     transactions = TransactionCoordinator(
         replicas, cluster, groups, _transaction_config(config), cluster.producer_ids.take, clock

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kpy.api.fetch_sessions import FetchSessions
 from kpy.config import BrokerConfig
@@ -11,6 +12,10 @@ from kpy.metadata.cluster import Cluster
 from kpy.replica.manager import ReplicaManager
 from kpy.replica.membership import Membership
 from kpy.transaction_coordinator import TransactionCoordinator
+
+if TYPE_CHECKING:
+    # Not at run time: the codec of Metadata is imported when it is first asked for.
+    from kpy.api.metadata_views import View, ViewKey
 
 
 @dataclass(slots=True)
@@ -27,3 +32,4 @@ class Broker:
     rng: random.Random
     membership: Membership | None = None
     """None for a single broker, which no controller speaks to."""
+    metadata_views: "dict[ViewKey, View]" = field(default_factory=dict["ViewKey", "View"])

@@ -12,11 +12,11 @@ the controller.
 
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.api.describe_cluster import CLUSTER_OPERATIONS
+from kpy.api.metadata_views import View, ViewKey, view_of
 from kpy.config import BrokerConfig
 from kpy.controller.topics import (
     CONSUMER_OFFSETS,
@@ -28,40 +28,17 @@ from kpy.controller.topics import (
 )
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
-from kpy.metadata.image import NO_LEADER, MetadataImage, PartitionImage, TopicImage
+from kpy.metadata.image import MetadataImage, TopicImage
 from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
-from kpy.wire.metadata import (
-    MetadataRequest,
-    MetadataResponse,
-    MetadataResponseBroker,
-    MetadataResponsePartition,
-    MetadataResponseTopic,
-)
+from kpy.wire.metadata import MetadataRequest, MetadataResponse, MetadataResponseTopic
+from kpy.wire.primitives import EncodedMessage
 
 FIRST_VERSION_WITH_TOPIC_IDS = 12
-FIRST_VERSION_WITH_LISTENER_NOT_FOUND = 6
-
-TOPIC_OPERATIONS = 0b1101_1111_1000
-"""Bits of the operations (AclOperation) that a topic knows: all are allowed while there is no authorizer."""
-
-
-class _View(NamedTuple):
-    """The image as a client sees it that came in on one listener."""
-
-    image: MetadataImage
-    version: int
-    reachable: frozenset[int]
-    """The live brokers that have the client's listener."""
-
-    @classmethod
-    def of(cls, image: MetadataImage, client: Client) -> "_View":
-        reachable = (known.broker_id for known in image.brokers.values() if client.listener in known.endpoints)
-        return cls(image, client.version, frozenset(reachable))
 
 
 def metadata(
     request: MetadataRequest, client: Client, broker: Broker
-) -> MetadataResponse | Coroutine[Any, Any, MetadataResponse]:
+) -> MetadataResponse | EncodedMessage | Coroutine[Any, Any, EncodedMessage]:
     asked = request.topics
     if client.version < FIRST_VERSION_WITH_TOPIC_IDS and any(
         topic.name is None or topic.topic_id != ZERO_ID for topic in asked or ()
@@ -79,36 +56,28 @@ def metadata(
 
 async def _create_and_answer(
     missing: Sequence[str], request: MetadataRequest, client: Client, broker: Broker
-) -> MetadataResponse:
+) -> EncodedMessage:
     return _answer(request, client, broker, await create_missing(missing, broker))
 
 
 def _answer(
     request: MetadataRequest, client: Client, broker: Broker, errors: Mapping[str, ErrorCode]
-) -> MetadataResponse:
+) -> EncodedMessage:
     """`errors` are why topics could not be created."""
     asked = request.topics
-    of_all = asked is None or (client.version == 0 and not asked)
-    # Naming a topic twice brings it once, as in Apache Kafka.
-    names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked or ())
     image = broker.cluster.image
-    view = _View.of(image, client)
-    if of_all:
-        topics = [_topic(topic, view) for topic in image.topics.values()]
-    else:
-        topics = [_asked_topic(name, topic_id, errors, view) for name, topic_id in names]
-    if request.include_topic_authorized_operations:
-        for topic in topics:
-            topic.topic_authorized_operations = TOPIC_OPERATIONS
-    response = MetadataResponse(
-        brokers=_brokers(image, client.listener),
-        cluster_id=image.cluster_id,
-        controller_id=image.controller_id,
-        topics=topics,
+    key = ViewKey(
+        client.listener,
+        client.version,
+        request.include_topic_authorized_operations,
+        request.include_cluster_authorized_operations,
     )
-    if request.include_cluster_authorized_operations:
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS
-    return response
+    view = view_of(image, key, broker.metadata_views)
+    if asked is None or (client.version == 0 and not asked):
+        return view.answer([view.topic(topic) for topic in image.topics.values()])
+    # Naming a topic twice brings it once, as in Apache Kafka.
+    names = dict.fromkeys((topic.name, topic.topic_id) for topic in asked)
+    return view.answer([_asked_topic(name, topic_id, errors, view) for name, topic_id in names])
 
 
 async def create_missing(names: Iterable[str], broker: Broker) -> dict[str, ErrorCode]:
@@ -173,52 +142,21 @@ def _creatable_topic(name: str, config: BrokerConfig) -> CreatableTopic:
     )
 
 
-def _asked_topic(
-    name: str | None, topic_id: bytes, errors: Mapping[str, ErrorCode], view: _View
-) -> MetadataResponseTopic:
+def _asked_topic(name: str | None, topic_id: bytes, errors: Mapping[str, ErrorCode], view: View) -> bytes:
     """One topic of the request, by id if it has one."""
     image = view.image
     if topic_id != ZERO_ID or name is None:
         name = image.topic_names.get(topic_id)
         if name is None:
-            return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic_id)
+            unknown = MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic_id)
+            return view.encoded_topic(unknown)
     topic = image.topics.get(name)
     if topic is not None:
-        return _topic(topic, view)
+        return view.topic(topic)
     error = errors.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if name_error(name) is not None:
         error = ErrorCode.INVALID_TOPIC_EXCEPTION
-    return MetadataResponseTopic(error_code=error, name=name, is_internal=is_internal(name))
-
-
-def _topic(topic: TopicImage, view: _View) -> MetadataResponseTopic:
-    partitions = [_partition(partition, view) for partition in topic.partitions]
-    return MetadataResponseTopic(0, topic.name, topic.topic_id, is_internal(topic.name), partitions)
-
-
-def _partition(partition: PartitionImage, view: _View) -> MetadataResponsePartition:
-    reachable = view.reachable
-    error, leader = ErrorCode.NONE, partition.leader
-    replicas, isr = list(partition.replicas), list(partition.isr)
-    offline = [broker_id for broker_id in replicas if broker_id not in reachable]
-    if offline and view.version == 0:
-        # The oldest clients cannot do with replicas that are not among the brokers.
-        error = ErrorCode.REPLICA_NOT_AVAILABLE
-        replicas = [broker_id for broker_id in replicas if broker_id in reachable]
-        isr = [broker_id for broker_id in isr if broker_id in reachable]
-    if leader not in reachable:
-        without_listener = leader in view.image.brokers and view.version >= FIRST_VERSION_WITH_LISTENER_NOT_FOUND
-        error = ErrorCode.LISTENER_NOT_FOUND if without_listener else ErrorCode.LEADER_NOT_AVAILABLE
-        leader = NO_LEADER
-    return MetadataResponsePartition(error, partition.partition, leader, partition.leader_epoch, replicas, isr, offline)
-
-
-def _brokers(image: MetadataImage, listener: str) -> list[MetadataResponseBroker]:
-    return [
-        MetadataResponseBroker(broker.broker_id, *broker.endpoints[listener], broker.rack)
-        for broker in image.brokers.values()
-        if listener in broker.endpoints
-    ]
+    return view.encoded_topic(MetadataResponseTopic(error_code=error, name=name, is_internal=is_internal(name)))
 
 
 def _refused(request: MetadataRequest) -> MetadataResponse:

@@ -21,7 +21,7 @@ from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.errors import WireError
 from kpy.pending import Pending
-from kpy.wire.primitives import Message, skip_tags
+from kpy.wire.primitives import EncodedMessage, Message, skip_tags
 
 log = logging.getLogger("kpy.api")
 
@@ -121,7 +121,10 @@ class Route:
     def encode(self, response: Any, version: int, correlation_id: int) -> Buffers:
         """The whole response frame. ApiVersions keeps the oldest header, so that any client can read its answer."""
         out: Buffers = []
-        self.writers[version](response, out)
+        if type(response) is EncodedMessage:
+            out.append(response.body)
+        else:
+            self.writers[version](response, out)
         size = 4
         for item in out:
             size += len(item)

@@ -9,9 +9,10 @@ Theory of operation. A driver (net/poller.py) asks `buffer()` where the next byt
   behind it when the answer has come. So answers leave in the order of their requests. A pending answer that is
   completed with None will never come: the connection is `broken` and the driver closes it.
 
-One kind of pending answer does not mute: a Produce whose records are appended, and wait for other replicas only, lets
-the next Produce in, so that a connection appends as fast as it would without replicas. Up to MAX_OVERTAKING answers may
-then be owed; they still leave in order, and any other request waits for all of them.
+Some pending answers do not mute: they let the next request of the same API in. A Produce whose records are appended
+waits for other replicas only, so that a connection appends as fast as it would without replicas; an OffsetCommit waits
+for others that are written with it. Up to MAX_OVERTAKING answers may then be owed; they still leave in order, and any
+other request waits for all of them.
 
 What is to be sent lies in `outgoing`; the driver sends it, empties it and calls `resume()`. While more than
 OUTGOING_LIMIT_BYTES lie there, no further request is taken up, so a client that asks and does not read costs a bounded
@@ -42,7 +43,6 @@ MIN_REQUEST_BYTES = 8
 """API key, version and correlation id: what every request has."""
 FIRST_OWN_BUFFER_BYTES = 16 * 1024
 OUTGOING_LIMIT_BYTES = 1024 * 1024
-PRODUCE = 0
 MAX_OVERTAKING = 100
 
 _read_size = struct.Struct(">i").unpack_from
@@ -69,6 +69,7 @@ class Connection:
         "_on_answer",
         "_outgoing_bytes",
         "_owed",
+        "_owed_api_key",
         "_own",
         "_shared",
         "broken",
@@ -87,6 +88,7 @@ class Connection:
         self._filled = 0
         self._outgoing_bytes = 0
         self._owed: deque[_Owed] = deque()
+        self._owed_api_key = -1
         self.outgoing: Buffers = []
         self.waiting_for: Pending[Buffers | None] | None = None
         self.broken = False
@@ -142,7 +144,7 @@ class Connection:
             start = position + SIZE_PREFIX_BYTES
             if end - start < size:
                 break
-            if self._owed and (_read_key(view, start)[0] != PRODUCE or len(self._owed) >= MAX_OVERTAKING):
+            if self._owed and (_read_key(view, start)[0] != self._owed_api_key or len(self._owed) >= MAX_OVERTAKING):
                 self.waiting_for = self._owed[0].pending
                 break
             position = start + size
@@ -152,6 +154,7 @@ class Connection:
             if isinstance(answer, Pending):
                 owed = _Owed(answer)
                 self._owed.append(owed)
+                self._owed_api_key = _read_key(view, start)[0]
                 if not answer.may_be_overtaken:
                     self.waiting_for = answer
                 answer.deliver_to(partial(self._answer_has_come, owed))

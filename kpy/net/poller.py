@@ -26,11 +26,16 @@ is better to sleep, since more of them are ready at each wake-up."""
 NOBODY = -1
 
 TURNS_BETWEEN_CHECKPOINTS = 16
-"""Other tasks of the broker wait at most this many rounds of ready connections."""
+"""Other tasks of the broker wait at most this many rounds of ready connections; only one, when somebody connects: the
+system holds few connections that are not accepted (socket.listen.backlog.size), and lets the others try again after a
+second.
+"""
 
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+ARRIVAL = select.EPOLLIN | select.EPOLLET
+"""Told once of what arrives, not as long as something is there: when it is accepted is not the poller's affair."""
 
 
 class Poller:
@@ -48,6 +53,8 @@ class Poller:
         self._hosts: Counter[str] = Counter()
         self._answered: dict[Channel, None] = {}
         self._in_round = False
+        self._turns_left = TURNS_BETWEEN_CHECKPOINTS
+        self._somebody_connects = False
         self._max_request_bytes = max_request_bytes
         self._shared = memoryview(bytearray(SHARED_BUFFER_BYTES))
 
@@ -66,13 +73,16 @@ class Poller:
         self._epoll.register(channel.fd, READ)
         return channel
 
+    def give_way_to(self, listening: socket.socket) -> None:
+        """Lets the task that accepts its connections run soon after each that arrives."""
+        self._epoll.register(listening.fileno(), ARRIVAL)
+
     def connections_of(self, host: str) -> int:
         return self._hosts[host]
 
     async def run(self) -> None:
         """Serves every connection until cancelled, then closes them all."""
         epoll = self._epoll
-        turn = 0
         sleepless_until = 0.0
         last_lone_talker = NOBODY
         try:
@@ -92,9 +102,14 @@ class Poller:
                 if lone_talker != NOBODY and lone_talker == last_lone_talker:
                     sleepless_until = time.perf_counter() + SLEEPLESS_SECONDS
                 last_lone_talker = lone_talker
-                turn += 1
-                if turn % TURNS_BETWEEN_CHECKPOINTS == 0:
+                self._turns_left -= 1
+                if self._turns_left <= 0:
+                    self._turns_left = TURNS_BETWEEN_CHECKPOINTS
                     await trio.lowlevel.checkpoint()
+                    if self._somebody_connects:
+                        # At the first checkpoint the task that accepts is woken, but this one may be the next to run.
+                        self._somebody_connects = False
+                        await trio.lowlevel.checkpoint()
         finally:
             for channel in list(self._channels.values()):
                 channel.close()
@@ -113,6 +128,8 @@ class Poller:
         for fd, mask in events:
             channel = self._channels.get(fd)
             if channel is None:
+                # A listening socket, or a connection that was closed earlier in this round.
+                self._turns_left, self._somebody_connects = 0, True
                 continue
             if mask & WRITE:
                 channel.on_writable()

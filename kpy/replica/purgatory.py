@@ -7,7 +7,8 @@ zero, or at its deadline, or when a partition changes hands, it is finished: `fi
 Nothing is read while bytes are missing, so a fetch with a large min_bytes does not slow the appends that fill it.
 
 While the poller serves a round of connections, finished fetches are collected and answered after the round: so a
-producer's acknowledgement leaves first, and one answer carries all that a burst of requests has appended.
+producer's acknowledgement leaves first, and one answer carries all that a burst of requests has appended. Others who
+have something to do when a round ends say so with `after_round`.
 """
 
 import heapq
@@ -61,7 +62,7 @@ class Purgatory:
         self._timers: list[tuple[float, int, ParkedFetch]] = []
         self._parked_so_far = 0
         self._live = 0
-        self._ready: list[ParkedFetch] = []
+        self._ready: list[Callable[[], None]] = []
         self._in_round = False
         self._earlier_deadline = trio.Event()
 
@@ -120,9 +121,15 @@ class Purgatory:
             return
         self.forget(fetch)
         if self._in_round:
-            self._ready.append(fetch)
+            self._ready.append(fetch.finish)
         else:
             fetch.finish()
+
+    def after_round(self, finish: Callable[[], None]) -> bool:
+        """Whether the poller is in a round, behind which it calls `finish` then."""
+        if self._in_round:
+            self._ready.append(finish)
+        return self._in_round
 
     def begin_round(self) -> None:
         self._in_round = True
@@ -131,8 +138,8 @@ class Purgatory:
         self._in_round = False
         while self._ready:
             ready, self._ready = self._ready, []
-            for fetch in ready:
-                fetch.finish()
+            for finish in ready:
+                finish()
 
     async def run(self) -> None:
         """Ends the waits whose time is over, until cancelled."""

@@ -63,6 +63,15 @@ class Message:
         return f"{type(self).__name__}({fields})"
 
 
+class EncodedMessage(Message):
+    """A response whose body is encoded already, in the version that was asked for."""
+
+    __slots__: ClassVar[tuple[str, ...]] = ("body",)
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+
 SECRET_FIELDS = frozenset({"auth_bytes", "hmac", "salt", "salted_password"})
 SECRET_CONFIGS = ("password", "secret", "jaas", "keystore.key", "keystore.certificate", "truststore.certificates")
 """In the name of a config: its value is a secret."""

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -186,6 +187,7 @@ class World:
         coordinator = GroupCoordinator(
             replicas, self.cluster, self.config, random.Random(self.random.random()), self.now_ms
         )
+        coordinator.after_round = partial(self._after_moment, coordinator)
         coordinator.apply(self.cluster.image)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(coordinator.run)
@@ -197,6 +199,16 @@ class World:
         log.truncate(self.random.randint(self.partition.high_watermark, log.log_end_offset))
         for member in self.members:
             member.is_disconnected()
+
+    def _after_moment(self, coordinator: GroupCoordinator, finish: Callable[[], None]) -> bool:
+        """All that happens in one moment is one round of a poller."""
+
+        def finish_if_up() -> None:
+            if self.coordinator is coordinator:
+                finish()
+
+        self.after(0, finish_if_up)
+        return True
 
     def note(self, who: str, what: str) -> None:
         self.trace.append((self.now_ms(), who, what))

@@ -9,7 +9,7 @@ import trio
 
 from kpy.api.broker import Broker
 from kpy.api.client import Client
-from kpy.api.registry import ROUTES
+from kpy.api.registry import API_VERSIONS, ROUTES
 from kpy.config import BrokerConfig
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
@@ -18,6 +18,7 @@ from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig, CreateT
 
 CLUSTER_ID = "VUJmE3lXTTqs0g9LRGRJbQ"
 LISTENER = "PLAINTEXT"
+CORRELATION_ID = 7
 
 T = TypeVar("T")
 
@@ -83,7 +84,9 @@ def call(broker: Broker, codec: ModuleType, request: Any, version: int, listener
     response = route.load()(received, client, broker)
     if isinstance(response, Coroutine):
         response = run(cast("Coroutine[Any, Any, Any]", response))
-    return codec.decode_response(memoryview(b"".join(codec.encode_response(response, version))), version)
+    frame = b"".join(route.encode(response, version, CORRELATION_ID))
+    head_bytes = 9 if version >= route.flexible_since and route.key != API_VERSIONS else 8
+    return codec.decode_response(memoryview(frame)[head_bytes:], version, exact=True)
 
 
 def create(broker: Broker, name: str, partitions: int = 1, configs: Mapping[str, str] = {}) -> bytes:

@@ -19,10 +19,18 @@ from kpy.group.records import CommittedOffset, offset_record
 from kpy.group.turn import GroupConfig
 from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
 from kpy.java_hash import string_hash, without_sign
-from kpy.machine import StateRecord
+from kpy.machine import RECORD_OVERHEAD_BYTES, StateRecord
 from kpy.metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
 from kpy.pending import Pending
-from kpy.records.batch import CRC_POSITION, BatchHeader, NewRecord, build_batch, iter_records, read_header
+from kpy.records.batch import (
+    CRC_POSITION,
+    HEADER_SIZE,
+    BatchHeader,
+    NewRecord,
+    build_batch,
+    iter_records,
+    read_header,
+)
 from kpy.records.validate import ValidBatch
 from kpy.storage.log import AppendInfo
 from kpy.wire.heartbeat import HeartbeatRequest
@@ -146,11 +154,34 @@ class Late:
     def __init__(self, pending: Pending[Any]) -> None:
         self.pending = pending
         self.responses: list[Any] = []
-        pending.deliver_to(self.responses.append)
+        self.on_answer: Callable[[], None] = lambda: None
+        pending.deliver_to(self._deliver)
+
+    def _deliver(self, response: Any) -> None:
+        self.responses.append(response)
+        self.on_answer()
 
     @property
     def done(self) -> bool:
         return self.pending.done
+
+
+class Round:
+    """A round of the poller."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] | None = []
+
+    def after_round(self, finish: Callable[[], None]) -> bool:
+        if self.waiting is None:
+            return False
+        self.waiting.append(finish)
+        return True
+
+    def end(self) -> None:
+        waiting, self.waiting = self.waiting or [], None
+        for finish in waiting:
+            finish()
 
 
 class Shell:
@@ -189,11 +220,15 @@ class Shell:
         answer = self.groups.tell(message.group_id, message, Asking(version=version))
         return Late(answer) if isinstance(answer, Pending) else answer
 
-    def commit(self, offset: int = 5) -> Any:
-        partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
-        return self.ask(
-            OffsetCommitRequest(group_id="g", topics=[OffsetCommitRequestTopic(name="t", partitions=[partition])])
-        )
+    def commit(self, offset: int = 5, *, group_id: str = "g", generation_id: int = -1, metadata: str = "") -> Any:
+        partition = OffsetCommitRequestPartition(0, offset, committed_metadata=metadata)
+        topics = [OffsetCommitRequestTopic(name="t", partitions=[partition])]
+        return self.ask(OffsetCommitRequest(group_id, generation_id, topics=topics))
+
+    def begin_round(self) -> "Round":
+        round_ = Round()
+        self.groups.after_round = round_.after_round
+        return round_
 
     def fetch(self) -> Any:
         return self.ask(OffsetFetchRequest("g", [OffsetFetchRequestTopic("t", [0])]))
@@ -367,6 +402,181 @@ def test_records_that_are_more_than_a_batch_holds_go_into_several_in_order() -> 
     assert [len(batch) for batch in batches] == [2, 2, 2, 1]
     assert [record for batch in batches for record in batch] == records
     assert list(in_batches(records, 10_000)) == [records]
+
+
+# -- commits of one round ----------------------------------------------------------------------------------------------
+
+
+def batches(shell: Shell) -> list[list[tuple[bytes | None, bytes | None]]]:
+    """What each batch of the log holds."""
+    return [[(each.key, each.value) for each in iter_records(batch)] for _, batch in shell.partition.log.batches]
+
+
+def offsets(*offsets_: int, group_id: str = "g") -> list[StateRecord]:
+    return [offset_record(group_id, "t", 0, CommittedOffset(offset, -1, "", 1_000)) for offset in offsets_]
+
+
+def test_commits_behind_the_first_of_a_round_are_one_batch_and_answered_when_the_round_ends() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    assert error_of(shell.commit(1)) == ErrorCode.NONE
+    late = [shell.commit(offset) for offset in (2, 3, 4)]
+    assert not any(answer.done for answer in late)
+    assert batches(shell) == [offsets(1)]
+    round_.end()
+    assert [error_of(told(answer)) for answer in late] == [ErrorCode.NONE] * 3
+    assert batches(shell) == [offsets(1), offsets(2, 3, 4)]
+    assert shell.fetch().topics[0].partitions[0].committed_offset == 4
+
+
+def test_the_next_round_begins_with_a_commit_that_is_carried_out_at_once() -> None:
+    shell = Shell().started()
+    for offset in (1, 2):
+        round_ = shell.begin_round()
+        assert error_of(shell.commit(offset)) == ErrorCode.NONE
+        round_.end()
+    assert error_of(shell.commit(3)) == ErrorCode.NONE
+    assert batches(shell) == [offsets(1), offsets(2), offsets(3)]
+
+
+def test_what_is_asked_behind_a_commit_of_the_same_round_sees_it() -> None:
+    shell = Shell().started()
+    shell.begin_round()
+    shell.commit(1)
+    late = shell.commit(2)
+    assert shell.fetch().topics[0].partitions[0].committed_offset == 2
+    assert error_of(told(late)) == ErrorCode.NONE
+    assert not shell.commit(3).done
+
+
+def test_a_deleted_topic_takes_commits_of_the_same_round_along() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    late = shell.commit(2)
+    shell.cluster.put(replace(T0, topic_id=b"n" * 16))
+    assert error_of(told(late)) == ErrorCode.NONE
+    round_.end()
+    assert shell.fetch().topics[0].partitions[0].committed_offset == -1
+
+
+def test_a_commit_that_is_refused_does_not_hold_up_those_around_it() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    before, refused, after = shell.commit(2), shell.commit(3, generation_id=7), shell.commit(4)
+    round_.end()
+    assert error_of(told(refused)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert (error_of(told(before)), error_of(told(after))) == (ErrorCode.NONE, ErrorCode.NONE)
+    assert batches(shell) == [offsets(1), offsets(2, 4)]
+
+
+def test_a_group_that_a_commit_of_the_round_makes_is_there_for_the_next_one() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    made, refused = shell.commit(2, group_id="new"), shell.commit(3, group_id="new", generation_id=7)
+    round_.end()
+    assert error_of(told(made)) == ErrorCode.NONE
+    assert error_of(told(refused)) == ErrorCode.UNKNOWN_MEMBER_ID, "not ILLEGAL_GENERATION, as of one that is not there"
+
+
+def test_a_round_that_cannot_be_written_refuses_each_of_its_commits_and_none_counts() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    late = [shell.commit(2), shell.commit(3), shell.commit(4, generation_id=7)]
+    shell.partition.failing = ErrorCode.NOT_ENOUGH_REPLICAS
+    round_.end()
+    unwritten = ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert [error_of(told(answer)) for answer in late] == [unwritten, unwritten, ErrorCode.UNKNOWN_MEMBER_ID]
+    assert shell.fetch().topics[0].partitions[0].committed_offset == 1
+
+
+def test_commits_of_a_round_go_into_as_many_batches_as_they_need_and_one_too_large_is_refused_alone() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    one_record = sum(len(part or b"") for part in offsets(1)[0]) + RECORD_OVERHEAD_BYTES
+    shell.partition.log.config.max_message_bytes = HEADER_SIZE + 2 * one_record
+    late = [shell.commit(2), shell.commit(3), shell.commit(4, metadata="m" * 100), shell.commit(5)]
+    round_.end()
+    too_large = ErrorCode.INVALID_COMMIT_OFFSET_SIZE
+    assert [error_of(told(answer)) for answer in late] == [ErrorCode.NONE, ErrorCode.NONE, too_large, ErrorCode.NONE]
+    assert batches(shell) == [offsets(1), offsets(2, 3), offsets(5)]
+
+
+def test_commits_of_a_round_wait_for_other_replicas_like_any() -> None:
+    shell = Shell().started()
+    shell.partition.commits = False
+    round_ = shell.begin_round()
+    answers = [shell.commit(1), shell.commit(2), shell.commit(3)]
+    round_.end()
+    assert not any(answer.done for answer in answers)
+    shell.partition.high_watermark = 3
+    shell.groups.committed(0)
+    assert [error_of(told(answer)) for answer in answers] == [ErrorCode.NONE] * 3
+
+
+def test_the_earliest_commit_of_a_round_is_answered_last_so_that_a_connection_sends_all_at_once() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    answered: list[int] = []
+    for number in range(3):
+        shell.commit(number).on_answer = lambda number=number: answered.append(number)
+    round_.end()
+    assert answered == [2, 1, 0]
+
+
+def test_an_answer_may_end_the_leadership_while_a_round_is_written() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    written = shell.commit(2)
+    unwritten = shell.commit(3, metadata="m" * 100)
+    shell.partition.log.config.max_message_bytes = HEADER_SIZE + 200
+
+    def resign() -> None:
+        shell.partition.leader_epoch = 1
+        shell.groups.leaders_changed()
+
+    written.on_answer = resign
+    round_.end()
+    assert error_of(told(written)) == ErrorCode.NONE
+    assert error_of(told(unwritten)) == ErrorCode.NOT_COORDINATOR
+    assert batches(shell) == [offsets(1), offsets(2)]
+
+
+def test_a_commit_that_an_answer_at_the_end_of_a_round_lets_in_is_carried_out_at_once() -> None:
+    shell = Shell()
+    shell.replicas.led[1] = FakePartition(1)
+    at_once(shell.cluster.create_internal_topic(CONSUMER_OFFSETS, 2, 1, {}))
+    first, second = "my-group", "g"
+    assert (shell.groups.partition_for(first), shell.groups.partition_for(second)) == (0, 1)
+    round_ = shell.begin_round()
+    let_in: list[Any] = []
+    for group_id in (first, second):
+        shell.commit(1, group_id=group_id)
+    for group_id in (first, second):
+        shell.commit(2, group_id=group_id).on_answer = lambda: let_in.extend(
+            shell.commit(3, group_id=each) for each in (first, second)
+        )
+    round_.end()
+    answers = [told(answer) if isinstance(answer, Late) else answer for answer in let_in]
+    assert [error_of(answer) for answer in answers] == [ErrorCode.NONE] * 4
+
+
+def test_a_coordinator_that_resigns_writes_nothing_of_the_round_any_more() -> None:
+    shell = Shell().started()
+    round_ = shell.begin_round()
+    shell.commit(1)
+    late = shell.commit(2)
+    shell.partition.leader_epoch = 1
+    shell.groups.leaders_changed()
+    assert error_of(told(late)) == ErrorCode.NOT_COORDINATOR
+    round_.end()
+    assert batches(shell) == [offsets(1)]
 
 
 def test_every_move_of_a_group_is_logged_with_the_clients_reason(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,14 @@ from kpy.group.records import (
 )
 from kpy.group.transitions import GroupState
 from kpy.wire.consumer_protocol import ConsumerProtocolSubscription, encode_consumer_protocol_subscription
-from kpy.wire.group_records import GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey
+from kpy.wire.group_records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    MemberMetadata,
+    OffsetCommitKey,
+    OffsetCommitValue,
+    encode_offset_commit_value,
+)
 
 OFFSET_KEY = "000100056772c3bc6e0005746f70696300000007"
 GROUP_KEY = "000200056772c3bc6e"
@@ -111,6 +118,24 @@ def test_offsets_of_every_version_are_read(version: int) -> None:
     assert read_offset(bytes.fromhex(OFFSET_VALUES[version])) == CommittedOffset(
         1234567890123, 5 if version >= 3 else -1, "méta", NOW_MS, NOW_MS + 60_000 if version == 1 else -1
     )
+
+
+@pytest.mark.parametrize(("offset", "leader_epoch", "timestamp_ms"), [(0, -1, 0), (2**63 - 1, 2**31 - 1, NOW_MS)])
+def test_an_offset_without_metadata_is_what_the_codec_writes(offset: int, leader_epoch: int, timestamp_ms: int) -> None:
+    committed = CommittedOffset(offset, leader_epoch, "", timestamp_ms)
+    _, value = offset_record("g", "t", 0, committed)
+    declared = OffsetCommitValue(offset, leader_epoch, "", timestamp_ms)
+    assert value is not None
+    assert value == encode_offset_commit_value(declared, 3)
+    assert read_offset(value) == committed
+
+
+def test_values_as_long_as_one_without_metadata_are_read_by_their_version() -> None:
+    with_metadata = encode_offset_commit_value(OffsetCommitValue(7, -1, "abcd", NOW_MS), 0)
+    assert len(with_metadata) == len(encode_offset_commit_value(OffsetCommitValue(7, -1, "", NOW_MS), 3))
+    assert read_offset(with_metadata) == CommittedOffset(7, -1, "abcd", NOW_MS)
+    with pytest.raises(WireError):
+        read_offset(b"\0\3" + bytes(12) + b"\0\1" + bytes(8))
 
 
 def test_a_group_is_written_as_version_3() -> None:

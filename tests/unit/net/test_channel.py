@@ -265,6 +265,43 @@ def test_connections_above_the_limit_are_closed_at_once() -> None:
     trio.run(main)
 
 
+def test_whoever_connects_to_a_busy_poller_is_let_in_within_few_rounds() -> None:
+    rounds: list[int] = []
+    let_in_at: list[int] = []
+
+    async def main() -> None:
+        [listening] = listen("127.0.0.1", 0, 10)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        late = socket.socket()
+        late.setblocking(False)
+
+        def end_round() -> None:
+            rounds.append(len(rounds))
+            if len(rounds) == 2:
+                late.connect_ex(listening.getsockname())
+            # There is never a round without anything to do, so nobody else runs but at the poller's own checkpoints.
+            theirs.send(frame(b"and more"))
+
+        def may_connect(host: str) -> bool:
+            let_in_at.append(len(rounds))
+            nursery.cancel_scope.cancel()
+            return False
+
+        poller = Poller(MAX_REQUEST_BYTES, lambda: None, end_round)
+        poller.add(ours, "busy", lambda buf, start, end: None)
+        poller.give_way_to(listening)
+        with listening, ours, theirs, late, trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept_connections, listening, poller, lambda host: echo, may_connect)
+                nursery.start_soon(poller.run)
+                theirs.send(frame(b"at first"))
+
+    trio.run(main)
+    # It connects in the second round, and the poller hears of it in the third.
+    assert let_in_at == [3]
+
+
 def test_localhost_listens_on_one_port_of_every_address_it_stands_for() -> None:
     sockets = listen("localhost", 0, 10)
     addresses = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}

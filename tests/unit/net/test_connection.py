@@ -9,7 +9,6 @@ from kpy.net.connection import (
     FIRST_OWN_BUFFER_BYTES,
     MAX_OVERTAKING,
     OUTGOING_LIMIT_BYTES,
-    PRODUCE,
     Buffers,
     Connection,
 )
@@ -179,18 +178,19 @@ def test_no_request_is_taken_up_while_too_much_waits_to_be_sent() -> None:
 
 
 class OvertakingClient(Client):
-    """Requests that begin with the key of Produce are answered later, and may be overtaken by others like them."""
+    """Requests that say so are answered later, and may be overtaken by others of their API."""
 
     def _dispatch(self, buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None] | None:
         request = bytes(buf[start:end])
         self.requests.append(request)
-        if request.startswith(PRODUCE_KEY + b"later"):
+        if request.startswith((PRODUCE_KEY + b"later", COMMIT_KEY + b"later")):
             self.pending.append(Pending(may_be_overtaken=True))
             return self.pending[-1]
         return [b"re:" + request]
 
 
-PRODUCE_KEY = struct.pack(">h", PRODUCE)
+PRODUCE_KEY = struct.pack(">h", 0)
+COMMIT_KEY = struct.pack(">h", 8)
 LATER = frame(PRODUCE_KEY + b"later!")
 NOW = PRODUCE_KEY + b"at once"
 OTHER = b"other request"
@@ -215,6 +215,17 @@ def test_any_other_request_waits_for_all_produces_before_it() -> None:
     client.pending[1].complete([b"second"])
     client.pending[0].complete([b"first"])
     assert client.sent() == b"firstsecondre:" + OTHER
+
+
+def test_only_requests_of_the_same_api_are_taken_up_behind_one_that_waits() -> None:
+    commit = frame(COMMIT_KEY + b"later!")
+    client = OvertakingClient()
+    client.receive(commit + commit + LATER)
+    assert client.requests == [commit[4:], commit[4:]]
+    client.pending[0].complete([b"first"])
+    client.pending[1].complete([b"second"])
+    assert client.sent() == b"firstsecond"
+    assert client.requests == [commit[4:], commit[4:], LATER[4:]]
 
 
 def test_the_request_behind_is_still_muted_when_only_some_produces_are_answered() -> None:

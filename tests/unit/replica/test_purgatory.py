@@ -133,3 +133,18 @@ def test_timers_of_finished_fetches_do_not_pile_up() -> None:
         assert len(purgatory._timers) <= STALE_TIMERS + 2
 
     simulate(scenario)
+
+
+def test_whoever_asks_in_a_round_is_called_once_when_it_ends_and_outside_of_one_not_at_all() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        called: list[str] = []
+        assert not purgatory.after_round(lambda: called.append("before"))
+        purgatory.begin_round()
+        assert purgatory.after_round(lambda: called.append("in it"))
+        assert called == []
+        purgatory.end_round()
+        purgatory.begin_round()
+        purgatory.end_round()
+        assert called == ["in it"]
+
+    simulate(scenario)
