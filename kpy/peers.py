@@ -52,6 +52,7 @@ class PeerChannel:
     async def ask(self, key: int, request: Message, version: int) -> Any:
         """The response. Raises PeerError."""
         with trio.move_on_after(self._timeout_ms / 1000):
+            is_in_step = False  # Whether what comes next on the connection answers what is sent next.
             try:
                 async with self._sending:
                     stream, correlation_id = await self._send(key, request, version)
@@ -60,15 +61,17 @@ class PeerChannel:
                     if stream is not self._stream:
                         raise PeerError("the connection was closed")
                     frame = await self._receive_frame(stream)
-                return _decoded(key, version, frame, correlation_id)
+                answer = _decoded(key, version, frame, correlation_id)
+                is_in_step = True
+                return answer
             except PeerError:
+                is_in_step = True
                 raise
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, WireError) as error:
-                self.close()
                 raise PeerError(str(error) or type(error).__name__) from error
-            except BaseException:
-                self.close()
-                raise
+            finally:
+                if not is_in_step:
+                    self.close()
         raise PeerError(f"no answer within {self._timeout_ms} ms")
 
     async def _send(self, key: int, request: Message, version: int) -> tuple[trio.abc.Stream, int]:
