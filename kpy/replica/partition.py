@@ -199,13 +199,13 @@ class Partition:
             elif not leadership.followers:
                 log.high_watermark = log.log_end_offset
                 if self.waiting:
-                    self._surroundings.purgatory.appended(self, len(batch.data))
+                    self._surroundings.purgatory.appended(self, info.base_offset, len(batch.data))
                     if batch.header.is_control:
                         self._surroundings.purgatory.decided(self)
             else:
                 self.advance_high_watermark()
             if self.waiting_followers:
-                self._surroundings.purgatory.appended_for_followers(self, len(batch.data))
+                self._surroundings.purgatory.appended_for_followers(self, info.base_offset, len(batch.data))
         return info
 
     def _flush(self, start_offset: int) -> None:
@@ -292,7 +292,7 @@ class Partition:
                 commits.popleft().told(verdict)
         self._surroundings.committed(self)
         if self.waiting:
-            self._surroundings.purgatory.appended(self, self._size_of(before, high_watermark))
+            self._surroundings.purgatory.appended(self, before, self._size_of(before, high_watermark))
             if had_undecided:
                 self._surroundings.purgatory.decided(self)
 
