@@ -49,6 +49,18 @@ class PeerChannel:
         self._backoff_ms = 0
         self._not_before = -1.0
 
+    async def open(self) -> None:
+        """Connects, if there is no connection: a large question is better made then. Raises PeerError."""
+        with trio.move_on_after(self._timeout_ms / 1000):
+            try:
+                async with self._sending:
+                    if self._stream is None:
+                        await self._connected()
+            except OSError as error:
+                raise PeerError(str(error) or type(error).__name__) from error
+            return
+        raise PeerError(f"no connection within {self._timeout_ms} ms")
+
     async def ask(self, key: int, request: Message, version: int) -> Any:
         """The response. Raises PeerError."""
         with trio.move_on_after(self._timeout_ms / 1000):
