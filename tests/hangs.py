@@ -48,7 +48,8 @@ def pytest_timeout_cancel_timer() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    _end_after(GRACE_S, config)
+    if not hasattr(config, "workerinput"):  # What pytest-xdist has started it ends, and lets it wait until then.
+        _end_after(GRACE_S, config)
 
 
 def _end_after(seconds: float, config: pytest.Config) -> None:
