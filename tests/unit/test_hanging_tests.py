@@ -55,7 +55,9 @@ def test_that_leaves_a_thread(): threading.Thread(target=time.sleep, args=(1000,
 
 
 def run(directory: Path, test: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (directory / "pytest.ini").write_text("[pytest]\naddopts = -q -p no:cacheprovider -p no:hypothesispytest\ntimeout = 1\n")
+    (directory / "pytest.ini").write_text(
+        "[pytest]\naddopts = -q -p no:cacheprovider -p no:hypothesispytest\ntimeout = 1\n"
+    )
     (directory / "conftest.py").write_text(CONFTEST.format(root=str(ROOT)))
     (directory / "test_hanging.py").write_text(test)
     (directory / "test_other.py").write_text("def test_other(): pass\n")
