@@ -11,13 +11,15 @@ import argparse
 import itertools
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from bench import brokers, picture, profiling
 from bench.brokers import BrokerProcess, Kind
@@ -80,6 +82,7 @@ def main() -> int:
     if not works and not cluster_works:
         print(f"no row matches {options.rows!r}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, _end)
     home = Path(tempfile.mkdtemp(prefix="kpy-bench-", dir=options.dir))
     try:
         if options.profile:
@@ -90,6 +93,12 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(home)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """As Ctrl-C does: ends the brokers and deletes what they wrote. A second signal ends that too."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def _options() -> argparse.Namespace:

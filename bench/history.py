@@ -24,7 +24,6 @@ from bench.rows import (
     Bench,
     Row,
     Work,
-    error_position,
     fresh_topic,
     produce_request,
 )
@@ -105,7 +104,7 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
         request_frame = frame(request.api, request.message, request.version)
         with Link(broker.port) as link:
             link.create_topic(topic)
-            position = error_position(request, link.exchange(request_frame)) - 4
+            position = request.error_position(link.exchange(request_frame))
             reader = subprocess.Popen(_consumer(broker, history, records), stdout=subprocess.DEVNULL)
             try:
                 waited_ms = sorted(_waits_ms(link, request_frame, position, reader))

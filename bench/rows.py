@@ -20,8 +20,9 @@ from bench.memory import warm_memory
 from bench.payloads import web_shop_events
 from bench.programs import Java, WorkFailedError, loadgen, rdload, run
 from bench.transactions import TransactionalProducer
+from kpy.cli.bench_client import BenchError, error_position
 from kpy.records.batch import NewRecord, build_batch
-from kpy.wire import api_versions, fetch, metadata, offset_commit, produce
+from kpy.wire import fetch, metadata, offset_commit, produce
 
 # The newest versions that both serve and that name topics by name, so that a request can be made before its topic is.
 PRODUCE_VERSION = 9
@@ -175,6 +176,16 @@ class Request(NamedTuple):
     version: int
     holder_of_error: Callable[[Any], Any]
 
+    def error_position(self, answer: bytes) -> int:
+        """Where the error code lies in the answers to this request, of which one is given, without their size prefix.
+
+        Raises WorkFailedError if the one has an error.
+        """
+        try:
+            return error_position(self.api.API_KEY, self.version, answer, self.holder_of_error)
+        except BenchError as error:
+            raise WorkFailedError(f"{self.api.__name__}: {error}") from error
+
 
 def produce_request(topic: str, acks: int = 1) -> Request:
     """One record of 100 bytes for partition 0."""
@@ -229,28 +240,13 @@ def send_over_and_over(
     request_frame = frame(request.api, request.message, request.version)
     frame_file.write_bytes(request_frame)
     with Link(port) as link:
-        position = error_position(request, link.exchange(request_frame))
+        position = 4 + request.error_position(link.exchange(request_frame))
     seconds = map(str, (bench.scale.warm_up_s, bench.scale.requests_s))
     load = (str(connections), str(in_flight), *seconds, str(position))
     cpu_before = cpu_seconds()
     answers, measured_s, all_answers = run([loadgen(), str(port), str(frame_file), *load]).split()
     cpu_s = cpu_seconds() - cpu_before
     return int(answers) / float(measured_s), 1e6 * cpu_s / int(all_answers)
-
-
-def error_position(request: Request, answer: bytes) -> int:
-    """Where the error code lies in the answers to this request, counted from their size prefix."""
-    # ApiVersions alone is answered without tagged fields in the header, so that old clients can read it.
-    header_size = 4 if request.api is api_versions else 5
-    decoded = request.api.decode_response(memoryview(answer)[header_size:], request.version)
-    holder = request.holder_of_error(decoded)
-    if holder.error_code:
-        raise WorkFailedError(f"{request.api.__name__} is answered with error {holder.error_code}")
-    without = b"".join(request.api.encode_response(decoded, request.version))
-    holder.error_code = -1
-    with_error = b"".join(request.api.encode_response(decoded, request.version))
-    head_size = 4 + len(answer) - len(without)
-    return head_size + next(at for at, pair in enumerate(zip(without, with_error, strict=True)) if len(set(pair)) == 2)
 
 
 def librdkafka_throughput(

@@ -1,8 +1,9 @@
 """How the controller tells the other brokers: a task and a connection for each (Kafka class ControllerChannelManager).
 
 What is to be told is decided in kpy/controller/broker_requests.py. Here it is sent, one batch after the other, until a
-broker is gone or this one is not the controller any more. A batch that fails is made anew from what is to be told by
-then; PeerChannel pauses before it connects again.
+broker is gone or this one is not the controller any more. A batch is made when there is a connection to send it on, for
+with thousands of partitions that takes a while, and one that fails is made anew from what is to be told by then;
+PeerChannel pauses before it connects again.
 """
 
 import logging
@@ -96,6 +97,13 @@ class _Channel:
 
     async def _tell(self, peer: PeerChannel) -> bool:
         """Whether there may be more to tell at once."""
+        if not self.requests.has_news(self._broker_id):
+            return False
+        try:
+            await peer.open()
+        except PeerError as error:
+            self._not_told(error)
+            return True
         batch = self.requests.take(self._broker_id)
         if batch is None:
             return False
@@ -105,9 +113,12 @@ class _Channel:
                 if self.requests.answered(batch, response):
                     self._decide_anew()
         except PeerError as error:
-            self._problem.say(f"broker {self._broker_id} cannot be told who leads: {error}")
+            self._not_told(error)
             self.requests.failed(batch)
         else:
             if self._problem.over():
                 log.info("broker %d has been told who leads", self._broker_id)
         return True
+
+    def _not_told(self, error: PeerError) -> None:
+        self._problem.say(f"broker {self._broker_id} cannot be told who leads: {error}")

@@ -112,9 +112,22 @@ class PeerChannel:
         self._backoff_ms = 0
         self._not_before = -1.0
 
+    async def open(self) -> None:
+        """Connects, if there is no connection: a large question is better made then. Raises PeerError."""
+        with trio.move_on_after(self._timeout_ms / 1000):
+            try:
+                async with self._sending:
+                    if self._socket is None:
+                        await self._connected()
+            except OSError as error:
+                raise PeerError(str(error) or type(error).__name__) from error
+            return
+        raise PeerError(f"no connection within {self._timeout_ms} ms")
+
     async def ask(self, key: int, request: Message, version: int) -> Any:
         """The response. Raises PeerError."""
         with trio.move_on_after(self._timeout_ms / 1000):
+            is_in_step = False  # Whether what comes next on the connection answers what is sent next.
             try:
                 await _acquire(self._sending)
                 try:
@@ -132,15 +145,17 @@ class PeerChannel:
                 finally:
                     self._receiving.release()
                 self._backoff_ms = 0
-                return _decoded(key, version, frame, correlation_id)
+                answer = _decoded(key, version, frame, correlation_id)
+                is_in_step = True
+                return answer
             except PeerError:
+                is_in_step = True
                 raise
             except (OSError, trio.ClosedResourceError, WireError) as error:
-                self.close()
                 raise PeerError(str(error) or type(error).__name__) from error
-            except BaseException:
-                self.close()
-                raise
+            finally:
+                if not is_in_step:
+                    self.close()
         raise PeerError(f"no answer within {self._timeout_ms} ms")
 
     def _encoded(self, key: int, version: int, request: Message, correlation_id: int) -> bytes:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compat.harness import BrokerProcess, free_port, unique, wait_until
-from compat.java.kafka_tools import KafkaTools, classpath_of, java_with
+from compat.java.kafka_tools import KafkaTools, java_of, leaving_classes
 
-HERE = Path(__file__).parent
+POM = Path(__file__).with_name("kafka-connect-3.9.1.xml")
 PATIENCE_S = 120.0
 
 
@@ -43,14 +43,18 @@ def connect_worker(work_dir: Path, bootstrap: str, topic: str) -> Iterator[subpr
         "topics": topic,
         "tasks.max": "2",
     }
-    command = java_with(
-        classpath_of(HERE / "kafka-connect-3.9.1.xml"),
+    started = java_of(
+        POM,
         "org.apache.kafka.connect.cli.ConnectStandalone",
         properties(work_dir / "worker.properties", worker),
         properties(work_dir / "source.properties", source),
         properties(work_dir / "sink.properties", sink),
     )
-    with (work_dir / "connect.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (work_dir / "connect.log").open("ab") as log,
+        leaving_classes(POM, started) as command,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         try:
             yield process
         finally:

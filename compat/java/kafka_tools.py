@@ -3,8 +3,8 @@
 The class path of a version is what its `kafka-<version>.xml` asks for. Maven writes it to target/, which git ignores.
 As long as that file is newer than the request for it and all its jars exist, neither Maven nor the network is needed.
 
-Beside it is what the first tool of that version has left: an archive of the classes that it had loaded (JEP 350), with
-which every later JVM on the same class path starts with half of the work. A JVM that an archive does not fit goes
+Beside it is what the first JVM on a class path has left, a tool or another program: an archive of the classes that it
+had loaded (JEP 350), with which every later one starts with half of the work. A JVM that an archive does not fit goes
 without it.
 """
 
@@ -12,7 +12,8 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +102,11 @@ VERSIONS = tuple(TOOLS)
 
 def classpath(version: str) -> str:
     """The jars of one version of Apache Kafka."""
-    return classpath_of(HERE / f"kafka-{version}.xml")
+    return classpath_of(pom_of(version))
+
+
+def pom_of(version: str) -> Path:
+    return HERE / f"kafka-{version}.xml"
 
 
 @functools.cache
@@ -136,13 +141,33 @@ def _is_current(resolved: Path, pom: Path) -> bool:
 
 def java(version: str, *arguments: str) -> list[str]:
     """A command line that runs a main class, or a source file, beside the jars of one version."""
-    jars, archive = classpath(version), archive_of(version)
+    return java_of(pom_of(version), *arguments)
+
+
+def java_of(pom: Path, *arguments: str) -> list[str]:
+    """The same beside the jars that a POM asks for."""
+    jars, archive = classpath_of(pom), archive_of(pom)
     return java_with(jars, *([f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []), *arguments)
 
 
-def archive_of(version: str) -> Path:
-    """Where the classes of one version are kept for JVMs to come, once a tool has left them."""
-    return HERE / "target" / f"kafka-{version}.jsa"
+def archive_of(pom: Path) -> Path:
+    """Where the classes from a POM's jars are kept for JVMs to come, once one has left them."""
+    return pom.parent / "target" / f"{pom.stem}.jsa"
+
+
+@contextmanager
+def leaving_classes(pom: Path, command: list[str]) -> Iterator[list[str]]:
+    """The command of a JVM that ends in here, and then leaves the archive if there is none and it was not killed."""
+    archive = archive_of(pom)
+    if archive.exists():
+        yield command
+        return
+    # Of its own until it is whole: another process may run the same program now.
+    unfinished = archive.with_suffix(f".{os.getpid()}.jsa")
+    java_path, *arguments = command
+    yield [java_path, f"-XX:ArchiveClassesAtExit={unfinished}", *arguments]
+    if unfinished.exists():
+        unfinished.replace(archive)
 
 
 def java_with(jars: str, *arguments: str) -> list[str]:
@@ -195,26 +220,19 @@ class KafkaTools:
 
     def run(self, name: str, *arguments: str, stdin: str = "", exit_code: int = 0) -> Output:
         """Run a tool to its end; AssertionError with all it said when it ends in another exit code."""
-        command = self.command(name, arguments)
-        archive = archive_of(self.version)
-        # Of its own until it is whole: another process may run the same tool now.
-        unfinished = archive.with_suffix(f".{os.getpid()}.jsa")
-        if not archive.exists():
-            command.insert(1, f"-XX:ArchiveClassesAtExit={unfinished}")
-        result = subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=TOOL_TIMEOUT_S,
-            check=False,
-        )
+        with leaving_classes(pom_of(self.version), self.command(name, arguments)) as command:
+            result = subprocess.run(
+                command,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=TOOL_TIMEOUT_S,
+                check=False,
+            )
         assert result.returncode == exit_code, (
             f"{name} {' '.join(arguments)} of {self.version} ended in {result.returncode}, expected {exit_code}:\n"
             f"{result.stdout}\n{result.stderr}"
         )
-        if unfinished.exists():
-            unfinished.replace(archive)
         return Output(result.stdout, result.stderr)
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[str]:

@@ -1,6 +1,7 @@
 """A cluster of Apache Kafka 3.9.1 brokers, kpy brokers or both on one ZooKeeper; the first to start is controller."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -53,9 +54,21 @@ class Cluster:
     ) -> None:
         """Starts a broker, as the kind that it was before or is to be from now on, with these settings changed."""
         if backend is not None:
-            settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper, **changed}
-            self.brokers[broker_id] = BrokerProcess(self._work_dir / f"broker-{broker_id}", settings, backend)
+            self._add(broker_id, backend, changed)
         self.brokers[broker_id].start()
+
+    def start_all(self, kinds: Mapping[int, Backend]) -> None:
+        """Starts new brokers: the first, which becomes the controller, and then the others at the same time."""
+        for broker_id, backend in kinds.items():
+            self._add(broker_id, backend)
+        first, *others = kinds
+        self.start(first)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(self.start, others))
+
+    def _add(self, broker_id: int, backend: Backend, changed: Mapping[str, str] = MappingProxyType({})) -> None:
+        settings = {**SETTINGS, "broker.id": str(broker_id), "zookeeper.connect": self._zookeeper, **changed}
+        self.brokers[broker_id] = BrokerProcess(self._work_dir / f"broker-{broker_id}", settings, backend)
 
     @property
     def bootstrap(self) -> str:

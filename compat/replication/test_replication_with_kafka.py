@@ -27,8 +27,7 @@ KINDS = {"kpy-joins": [KAFKA, KAFKA, KPY], "kpy-controls": [KPY, KAFKA, KAFKA], 
 @pytest.fixture(scope="module", params=KINDS)
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster_in(tmp_path_factory.mktemp(request.param)) as started:
-        for broker_id, backend in enumerate(KINDS[request.param], start=1):
-            started.start(broker_id, backend)
+        started.start_all(dict(enumerate(KINDS[request.param], start=1)))
         yield started
 
 

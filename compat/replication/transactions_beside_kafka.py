@@ -37,9 +37,7 @@ from compat.replication.test_transactions_across_brokers import (
 @pytest.fixture(scope="module")
 def beside_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster_in(tmp_path_factory.mktemp("beside")) as started:
-        started.start(1, ZOOKEEPER_MODE)
-        started.start(2, ZOOKEEPER_MODE)
-        started.start(KPY, BACKENDS["kpy"])
+        started.start_all({1: ZOOKEEPER_MODE, 2: ZOOKEEPER_MODE, KPY: BACKENDS["kpy"]})
         yield started
 
 

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from compat.harness import BrokerProcess, unique, wait_until
-from compat.java.kafka_tools import KafkaTools, classpath_of, java_with
+from compat.java.kafka_tools import KafkaTools, java_of, leaving_classes
 
 HERE = Path(__file__).parent
 PARTITIONS = 3
@@ -23,9 +23,11 @@ GUARANTEES = ["at_least_once", "exactly_once_v2"]
 @contextmanager
 def application(version: str, broker: BrokerProcess, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A running Application.java; it is closed in good order at the end, unless it was killed before."""
-    jars = classpath_of(HERE / f"kafka-streams-{version}.xml")
-    command = java_with(jars, str(HERE / "Application.java"), broker.bootstrap, *arguments)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as application:
+    pom = HERE / f"kafka-streams-{version}.xml"
+    with (
+        leaving_classes(pom, java_of(pom, str(HERE / "Application.java"), broker.bootstrap, *arguments)) as command,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as application,
+    ):
         try:
             yield application
         finally:

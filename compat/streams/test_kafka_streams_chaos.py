@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from compat.harness import BrokerProcess, unique
-from compat.java.kafka_tools import classpath_of, java_with
+from compat.java.kafka_tools import java_of
 
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
@@ -118,8 +118,8 @@ class Application:
     """The process, which is started anew when it ends, as by any supervisor."""
 
     def __init__(self, version: str, arguments: list[str], work_dir: Path) -> None:
-        jars = classpath_of(HERE / f"kafka-streams-{version}.xml")
-        self._command = java_with(jars, str(HERE / "Application.java"), *arguments)
+        pom = HERE / f"kafka-streams-{version}.xml"
+        self._command = java_of(pom, str(HERE / "Application.java"), *arguments)
         self._output = (work_dir / "application.log").open("ab")
         self._process = self._started()
 

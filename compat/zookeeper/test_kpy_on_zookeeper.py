@@ -137,7 +137,10 @@ def test_a_data_directory_of_another_cluster_is_refused(cluster: KpyCluster) -> 
     broker.start()
     broker.stop()
     broker.settings["zookeeper.connect"] = cluster.connect
-    assert "cluster" in refused_start(broker)
+    line = refused_start(broker)
+    here = cluster.document("/cluster/id")["id"]
+    other = cluster.document("/other/cluster/id")["id"]
+    assert line.endswith(f"{broker.data_dir} belongs to cluster {other}, this broker to {here}"), line
     assert cluster.children("/brokers/ids") == []
 
 

@@ -145,7 +145,7 @@ class Cluster:
     def decode(self, key: int, answer: memoryview) -> Any:
         """An answer without its size prefix, but with its header."""
         version = self.versions[key]
-        return codec_of(key).decode_response(answer, version, 5 if is_flexible(key, version) else 4)
+        return codec_of(key).decode_response(answer, version, response_header_size(key, version))
 
     def close(self) -> None:
         for channel in self._channels.values():
@@ -192,14 +192,21 @@ def is_flexible(key: int, version: int) -> bool:
     return flexible_since is not None and version >= flexible_since
 
 
+def response_header_size(key: int, version: int) -> int:
+    """In bytes. ApiVersions alone is answered without tagged fields in it, so that old clients can read the answer."""
+    return 5 if is_flexible(key, version) and key != API_VERSIONS else 4
+
+
 def error_position(key: int, version: int, answer: bytes, holder_of_error: Callable[[Any], Any]) -> int:
-    """Where the error code lies in answers like this one, which has none and no size prefix.
+    """Where the error code lies in answers like this one, which has no size prefix. Raises BenchError for an error.
 
     `holder_of_error` finds, in a decoded answer, what holds the code.
     """
     codec = codec_of(key)
-    decoded = codec.decode_response(memoryview(answer), version, 5 if is_flexible(key, version) else 4)
+    decoded = codec.decode_response(memoryview(answer), version, response_header_size(key, version))
     holder = holder_of_error(decoded)
+    if holder.error_code:
+        raise refusal("refused", holder.error_code)
     without = b"".join(codec.encode_response(decoded, version))
     holder.error_code = -1
     with_error = b"".join(codec.encode_response(decoded, version))

@@ -239,6 +239,10 @@ class BrokerRequests:
 
     # -- how it is told ----------------------------------------------------------------------------------------------
 
+    def has_news(self, broker_id: int) -> bool:
+        """Whether there is something that a broker has to hear."""
+        return bool(self._untold.get(broker_id))
+
     def take(self, broker_id: int) -> Batch | None:
         """What a broker has to hear, if it lives and there is anything. It counts as told unless it `failed`."""
         untold = self._untold.get(broker_id)

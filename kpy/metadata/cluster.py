@@ -402,7 +402,7 @@ class Cluster:
         """Reads what others have changed, and registers anew in a new session."""
         if self._wake.is_set():  # Otherwise `run` waits for this one.
             self._wake = trio.Event()
-        changed, self._changed = self._changed, set()
+        unread, self._changed = self._changed, set()
         try:
             if self._session_lost:
                 # What was under way when the session ended may have been done in the new one: an election too.
@@ -411,13 +411,13 @@ class Cluster:
                 if self._registration is not None:
                     await self._register(self._registration)
                 self._session_lost = False
-            if changed:
-                await self._observer.refresh(changed)
+            if unread:
+                await self._observer.refresh(unread)
                 await self._settle()
-        except BaseException:
-            self._changed |= changed
-            self._wake.set()
-            raise
+            unread.clear()
+        finally:
+            for path in unread:
+                self._node_changed(path)
 
     async def _settle(self) -> None:
         """Elects, publishes, and lets the controller do what follows, until nothing does."""

@@ -289,11 +289,10 @@ class EmbeddedStore:
             yield
             with self._storage_errors():
                 self._db.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself after some errors, a full disk for one.
+        finally:
+            # Where COMMIT was not reached. SQLite has rolled back by itself after some errors, a full disk for one.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise
 
     @contextlib.contextmanager
     def _storage_errors(self) -> Generator[None]:

@@ -92,6 +92,7 @@ class ZookeeperStore:
         """A session, with the chroot made if it is missing. Raises StorageError if there is none in time."""
         store = cls(config)
         await trio.to_thread.run_sync(store._client.start_async)
+        is_ready = False
         try:
             with trio.move_on_after(config.connection_timeout_ms / 1000):
                 await store._connected.wait()
@@ -105,10 +106,11 @@ class ZookeeperStore:
                 )
             await store._make_chroot()
             store._is_starting = False
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await store.close()
-            raise
+            is_ready = True
+        finally:
+            if not is_ready:
+                with trio.CancelScope(shield=True):
+                    await store.close()
         return store
 
     @property

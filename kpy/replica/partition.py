@@ -242,7 +242,7 @@ class Partition:
                 if self.resting:
                     self._wake_consumers()
                 if self.waiting:
-                    self._surroundings.purgatory.appended(self, len(batch.data))
+                    self._surroundings.purgatory.appended(self, info.base_offset, len(batch.data))
                     if batch.header.is_control:
                         self._surroundings.purgatory.decided(self)
             else:
@@ -250,7 +250,7 @@ class Partition:
             if self.resting_followers:
                 self._wake_followers()
             if self.waiting_followers:
-                self._surroundings.purgatory.appended_for_followers(self, len(batch.data))
+                self._surroundings.purgatory.appended_for_followers(self, info.base_offset, len(batch.data))
         return info
 
     def _flush(self, start_offset: int) -> None:
@@ -342,7 +342,7 @@ class Partition:
         if self.resting:
             self._wake_consumers()
         if self.waiting:
-            self._surroundings.purgatory.appended(self, self._size_of(before, high_watermark))
+            self._surroundings.purgatory.appended(self, before, self._size_of(before, high_watermark))
             if had_undecided:
                 self._surroundings.purgatory.decided(self)
 

@@ -3,7 +3,8 @@
 Produces with acks=all wait here too, for their deadlines only: their partitions know when they are done.
 
 A parked fetch counts down the bytes it still misses. Each append to one of its partitions tells it how many came; at
-zero, or at its deadline, or when a partition changes hands, it is finished: `finish` reads once more and answers.
+zero, or at its deadline, or when a partition changes hands, it is finished: `finish` reads once more and answers. So it
+is by the first bytes of another segment, to which no read from the one before comes (class DelayedFetch, case F).
 Nothing is read while bytes are missing, so a fetch with a large min_bytes does not slow the appends that fill it.
 
 While the poller serves a round of connections, finished fetches are collected and answered after the round: so a
@@ -20,6 +21,7 @@ import trio
 
 if TYPE_CHECKING:
     from kpy.replica.partition import Partition
+    from kpy.storage.log import Log
 
 STALE_TIMERS = 64
 """The timer heap is rebuilt when it holds this many entries of finished fetches beyond the live ones."""
@@ -93,13 +95,15 @@ class Purgatory:
             fetch.partitions = None
             self._live -= 1
 
-    def appended(self, partition: "Partition", size_bytes: int) -> None:
-        """`size_bytes` have become readable in `partition`; while a transaction is open there, not for everybody."""
+    def appended(self, partition: "Partition", start_offset: int, size_bytes: int) -> None:
+        """`size_bytes` from an offset on have become readable in `partition`; not for everybody while a transaction
+        is open there.
+        """
         for fetch in tuple(partition.waiting):
             if fetch.committed_only and partition.last_stable_offset < partition.high_watermark:
                 continue
             fetch.missing_bytes -= size_bytes
-            if fetch.missing_bytes <= 0:
+            if fetch.missing_bytes <= 0 or _is_another_segment(partition.log, start_offset, partition.high_watermark):
                 self.release(fetch)
 
     def decided(self, partition: "Partition") -> None:
@@ -108,11 +112,12 @@ class Purgatory:
             if fetch.committed_only:
                 self.release(fetch)
 
-    def appended_for_followers(self, partition: "Partition", size_bytes: int) -> None:
-        """`size_bytes` were appended to `partition`, committed or not."""
+    def appended_for_followers(self, partition: "Partition", start_offset: int, size_bytes: int) -> None:
+        """`size_bytes` from an offset on were appended to `partition`, committed or not."""
+        log = partition.log
         for fetch in tuple(partition.waiting_followers):
             fetch.missing_bytes -= size_bytes
-            if fetch.missing_bytes <= 0:
+            if fetch.missing_bytes <= 0 or _is_another_segment(log, start_offset, log.log_end_offset):
                 self.release(fetch)
 
     def release(self, fetch: ParkedFetch) -> None:
@@ -149,3 +154,8 @@ class Purgatory:
             self._earlier_deadline = trio.Event()
             with trio.move_on_at(self._timers[0][0] if self._timers else math.inf):
                 await self._earlier_deadline.wait()
+
+
+def _is_another_segment(log: "Log", start_offset: int, end_offset: int) -> bool:
+    """Whether what has come in between is in a later segment than what was before it, if anything was."""
+    return start_offset > log.log_start_offset and log.ends_in_later_segment(start_offset - 1, end_offset)

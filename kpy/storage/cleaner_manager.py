@@ -129,7 +129,7 @@ class CleanerManager:
                 self._set_aside(key, error)
         except (CorruptBatchError, ApiError) as error:
             self._set_aside(key, error)
-        except BaseException:
+        except Exception:
             # Whatever it is, the next round must not meet it again, nor must it keep retention from the log.
             self.uncleanable.add(key)
             self.being_compacted.discard(key)

@@ -11,7 +11,6 @@ from bench.programs import WorkFailedError
 from bench.rows import (
     PAYLOADS,
     consumed_per_second,
-    error_position,
     fetch_request,
     produce_request,
     produced_per_second,
@@ -37,14 +36,13 @@ def answer_to_produce(error_code: int) -> bytes:
 
 
 def test_the_error_position_is_where_an_error_shows() -> None:
-    position = error_position(produce_request("t"), answer_to_produce(0))
-    with_size_prefix = b"size" + answer_to_produce(0x1234)
-    assert with_size_prefix[position : position + 2] == b"\x12\x34"
+    position = produce_request("t").error_position(answer_to_produce(0))
+    assert answer_to_produce(0x1234)[position : position + 2] == b"\x12\x34"
 
 
 def test_a_sample_answer_with_an_error_is_refused() -> None:
-    with pytest.raises(WorkFailedError, match="error 6"):
-        error_position(produce_request("t"), answer_to_produce(6))
+    with pytest.raises(WorkFailedError, match="NOT_LEADER_OR_FOLLOWER"):
+        produce_request("t").error_position(answer_to_produce(6))
 
 
 def test_a_frame_has_its_size_in_front() -> None:

@@ -17,7 +17,7 @@ from kpy.cli.arguments import parse
 from kpy.cli.bench import CLIENT_LIMIT, Report, load
 from kpy.cli.bench_client import VERSIONS, AnswerCounter, BenchError, choose_versions, error_position
 from kpy.cli.bench_works import Figure, Load, percentile, works
-from kpy.wire import produce
+from kpy.wire import api_versions, produce
 
 
 def answer_to_produce(error_code: int) -> bytes:
@@ -45,6 +45,11 @@ def test_an_answer_with_an_error_is_no_answer() -> None:
     counter = AnswerCounter(position())
     with pytest.raises(BenchError, match="NOT_LEADER_OR_FOLLOWER"):
         counter.feed(sized(answer_to_produce(0)) + sized(answer_to_produce(6)))
+
+
+def test_api_versions_is_answered_with_the_header_that_all_clients_know() -> None:
+    answer = b"\0\0\0\7" + b"".join(api_versions.encode_response(api_versions.ApiVersionsResponse(), 3))
+    assert error_position(18, 3, answer, lambda decoded: decoded) == 4
 
 
 def test_an_answer_of_an_unlikely_size_is_refused() -> None:

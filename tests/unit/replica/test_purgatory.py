@@ -8,11 +8,24 @@ import trio.testing
 from kpy.replica.purgatory import STALE_TIMERS, ParkedFetch, Purgatory
 
 
+class Log:
+    """As much of a log as the purgatory asks: where its segments begin."""
+
+    def __init__(self) -> None:
+        self.segment_bases = [0]
+        self.log_start_offset = self.log_end_offset = 0
+
+    def ends_in_later_segment(self, offset: int, end_offset: int) -> bool:
+        return any(offset < base <= end_offset for base in self.segment_bases)
+
+
 class Partition:
     """As much of a partition as the purgatory touches."""
 
     def __init__(self) -> None:
+        self.log = Log()
         self.waiting: dict[ParkedFetch, None] = {}
+        self.waiting_followers: dict[ParkedFetch, None] = {}
         self.high_watermark = self.last_stable_offset = 0
 
 
@@ -37,12 +50,34 @@ def test_a_fetch_ends_with_the_append_that_completes_its_bytes() -> None:
     async def scenario(purgatory: Purgatory) -> None:
         partition, finished = Partition(), list[float]()
         purgatory.park(parked(partition, 100, finished), 500)
-        purgatory.appended(partition, 60)
+        purgatory.appended(partition, 0, 60)
         assert not finished
-        purgatory.appended(partition, 40)
+        purgatory.appended(partition, 0, 40)
         assert len(finished) == 1
         assert not partition.waiting
         assert len(purgatory) == 0
+
+    simulate(scenario)
+
+
+def test_a_fetch_ends_with_the_first_bytes_of_another_segment() -> None:
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, consumed, followed = Partition(), list[float](), list[float]()
+        purgatory.park(parked(partition, 1000, consumed), 500)
+        follower = parked(partition, 1000, followed)
+        follower.of_follower = True
+        purgatory.park(follower, 500)
+        partition.high_watermark = partition.log.log_end_offset = 3
+        purgatory.appended(partition, 0, 60)
+        purgatory.appended_for_followers(partition, 0, 60)
+        partition.log.segment_bases.append(3)
+        assert not consumed + followed
+        partition.log.log_end_offset = 4
+        purgatory.appended_for_followers(partition, 3, 10)
+        assert (len(consumed), len(followed)) == (0, 1), "it is not committed yet"
+        partition.high_watermark = 4
+        purgatory.appended(partition, 3, 10)
+        assert len(consumed) == 1
 
     simulate(scenario)
 
@@ -55,7 +90,7 @@ def test_a_reader_of_committed_records_is_not_woken_by_what_is_undecided_but_by_
         purgatory.park(fetch, 500)
         purgatory.park(parked(partition, 50, uncommitted), 500)
         partition.high_watermark = 3
-        purgatory.appended(partition, 60)
+        purgatory.appended(partition, 0, 60)
         assert (len(committed), len(uncommitted)) == (0, 1)
         partition.high_watermark = partition.last_stable_offset = 4
         purgatory.decided(partition)
@@ -64,7 +99,7 @@ def test_a_reader_of_committed_records_is_not_woken_by_what_is_undecided_but_by_
         fetch = parked(partition, 50, committed)
         fetch.committed_only = True
         purgatory.park(fetch, 500)
-        purgatory.appended(partition, 60)
+        purgatory.appended(partition, 0, 60)
         assert len(committed) == 2
 
     simulate(scenario)
@@ -77,7 +112,7 @@ def test_a_fetch_ends_at_its_deadline_and_only_once() -> None:
         purgatory.park(parked(partition, 1, finished), 500)
         await trio.sleep(2)
         assert finished == [start + 0.5]
-        purgatory.appended(partition, 10)
+        purgatory.appended(partition, 0, 10)
         assert len(finished) == 1
 
     simulate(scenario)
@@ -103,7 +138,7 @@ def test_a_fetch_whose_client_is_gone_is_never_finished() -> None:
         fetch = parked(partition, 1, finished)
         purgatory.park(fetch, 100)
         purgatory.forget(fetch)
-        purgatory.appended(partition, 10)
+        purgatory.appended(partition, 0, 10)
         await trio.sleep(1)
         assert not finished
 
@@ -115,7 +150,7 @@ def test_within_a_round_fetches_are_answered_at_its_end() -> None:
         partition, finished = Partition(), list[float]()
         purgatory.park(parked(partition, 1, finished), 500)
         purgatory.begin_round()
-        purgatory.appended(partition, 10)
+        purgatory.appended(partition, 0, 10)
         assert not finished
         purgatory.end_round()
         assert len(finished) == 1
@@ -128,7 +163,7 @@ def test_timers_of_finished_fetches_do_not_pile_up() -> None:
         partition, finished = Partition(), list[float]()
         for _ in range(10_000):
             purgatory.park(parked(partition, 1, finished), 60_000)
-            purgatory.appended(partition, 1)
+            purgatory.appended(partition, 0, 1)
         assert len(finished) == 10_000
         assert len(purgatory._timers) <= STALE_TIMERS + 2
 

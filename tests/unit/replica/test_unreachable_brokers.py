@@ -67,6 +67,7 @@ def test_the_controller_tries_once_a_second_and_says_so_once_a_minute(
     requests = BrokerRequests(1, 1, "PLAINTEXT")
     away = BrokerImage(2, None, {"PLAINTEXT": ("nowhere", 1)}, 5)
     requests.look(Observed({2: away}), deletion_enabled=True)
+    monkeypatch.setattr(requests, "take", lambda _: pytest.fail("a batch is made that cannot be sent"))
     channels = ControllerChannels(lambda: requests, lambda: None, "1", 30_000)
     run_for(60 * MINUTES, channels.run)
     assert 59 * MINUTES < attempts.count < 62 * MINUTES

@@ -42,6 +42,7 @@ from tests.unit.txn.test_transaction_coordinator import STATE, Shell, shell, whi
 
 HERE, OTHER, THIRD = 1, 2, 3
 SOON_S = 5 * RETRY_MS / 1000
+"""On the clock of `while_running`, which jumps ahead when everybody waits: long enough for what is tried again."""
 
 
 class Neighbours:
