@@ -277,7 +277,8 @@ class Coordinator(ABC, Generic[M]):
 
     def _give_up_uncommitted(self, led: Led[M], now_ms: int) -> None:
         """Their records may still be committed one day, but the askers have waited long enough."""
-        for entry in led.uncommitted:
+        # An answer lets in what its client has sent behind the question, which may add an entry.
+        for entry in tuple(led.uncommitted):
             if entry.deadline_ms > now_ms:
                 break
             replies, entry.replies = entry.replies, []

@@ -307,8 +307,9 @@ class Partition:
     def _finish_deletions(self) -> None:
         low_watermark = self.low_watermark()
         for deletion in [each for each in self.deletions if each.offset <= low_watermark]:
-            del self.deletions[deletion]
-            deletion.told(ErrorCode.NONE)
+            if deletion in self.deletions:  # Being told may end the wait of another one.
+                del self.deletions[deletion]
+                deletion.told(ErrorCode.NONE)
 
     def advance_high_watermark(self) -> None:
         """Moves the high watermark to where the followers allow it, and tells who has waited for that."""

@@ -392,6 +392,26 @@ def test_time_alone_ends_sessions_and_waits_for_replicas() -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+def test_commits_that_have_waited_too_long_are_given_up_although_each_answer_lets_in_another() -> None:
+    async def main() -> None:
+        shell = Shell(lambda: int(trio.current_time() * 1_000)).started()
+        shell.partition.commits = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shell.groups.run)
+            await wait_all_tasks_blocked()
+            waiting = [shell.commit(offset) for offset in (1, 2)]
+            let_in: list[Late] = []
+            for late in waiting:
+                late.on_answer = lambda: let_in.append(shell.commit(3))
+            await trio.sleep(5.1)
+            assert [error_of(told(late)) for late in waiting] == [ErrorCode.COORDINATOR_NOT_AVAILABLE] * 2
+            await trio.sleep(5.1)
+            assert [error_of(told(late)) for late in let_in] == [ErrorCode.COORDINATOR_NOT_AVAILABLE] * 2
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
 # -- several groups in one request -------------------------------------------------------------------------------------
 
 
