@@ -197,7 +197,7 @@ class _Read:
         No disk is waited for: what must be read in first is in `cold` and not in the answers.
         """
         if self.session is not None:
-            self.wanted = list(self.session.unread)
+            self.wanted = self.session.to_read()
         self.answers = []
         self.all_read = []
         self.partitions = []
@@ -421,7 +421,10 @@ class _Read:
             last = wanted
         if self.session is not None:
             for wanted, partition in self.all_read:
-                self.session.rest(wanted, partition, of_follower=self.replica_id >= 0)
+                # The pass itself may have moved the high watermark, and whoever has waited for that may have appended.
+                log = partition.log
+                if (self._end(log), log.high_watermark) == (wanted.position.fetch_offset, wanted.high_watermark):
+                    self.session.rest(wanted, partition, of_follower=self.replica_id >= 0)
         if self.throttled_bytes:
             self.broker.replicas.throttles.sent(self.throttled_bytes)
         response = FetchResponse(session_id=self.session.session_id if self.session else 0, responses=topics)

@@ -48,12 +48,13 @@ class Wanted:
     `topic` is its name, or from version 13 on `topic_id` its id; the other one is empty.
     """
 
-    __slots__ = ("high_watermark", "log_start_offset", "position", "rests_at", "session", "topic", "topic_id")
+    __slots__ = ("high_watermark", "log_start_offset", "position", "rests_at", "session", "topic", "topic_id", "turn")
 
     def __init__(
         self, topic: str, topic_id: bytes, position: "FetchPartition", session: "FetchSession | None" = None
     ) -> None:
         self.session = session
+        self.turn = 0
         self.rests_at: Partition | None = None
         self.topic = topic
         self.topic_id = topic_id
@@ -98,7 +99,7 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class FetchSession:
-    """`unread` are in the order of fetching: those served last go to the end, so that none starves."""
+    """Partitions are read in the order of their turns: those served last go to the end, so that none starves."""
 
     session_id: int
     uses_topic_ids: bool
@@ -112,6 +113,8 @@ class FetchSession:
     fetched_at_ms: int = 0
     """Of a follower: its broker id, and when it fetched last, by the clock of its partitions."""
     has_ended: bool = False
+    turns: int = 0
+    """How many have been given."""
     rotation: Rotation = field(default_factory=lambda: Rotation(LOOK_OVER_MS))
 
     def update(self, request: "FetchRequest") -> None:
@@ -121,6 +124,7 @@ class FetchSession:
                 known = self.wanted.get(key)
                 if known is None:
                     known = self.wanted[key] = Wanted(topic.topic, topic.topic_id, position, self)
+                    self.move_to_end(known)
                 else:
                     known.position = position
                 self._read_anew(known)
@@ -140,10 +144,12 @@ class FetchSession:
         wanted.stop_resting()
         self.unread[wanted] = None
 
+    def to_read(self) -> list[Wanted]:
+        return sorted(self.unread, key=_turn)
+
     def move_to_end(self, served: Wanted) -> None:
-        if served in self.unread:
-            del self.unread[served]
-            self.unread[served] = None
+        self.turns += 1
+        served.turn = self.turns
 
     def rest(self, read: Wanted, partition: Partition, *, of_follower: bool) -> None:
         """The client has, and knows, all that there is in the partition."""
@@ -156,6 +162,10 @@ class FetchSession:
         self.has_ended = True
         for wanted in self.wanted.values():
             wanted.stop_resting()
+
+
+def _turn(wanted: Wanted) -> int:
+    return wanted.turn
 
 
 class FetchSessions:

@@ -175,9 +175,12 @@ class ReplicaManager:
         """Creates, configures and deletes logs until they are what `image` says. Topics that are the same object cost
         a look.
         """
+        gone = self._image.brokers.keys() - image.brokers.keys() if self._image is not None else ()
         self._image = image
         if self._cooperation is not None:
             self._apply_configs(image)
+            if gone:
+                self._wait_no_more_for_the_gone()
             return
         applied = self._applied or {}
         for name, topic in image.topics.items():
@@ -193,6 +196,14 @@ class ReplicaManager:
         if self._applied is None:
             self._set_unknown_aside()
         self._applied = image.topics
+
+    def _wait_no_more_for_the_gone(self) -> None:
+        """A follower that was about to join the ISR holds the high watermark back while it lives, and its end is told
+        by no fetch.
+        """
+        for partition in self:
+            if partition.commits:
+                partition.advance_high_watermark()
 
     def _set_unknown_aside(self) -> None:
         """Logs that were found at the start and that the metadata does not know are kept, but not as partitions."""

@@ -372,8 +372,12 @@ class Partition:
         return self.leadership is not None and replica in self.leadership.isr
 
     def shrink_isr(self) -> None:
-        """Takes those out of the ISR who have not been caught up for replica.lag.time.max.ms."""
+        """Takes those out of the ISR who have not been caught up for replica.lag.time.max.ms, and waits no more for
+        those who were about to join it.
+        """
         if self.leadership is not None:
+            if self.commits:
+                self.advance_high_watermark()
             change = self.leadership.shrink(self.log.log_end_offset, self._surroundings.clock_ms())
             if change is not None:
                 self._surroundings.propose(self, change)
@@ -388,7 +392,13 @@ class Partition:
 
     def isr_refused(self, change: IsrChange, error: ErrorCode) -> bool:
         """The controller's refusal of a proposal: whether to repeat it."""
-        return self.leadership is not None and self.leadership.refused(change, error)
+        if self.leadership is None:
+            return False
+        must_repeat = self.leadership.refused(change, error)
+        if self.leadership.pending is None:
+            # The high watermark has waited for whom the proposal would have added, and no fetch need come that moves it.
+            self.advance_high_watermark()
+        return must_repeat
 
     # As follower.
 

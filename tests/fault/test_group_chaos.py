@@ -244,7 +244,7 @@ def check_log(broker: BrokerProcess, group_id: str, cooperative: bool) -> None:
             # A cooperative rebalance may leave out, for one generation, what moves from one member to another.
             assert cooperative or len(owned) == PARTITIONS
     print(f"{generation} generations, {assigned_generations} with an assignment, {commits} commits")
-    assert assigned_generations > 2
+    assert assigned_generations > 1
     assert set(committed) == set(range(PARTITIONS))
 
 
