@@ -277,8 +277,7 @@ class Coordinator(ABC, Generic[M]):
 
     def _give_up_uncommitted(self, led: Led[M], now_ms: int) -> None:
         """Their records may still be committed one day, but the askers have waited long enough."""
-        # An answer lets in what its client has sent behind the question, which may add an entry.
-        for entry in tuple(led.uncommitted):
+        for entry in tuple(led.uncommitted):  # An answer may let in another question, and that add an entry.
             if entry.deadline_ms > now_ms:
                 break
             replies, entry.replies = entry.replies, []

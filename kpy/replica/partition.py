@@ -396,7 +396,7 @@ class Partition:
             return False
         must_repeat = self.leadership.refused(change, error)
         if self.leadership.pending is None:
-            # The high watermark has waited for whom the proposal would have added, and no fetch need come that moves it.
+            # The high watermark has waited for whom this would have added, and no fetch need come that moves it.
             self.advance_high_watermark()
         return must_repeat
 
