@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from compat.harness import Backend, BrokerProcess, controller_id, wait_until
-from compat.zookeeper.zookeeper_server import running_zookeeper
+from compat.zookeeper.zookeeper_server import ZookeeperServer, started
 from kpy.records.batch import iter_batches
 
 IN_SYNC_TIMEOUT_S = 60.0
@@ -138,7 +138,7 @@ class Cluster:
 @contextmanager
 def cluster_in(work_dir: Path) -> Iterator[Cluster]:
     """A ZooKeeper, and brokers as they are started; all are killed at the end."""
-    with running_zookeeper(work_dir) as zookeeper:
+    with started(ZookeeperServer(work_dir)) as zookeeper:
         cluster = Cluster(work_dir, zookeeper.address)
         try:
             yield cluster

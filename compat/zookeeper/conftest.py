@@ -14,7 +14,7 @@ from kazoo.exceptions import NoNodeError
 
 from compat.harness import BACKENDS, BrokerProcess, wait_until
 from compat.java.kafka_tools import KafkaTools
-from compat.zookeeper.zookeeper_server import ZookeeperServer
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 
 with warnings.catch_warnings():
     # kafka-python loads its schemas by a function of importlib that is deprecated since Python 3.11.
@@ -100,13 +100,8 @@ class KpyCluster:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperServer]:
-    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), TICK_MS)
-    server.start()
-    try:
-        server.wait()
+    with listening(ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), TICK_MS)) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -13,7 +13,13 @@ from compat.differential.apache_kafka import ZOOKEEPER_MODE
 from compat.harness import BACKENDS, Backend, BrokerProcess, wait_until
 from compat.java.kafka_tools import KafkaTools
 from compat.replication.cluster import SETTINGS
-from compat.zookeeper.zookeeper_server import ZookeeperServer, sasl_flags, write_client_login, write_server_login
+from compat.zookeeper.zookeeper_server import (
+    ZookeeperServer,
+    listening,
+    sasl_flags,
+    write_client_login,
+    write_server_login,
+)
 from kpy.metadata.zookeeper_config import LOGIN_CONFIG_KEY, Login
 
 LOGIN = Login("kafka", "geheim")
@@ -33,13 +39,8 @@ KAFKA = Backend(_kafka_with_login, ZOOKEEPER_MODE.clean_exit_codes, ZOOKEEPER_MO
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperServer]:
     work_dir = tmp_path_factory.mktemp("zookeeper")
     write_server_login(work_dir / "server.jaas", LOGIN)
-    server = ZookeeperServer(work_dir, 500, sasl_flags(work_dir / "server.jaas", required=True))
-    server.start()
-    try:
-        server.wait()
+    with listening(ZookeeperServer(work_dir, 500, sasl_flags(work_dir / "server.jaas", required=True))) as server:
         yield server
-    finally:
-        server.close()
 
 
 def broker(server: ZookeeperServer, work_dir: Path, broker_id: int, backend: Backend, login: Login) -> BrokerProcess:

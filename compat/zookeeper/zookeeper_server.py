@@ -88,6 +88,23 @@ class ZookeeperServer:
         return True
 
 
+@contextmanager
+def started(server: ZookeeperServer) -> Iterator[ZookeeperServer]:
+    """It may not listen yet."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def listening(server: ZookeeperServer) -> Iterator[ZookeeperServer]:
+    with started(server):
+        server.wait()
+        yield server
+
+
 class Login(Protocol):
     """Somebody who may log in."""
 
@@ -127,14 +144,3 @@ def sasl_flags(login_file: Path, *, required: bool) -> list[str]:
     ]
     # What is documented under the name before does nothing; this does (ZOOKEEPER-1634).
     return [*flags, "-Dzookeeper.sessionRequireClientSASLAuth=true"] if required else flags
-
-
-@contextmanager
-def running_zookeeper(work_dir: Path) -> Iterator[ZookeeperServer]:
-    """A started server, which may not listen yet."""
-    server = ZookeeperServer(work_dir)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.close()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from kpy.errors import ErrorCode
 from kpy.replica.partition import Partition
 from kpy.replica.purgatory import ParkedFetch
-from kpy.replica.rotation import Rotation
+from kpy.replica.rotation import LOOK_OVER_MS, Rotation
 
 if TYPE_CHECKING:  # the codec takes a while to import, and a broker that has just started has not been fetched from
     from kpy.wire.fetch import FetchPartition, FetchRequest, PartitionData
@@ -38,7 +38,6 @@ EVICTION_IDLE_MS = 120_000
 (min.incremental.fetch.session.eviction.ms).
 """
 
-LOOK_OVER_MS = 5_000
 NO_REPLICA = -1
 
 

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, TypeVar
 
 from kpy.errors import ErrorCode
-from kpy.replica.rotation import Rotation
+from kpy.replica.rotation import LOOK_OVER_MS, Rotation
 from kpy.replication_quota import ReplicationQuota, ThrottledReplicas, is_throttled
 from kpy.wire.fetch import (
     FetchPartition,
@@ -46,7 +46,6 @@ NO_SESSION = 0
 FIRST_EPOCH = 0
 MAX_EPOCH = 2**31 - 1
 UNDEFINED = -1
-LOOK_OVER_MS = 5_000
 
 Key = tuple[str, int]
 """Topic and partition."""

@@ -7,6 +7,9 @@ them, at a cost that is spread evenly, where looking at everything each time wou
 from itertools import islice
 from typing import TypeVar
 
+LOOK_OVER_MS = 5_000
+"""In which partitions are looked at once that nobody tells of, by leaders and by followers."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -12,9 +12,9 @@ from log_broker import NOW_MS, append, create_topic, open_broker
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.api.fetch import fetch
-from kpy.api.fetch_sessions import LOOK_OVER_MS
 from kpy.errors import ErrorCode
 from kpy.pending import Pending
+from kpy.replica.rotation import LOOK_OVER_MS
 from kpy.storage.fs import FileRegion
 from kpy.wire.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from kazoo.client import KazooClient
 
-from compat.zookeeper.zookeeper_server import ZookeeperServer, sasl_flags, write_server_login
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening, sasl_flags, write_server_login
 from kpy.errors import StorageError
 from kpy.metadata.store import MetadataStore, StoreUnavailable
 from kpy.metadata.zookeeper import ZookeeperStore
@@ -33,13 +33,10 @@ def login_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, login_file: Path) -> Iterator[ZookeeperServer]:
     """One that has nobody in who has not logged in."""
-    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), 500, sasl_flags(login_file, required=True))
-    server.start()
-    try:
-        server.wait()
+    with listening(
+        ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), 500, sasl_flags(login_file, required=True))
+    ) as server:
         yield server
-    finally:
-        server.close()
 
 
 async def refused(config: ZookeeperConfig) -> str:

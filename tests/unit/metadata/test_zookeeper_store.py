@@ -16,7 +16,7 @@ import trio.testing
 from kazoo.client import KazooClient
 from zookeeper_proxy import Proxy
 
-from compat.zookeeper.zookeeper_server import ZookeeperServer
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 from kpy.errors import StorageError
 from kpy.metadata.store import Check, Create, Delete, MetadataStore, NodeExists, SetData, StoreUnavailable
 from kpy.metadata.zookeeper import ZookeeperStore
@@ -28,13 +28,8 @@ CONFIG = ZookeeperConfig("", session_timeout_ms=10_000, connection_timeout_ms=15
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperServer]:
-    server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), tick_ms=500)
-    server.start()
-    try:
-        server.wait()
+    with listening(ZookeeperServer(tmp_path_factory.mktemp("zookeeper"), tick_ms=500)) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The accelerator's record reader: the records that Python reads, and the same errors at the same record."""
 
-import gc
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ import pytest
 from kpy.errors import ApiError
 from kpy.records import batch as batches
 from kpy.records.batch import HEADER_SIZE, BatchHeader, NewRecord, Record, build_batch, iter_records, read_header
+from tests.unit.memory_growth import grown_bytes
 
 DAMAGED = 30_000
 SEED = 20_261_126
@@ -115,17 +115,7 @@ def test_no_memory_is_lost(natively: Reader) -> None:
             outcome(natively, data[:end], header)
         next(natively(data, header))
 
-    work()
-    tracemalloc.start()
-    work()
-    gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(5):
-        work()
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert grown < 5000
+    assert grown_bytes(work) < 5000
 
 
 @pytest.mark.parametrize("record", [list, int, object])

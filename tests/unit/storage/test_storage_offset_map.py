@@ -1,9 +1,7 @@
 """The map of compaction and what stays by it, in Python and in C: the same for sound batches and for damaged ones."""
 
-import gc
 import random
 import threading
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ from kpy.errors import ApiError, ErrorCode
 from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch
 from kpy.storage import offset_map
 from kpy.storage.offset_map import HASH_SIZE, NOTHING, OffsetMap, Staying
+from tests.unit.memory_growth import grown_bytes
 
 SEED = 20_261_127
 DAMAGED = 20_000
@@ -229,14 +228,4 @@ def test_no_memory_is_lost(accelerator: Any) -> None:
             accelerator.put_keys(offsets, offset_map.digest, HASH_SIZE, data[:end], 100, 0, 0)
             accelerator.staying_records(offsets, offset_map.digest, HASH_SIZE, data[:end], 100, 0, 90, True)
 
-    work()
-    tracemalloc.start()
-    work()
-    gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(5):
-        work()
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert grown < 5000
+    assert grown_bytes(work) < 5000

@@ -3,7 +3,6 @@
 import gc
 import importlib
 import struct
-import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from kpy.wire.primitives import Message
 from protocol import generate
 from protocol.grammar import Kind
 from tests.golden.golden_frames import Frame, frames
+from tests.unit.memory_growth import grown_bytes
 
 
 def python(function: Any) -> Any:
@@ -257,17 +257,7 @@ def test_no_memory_is_lost(tables: Any) -> None:
             with pytest.raises(struct.error):
                 writers[17](message, [])
 
-    work()
-    tracemalloc.start()
-    work()
-    gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(5):
-        work()
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert grown < 5000
+    assert grown_bytes(work) < 5000
 
 
 def test_a_layout_that_its_class_does_not_have_is_refused(accelerator: Any) -> None:
