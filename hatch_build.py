@@ -1,13 +1,16 @@
-"""Puts the accelerator into a wheel, or beside an editable install, where a C compiler works.
+"""Puts what is compiled into a wheel: the accelerator in C, and the modules of hot_modules.py, where that works.
 
-KPY_NATIVE=0 leaves it out: the wheel is then pure Python and the same on every platform. So it is, after a line that
-says why, where nothing can be compiled. With KPY_NATIVE=1 that is an error.
+KPY_NATIVE=0 leaves both out: the wheel is then pure Python and the same on every platform. So it is, after a line that
+says why, where nothing can be compiled. With KPY_NATIVE=1 that is an error. An editable install gets the accelerator
+alone.
 """
 
 import importlib.util
+import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -16,22 +19,31 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class NativeBuildHook(BuildHookInterface):
     work_dir: Path | None = None
 
+    def dependencies(self) -> list[str]:
+        return [] if os.environ.get("KPY_NATIVE") == "0" else ["mypy[mypyc]>=2.0"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        # By its path, because a build has nothing of the project on its own.
-        spec = importlib.util.spec_from_file_location("native", Path(self.root, "protocol", "native.py"))
-        native = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(native)
+        native = self._of_project("protocol/native.py")
         if version == "editable":
             native.compile_as_asked(native.TARGET)
             return
         # Not beside the sources: who builds a wheel has not asked for another kpy in the checkout.
         self.work_dir = Path(tempfile.mkdtemp(prefix="kpy-native-"))
-        target = self.work_dir / native.TARGET.name
-        if native.compile_as_asked(target):
-            build_data["force_include"][str(target)] = f"kpy/{target.name}"
+        accelerator = Path("kpy", native.TARGET.name)
+        Path(self.work_dir, "kpy").mkdir()
+        if native.compile_as_asked(self.work_dir / accelerator):
+            compiled = [accelerator, *self._of_project("hot_modules.py").compile_as_asked(self.work_dir)]
+            build_data["force_include"] |= {str(self.work_dir / path): str(path) for path in compiled}
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self.work_dir is not None:
             shutil.rmtree(self.work_dir)
+
+    def _of_project(self, path: str) -> ModuleType:
+        """By its path, because a build has nothing of the project on its own."""
+        spec = importlib.util.spec_from_file_location(Path(path).stem, Path(self.root, path))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module

@@ -6,6 +6,7 @@ and its garbage collection log. The script itself, which is a shell and a `java 
 nor is the formatting of its data directory, which is done once and copied.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.link import Link, answers, free_ports
 from bench.proc import Memory, cpu_seconds, descriptors, memory
-from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, run
+from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, installed_kpy, run
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
@@ -58,6 +60,8 @@ class Kind(NamedTuple):
     name: str
     prepare: Callable[[Path, Sequence[int], Settings], None]
     command: Callable[[Path, Sequence[int], Settings], list[str]]
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Beside that of the benchmark."""
 
 
 class BrokerProcess:
@@ -81,7 +85,13 @@ class BrokerProcess:
         command = self.kind.command(self._home, self._ports, self._settings)
         with self._log_path.open("ab") as log:
             started = time.monotonic()
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **self.kind.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self._process = process
         while not answers(self.port):
             if process.poll() is not None:
@@ -180,15 +190,24 @@ class BrokerProcess:
         return self._process
 
 
-def kpy(python: Sequence[str] = (sys.executable, "-m", "kpy")) -> Kind:
-    """kpy, by the Python that runs the benchmark."""
+def kpy() -> Kind:
+    """kpy as installing it gives it, by the Python that runs the benchmark."""
+    return _kpy((sys.executable, "-m", "kpy"), {"PYTHONPATH": installed_kpy(), "PYTHONSAFEPATH": "1"})
+
+
+def kpy_of_checkout(python: Sequence[str]) -> Kind:
+    """kpy as it lies here; `python` is the command that runs it, up to its own arguments."""
+    return _kpy(python, {})
+
+
+def _kpy(python: Sequence[str], environment: Mapping[str, str]) -> Kind:
 
     def command(home: Path, ports: Sequence[int], all_settings: Settings) -> list[str]:
         settings = [argument for name, value in all_settings.items() for argument in ("--set", f"{name}={value}")]
         address = ["--listen", f"127.0.0.1:{ports[0]}", "--data-dir", str(home / "data")]
         return [*python, "start", *address, "--quiet", *settings]
 
-    return Kind("kpy", lambda home, ports, settings: None, command)
+    return Kind("kpy", lambda home, ports, settings: None, command, environment)
 
 
 def kafka(java: Java, formatted: Path) -> Kind:

@@ -48,7 +48,7 @@ CASES = (
 def profile(bench: Bench) -> int:
     for number, case in enumerate(CASES):
         stats_file = bench.home / f"profile-{number}"
-        kind = brokers.kpy((sys.executable, "-m", "bench.profiling", str(stats_file)))
+        kind = brokers.kpy_of_checkout((sys.executable, "-m", "bench.profiling", str(stats_file)))
         broker = BrokerProcess(kind, bench.home / f"kpy-{number}")
         try:
             broker.start()

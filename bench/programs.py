@@ -1,21 +1,25 @@
-"""What the benchmark runs besides the brokers: two C programs, compiled when first used, and Apache Kafka's Java tools.
+"""What the benchmark runs: kpy, compiled as an install of it, two C programs and Apache Kafka's Java tools.
 
 Everything built or resolved lies in target/, which git ignores; a second run needs neither a compiler nor Maven nor the
 network.
 """
 
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 TARGET = HERE / "target"
 RESOLVE_TIMEOUT_S = 300.0
 PROGRAM_TIMEOUT_S = 120.0
+COMPILE_TIMEOUT_S = 600.0
 
 # What kafka-run-class.sh gives every JVM, and the heap that the start scripts of the performance tools ask for.
 JVM_PERFORMANCE_FLAGS = (
@@ -46,17 +50,42 @@ def require(name: str) -> str:
     return path
 
 
-def run(command: Sequence[str], timeout_s: float = PROGRAM_TIMEOUT_S) -> str:
+def run(
+    command: Sequence[str], timeout_s: float = PROGRAM_TIMEOUT_S, environment: Mapping[str, str] | None = None
+) -> str:
     """Runs a program to its end and returns what it printed. Raises WorkFailedError with its complaint."""
     name = Path(command[0]).name
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired:
         raise WorkFailedError(f"{name} was not done within {timeout_s:.0f} s") from None
     if result.returncode != 0:
         complaint = (result.stderr or result.stdout).strip()
         raise WorkFailedError(f"{name} ended in {result.returncode}: {complaint[-2000:]}")
     return result.stdout
+
+
+@functools.cache
+def installed_kpy() -> str:
+    """A directory with the package kpy as installing it gives it, by KPY_NATIVE, made anew when kpy has changed.
+
+    The checkout is not what users run: there, hot modules are not compiled. Raises WorkFailedError.
+    """
+    asked = os.environ.get("KPY_NATIVE", "")
+    directory = ROOT / "build" / f"installed{asked}"
+    made_of = directory / "made-of"
+    sources = (ROOT / "hot_modules.py", *sorted(ROOT.glob("protocol/native*")), *sorted(ROOT.glob("kpy/**/*.py")))
+    digest = hashlib.sha256(sys.version.encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    if not made_of.exists() or made_of.read_text() != digest.hexdigest():
+        made_of.unlink(missing_ok=True)
+        print("compiling kpy", file=sys.stderr)
+        run([sys.executable, str(ROOT / "hot_modules.py"), str(directory)], COMPILE_TIMEOUT_S)
+        made_of.write_text(digest.hexdigest())
+    return str(directory)
 
 
 @functools.cache

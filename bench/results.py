@@ -6,13 +6,15 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import brokers
+from bench.programs import run
 from bench.rows import Row
-from kpy.native import NATIVE
 
 RUNS_FILE = Path(__file__).parent / "results" / "runs.jsonl"
 REPOSITORY = Path(__file__).parent.parent
@@ -123,6 +125,7 @@ def append_line(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **_commit(),
         "machine": machine(),
+        "kpy": _version_of_kpy(),
         "options": options,
         "failures": failures,
         "rows": {
@@ -156,6 +159,12 @@ def _commit() -> dict[str, Any]:
     return {"commit": head.stdout.strip() or None, "kpy_is_modified": bool(changes.stdout.strip())}
 
 
+def _version_of_kpy() -> str:
+    """With what of it is compiled."""
+    environment = {**os.environ, **brokers.kpy().environment}
+    return run([sys.executable, "-m", "kpy", "--version"], environment=environment).strip()
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on, as far as it shapes them."""
     meminfo = Path("/proc/meminfo").read_text()
@@ -170,7 +179,6 @@ def machine() -> dict[str, Any]:
         "memory_mb": int(meminfo.split()[1]) * 1024 // 1_000_000,
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "kpy_is_accelerated": NATIVE is not None,
         "jvm": jvm[-1] if jvm else None,
         "load_average": os.getloadavg()[0],
     }

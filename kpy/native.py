@@ -1,9 +1,11 @@
 """The accelerator, if it has been compiled: messages and records read and written in C (see protocol/native.py).
 
-With KPY_NATIVE=0 in its environment kpy runs without it, whether or not it is there.
+With KPY_NATIVE=0 in its environment kpy runs without it, whether or not it is there. Whether hot modules are compiled,
+too (see hot_modules.py), is settled when kpy is installed.
 """
 
 import importlib
+import importlib.util
 import os
 from typing import Any, Final
 
@@ -23,3 +25,12 @@ def _compiled() -> Any:
 
 NATIVE: Any = _compiled()
 """The module, or None: then Python does the work."""
+
+
+def how_it_runs() -> str:
+    """For people: what of this kpy is C."""
+    parts = [
+        *(["the accelerator in C"] if NATIVE else []),
+        *(["compiled modules"] if importlib.util.find_spec("kpy.hot__mypyc") else []),
+    ]
+    return f"with {' and '.join(parts)}" if parts else "in Python alone"

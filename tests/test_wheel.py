@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compat.harness import require_tool
+from hot_modules import HOT_MODULES
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,9 +43,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return build(tmp_path_factory.mktemp("wheel"), native="0")[0]
 
 
-def test_kpy_is_the_only_package_at_the_top_level(wheel: zipfile.ZipFile) -> None:
+def packages(wheel: zipfile.ZipFile) -> set[str]:
+    """What lies at its top level."""
     top = {name.split("/")[0] for name in wheel.namelist()}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"kpy"}
+    return {name for name in top if not name.endswith(".dist-info")}
+
+
+def test_kpy_is_the_only_package_at_the_top_level(wheel: zipfile.ZipFile) -> None:
+    assert packages(wheel) == {"kpy"}
 
 
 def test_the_command_is_kpy(wheel: zipfile.ZipFile) -> None:
@@ -75,14 +81,17 @@ def is_pure(wheel: zipfile.ZipFile) -> bool:
     return is_for_all
 
 
-def test_a_wheel_without_the_accelerator_is_pure_python(wheel: zipfile.ZipFile) -> None:
+def test_a_wheel_with_nothing_compiled_is_pure_python(wheel: zipfile.ZipFile) -> None:
     assert is_pure(wheel)
 
 
-def test_a_wheel_has_the_accelerator_and_runs_with_it_where_a_compiler_is(tmp_path: Path) -> None:
+def test_a_wheel_is_compiled_and_runs_so_where_a_compiler_is(tmp_path: Path) -> None:
     require_tool("cc")
     built, _ = build(tmp_path / "wheel")
     assert not is_pure(built)
+    assert packages(built) == {"kpy"}
+    compiled = {name.split(".")[0] for name in built.namelist() if name.endswith(".so")}
+    assert compiled == {"kpy/_native", "kpy/hot__mypyc", *(path.removesuffix(".py") for path in HOT_MODULES)}
     built.extractall(tmp_path / "installed")
     script = "from kpy.wire.produce import REQUEST_READERS; print(type(REQUEST_READERS[9]))"
     for asked, kind in (("", "<class 'kpy._native.Reader'>"), ("0", "<class 'function'>")):

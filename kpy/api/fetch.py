@@ -224,11 +224,11 @@ class _Read:
         """
         if self.must_answer_now:
             return True
-        logs = (partition.log for partition in self.partitions)
-        return any(
-            answer.records and log.ends_in_later_segment(wanted.position.fetch_offset, self._end(log))
-            for wanted, log, answer in zip(self.wanted, logs, self.answers, strict=True)
-        )
+        for wanted, partition, answer in zip(self.wanted, self.partitions, self.answers, strict=True):
+            log = partition.log
+            if answer.records and log.ends_in_later_segment(wanted.position.fetch_offset, self._end(log)):
+                return True
+        return False
 
     def _end(self, log: Log) -> int:
         """Up to where this fetch may read."""

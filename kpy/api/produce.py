@@ -17,6 +17,7 @@ records need acks=all, which every client sends; others are INVALID_REQUIRED_ACK
 KIP-467 (record errors), KIP-516 (topic ids), KIP-890 (version 12 adds partitions to the transaction).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from kpy.api.broker import Broker
@@ -58,11 +59,11 @@ def produce(request: ProduceRequest, client: Client, broker: Broker) -> Answer |
     if acks != ACKS_ALL:
         return _produce(request, client, broker, ErrorCode.INVALID_REQUIRED_ACKS)
     try:
-        return when_admitted(
-            request, client.version, broker, lambda refused: _produce(request, client, broker, None, refused)
-        )
+        then: Callable[[Refused], Answer] = partial(_produce, request, client, broker, None)
+        answer = when_admitted(request, client.version, broker, then)
     except ApiError as error:
         return _produce(request, client, broker, error.code)
+    return answer
 
 
 def _produce(
@@ -120,7 +121,8 @@ class _Settling:
         self._response = response
         self._left = len(unsettled)
         self._purgatory = broker.replicas.purgatory
-        self._parked = ParkedFetch((), 0, self._give_up)
+        parked = ParkedFetch((), 0, self._give_up)
+        self._parked: ParkedFetch | None = parked
         self._waits: list[tuple[Partition, Commit]] = []
         # More of this connection may be appended meanwhile: the order of the log is the order of the requests already.
         self.pending: Pending[ProduceResponse] = Pending(self._abandoned, may_be_overtaken=True)
@@ -131,7 +133,7 @@ class _Settling:
                 partition.when_flushed(told)
             else:
                 self._waits.append((partition, partition.when_committed(end_offset, told)))
-        self._purgatory.park(self._parked, max(0, timeout_ms))
+        self._purgatory.park(parked, max(0, timeout_ms))
 
     def _told(self, answer: PartitionProduceResponse, error: ErrorCode) -> None:
         if self.pending.done:
@@ -141,12 +143,11 @@ class _Settling:
         if error not in WRITTEN_ALL_THE_SAME:
             answer.base_offset, answer.log_append_time_ms = -1, -1
         if self._left == 0:
-            self._purgatory.forget(self._parked)
             self._waits.clear()
             self._complete()
 
     def _complete(self) -> None:
-        del self._parked
+        self._forget_deadline()
         self.pending.complete(self._response)
 
     def _give_up(self) -> None:
@@ -154,9 +155,13 @@ class _Settling:
         self._complete()
 
     def _abandoned(self) -> None:
-        self._purgatory.forget(self._parked)
-        del self._parked
+        self._forget_deadline()
         self._forget_commits()
+
+    def _forget_deadline(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            self._purgatory.forget(parked)
 
     def _forget_commits(self) -> None:
         for partition, commit in self._waits:
@@ -189,11 +194,10 @@ def _append(
         if batch.header.is_transactional and not in_transaction:
             raise ApiError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         info = partition.append(batch, acks, now_ms)
-    except InvalidRecords as error:
-        wrong = [BatchIndexAndErrorMessage(index, text) for index, text in error.record_errors]
-        return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, wrong, error.message)
     except ApiError as error:
-        return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, [], error.message)
+        invalid = error.record_errors if isinstance(error, InvalidRecords) else []
+        wrong = [BatchIndexAndErrorMessage(index, text) for index, text in invalid]
+        return PartitionProduceResponse(data.index, error.code, -1, -1, log_start_offset, wrong, error.message)
     answer = PartitionProduceResponse(
         data.index, ErrorCode.NONE, info.base_offset, info.log_append_time_ms, info.log_start_offset
     )

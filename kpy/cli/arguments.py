@@ -10,7 +10,7 @@ import kpy
 from kpy import config_sources, listeners
 from kpy.config import BrokerConfig, Setting
 from kpy.config_types import ConfigError
-from kpy.native import NATIVE
+from kpy.native import how_it_runs
 
 if TYPE_CHECKING:
     from kpy.cli.bench_works import Load
@@ -192,8 +192,7 @@ class Options(argparse.Namespace):
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """The options of the process's arguments, or of these. Ends the process for --help, --version and wrong usage."""
     parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, allow_abbrev=False)
-    how = "with" if NATIVE else "without"
-    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how} the accelerator in C")
+    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how_it_runs()}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
     start = _add_command(commands.add_parser, "start", "start a broker", _START, _START_EXAMPLES)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from kpy.errors import StorageError, WireError
 from kpy.net.connection import Buffers, Connection, Dispatch
-from kpy.storage.fs import FileRegion
+from kpy.storage.fs import Buffer, FileRegion
 
 log = logging.getLogger("kpy.net")
 
@@ -157,7 +157,7 @@ class Channel:
                 return left + items[index + 1 :]
         return self._send_bytes(plain[0] if len(plain) == 1 else b"".join(plain)) if plain else []
 
-    def _send_bytes(self, data: bytes, flags: int = 0) -> Buffers:
+    def _send_bytes(self, data: Buffer, flags: int = 0) -> Buffers:
         try:
             sent = self.sock.send(data, flags)
         except BlockingIOError:

@@ -433,7 +433,7 @@ def replace_header(batch: memoryview, header: BatchHeader, level: int | None = N
     Length and CRC of `header` are ignored and made right. Raises CORRUPT_MESSAGE for records that do not decompress.
     """
     old = read_header(batch)
-    payload = batch[HEADER_SIZE : old.size_bytes]
+    payload: bytes | memoryview = batch[HEADER_SIZE : old.size_bytes]
     if header.codec is not old.codec:
         payload = compress(header.codec, decompress(old.codec, payload, MAX_DECOMPRESSED_BYTES), level)
     return _seal(header._replace(batch_length=_batch_length(payload)), payload)

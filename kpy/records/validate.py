@@ -105,7 +105,7 @@ class ValidBatch(NamedTuple):
     """
 
     header: BatchHeader
-    data: memoryview
+    data: "memoryview"  # In quotes for mypyc, whose module initialisation does not find this name in a NamedTuple.
     log_append_time_ms: int
 
 
@@ -222,7 +222,7 @@ def _examine(header: BatchHeader, batch: memoryview, rules: ProduceRules, now_ms
     wanted = header._replace(attributes=attributes, max_timestamp=max_timestamp)
     if not offsets_are_sequential:
         # Some old clients number the records inside a batch wrongly; Kafka numbers them anew rather than refuse them.
-        renumbered = (record._replace(offset=delta) for delta, record in enumerate(iter_records(batch)))
+        renumbered = _renumbered(iter_records(batch))
         return _valid_copy(rebuild_batch(wanted, renumbered, rules.compression_level), rules, now_ms)
     if wanted != header:
         return _valid_copy(replace_header(batch, wanted, rules.compression_level), rules, now_ms)
@@ -235,15 +235,24 @@ def _convert(message_set: memoryview, rules: ProduceRules, now_ms: int) -> Valid
     is_log_append_time = message_set[MAGIC_POSITION] == 1 and attributes & LOG_APPEND_TIME != 0
     messages = iter_messages(message_set, rules.max_message_bytes)
     batch = build_batch(
-        (
-            NewRecord(now_ms if rules.is_log_append_time else record.timestamp, record.key, record.value)
-            for record in _accepted(messages, rules, is_log_append_time, now_ms)
+        _unnumbered(
+            _accepted(messages, rules, is_log_append_time, now_ms), now_ms if rules.is_log_append_time else None
         ),
         codec=rules.target_codec(codec_of(attributes)),
         log_append_time=rules.is_log_append_time,
         level=rules.compression_level,
     )
     return _valid_copy(batch, rules, now_ms)
+
+
+def _renumbered(records: Iterable[Record]) -> Iterator[Record]:
+    for offset_delta, record in enumerate(records):
+        yield record._replace(offset=offset_delta)
+
+
+def _unnumbered(records: Iterable[Record], append_time_ms: int | None) -> Iterator[NewRecord]:
+    for record in records:
+        yield NewRecord(record.timestamp if append_time_ms is None else append_time_ms, record.key, record.value)
 
 
 def _valid_copy(batch: bytes, rules: ProduceRules, now_ms: int) -> ValidBatch:

@@ -158,7 +158,7 @@ class Log:
                 return AppendInfo(first, last, repeated.timestamp, self.log_start_offset, True)
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
-        buffers = [_STAMP.pack(base_offset, header.batch_length, leader_epoch), data[_STAMP.size :]]
+        buffers: list[Buffer] = [_STAMP.pack(base_offset, header.batch_length, leader_epoch), data[_STAMP.size :]]
         self._write(
             buffers,
             len(data),

@@ -1,11 +1,12 @@
 """The command line, the environment and a file come together as one configuration."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 import kpy
-from kpy.cli import arguments as kpy_arguments
+from kpy import native
 from kpy.cli.arguments import broker_config, parse
 from kpy.config import BrokerConfig, ConfigError
 from kpy.listeners import Endpoint
@@ -83,15 +84,23 @@ def test_wrong_usage_ends_with_2_and_a_reason(arguments: list[str], said: str, c
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("native", "how"), [(None, "without"), (object(), "with")])
-def test_the_version_is_told_and_whether_it_is_accelerated(
-    native: object, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("accelerator", "compiled", "how"),
+    [
+        (None, None, "in Python alone"),
+        (object(), None, "with the accelerator in C"),
+        (object(), object(), "with the accelerator in C and compiled modules"),
+    ],
+)
+def test_the_version_is_told_and_what_of_it_is_compiled(
+    accelerator: object, compiled: object, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(kpy_arguments, "NATIVE", native)
+    monkeypatch.setattr(native, "NATIVE", accelerator)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: compiled)
     with pytest.raises(SystemExit) as caught:
         parse(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == f"kpy {kpy.__version__}, {how} the accelerator in C\n"
+    assert capsys.readouterr().out == f"kpy {kpy.__version__}, {how}\n"
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]):

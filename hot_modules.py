@@ -1,0 +1,118 @@
+"""Compiles the modules that requests run through, with mypyc: `python -m hot_modules DIRECTORY`.
+
+They are Python, and stay Python: mypyc makes C extensions from their type annotations, which do the same in about two
+thirds of the time. Installing kpy does so where mypyc and a C compiler work (hatch_build.py; KPY_NATIVE in the
+environment: 0 never, 1 or it is an error). A checkout does not, since a compiled module hides its source. `DIRECTORY`
+gets a copy of kpy as installing would give it, for the benchmark and for the tests.
+
+What mypyc asks of these modules: annotations that are true, since a `bytes` is no bytearray there; one type for each
+name of a function, caught errors too; no `del` of an attribute, nothing of a class or a module replaced from outside,
+and no generator expression that may not become a list. And they must not compute for long in a thread of their own:
+unlike the interpreter, compiled loops do not let the event loop in every 5 ms. So what reads whole logs
+(storage/recovery.py, storage/cleaner.py) is not among them.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HOT_MODULES = (
+    "kpy/api/fetch.py",
+    "kpy/api/fetch_sessions.py",
+    "kpy/api/produce.py",
+    "kpy/api/registry.py",
+    "kpy/net/channel.py",
+    "kpy/net/connection.py",
+    "kpy/net/poller.py",
+    "kpy/pending.py",
+    "kpy/records/batch.py",
+    "kpy/records/validate.py",
+    "kpy/replica/manager.py",
+    "kpy/replica/partition.py",
+    "kpy/replica/purgatory.py",
+    "kpy/storage/index.py",
+    "kpy/storage/log.py",
+    "kpy/storage/segment.py",
+)
+# -O1 takes half the time of -O2, and the modules are as fast: they call CPython most of the time.
+SETUP = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+
+options = ["--follow-imports=silent", "--ignore-missing-imports", *sys.argv[1:]]
+extensions = mypycify(options, group_name="kpy.hot", opt_level="1", debug_level="0")
+setup(name="kpy", packages=["kpy"], ext_modules=extensions, script_args=["--quiet", "build_ext", "--inplace"])
+"""
+PACKAGE = Path(__file__).parent / "kpy"
+SOURCES_ONLY = shutil.ignore_patterns("__pycache__", "*.so")
+
+
+class HotModulesError(Exception):
+    """They cannot be compiled. The first line says why, the rest is what mypyc and the compiler said."""
+
+
+def compile_into(directory: Path) -> list[Path]:
+    """Compiles the hot modules into the package directory `kpy` in this directory. Returns the files, seen from there.
+
+    Raises HotModulesError.
+    """
+    # In a copy: setuptools leaves things where it works, and asks the pyproject.toml that it finds there.
+    with tempfile.TemporaryDirectory(prefix="kpy-hot-") as work:
+        shutil.copytree(PACKAGE, Path(work, "kpy"), ignore=SOURCES_ONLY)
+        command = [sys.executable, "-c", SETUP, *HOT_MODULES]
+        run = subprocess.run(command, cwd=work, check=False, capture_output=True, text=True)
+        if run.returncode:
+            raise HotModulesError(_complaint(run))
+        made = sorted(path.relative_to(work) for path in Path(work, "kpy").rglob("*.so"))
+        for path in made:
+            target = directory / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(Path(work, path), target)
+    return made
+
+
+def compile_as_asked(directory: Path) -> list[Path]:
+    """The same, as KPY_NATIVE asks. Where nothing is asked, and it does not work, a line says why."""
+    asked = os.environ.get("KPY_NATIVE")
+    if asked == "0":
+        return []
+    try:
+        return compile_into(directory)
+    except HotModulesError as error:
+        if asked == "1":
+            raise
+        print(f"kpy is built without compiled modules: {str(error).splitlines()[0]}", file=sys.stderr)
+        return []
+
+
+def _complaint(run: "subprocess.CompletedProcess[str]") -> str:
+    lines = (run.stderr + run.stdout).splitlines()
+    wrong = [line.strip() for line in lines if "error" in line.lower()]
+    return "\n".join([wrong[0] if wrong else f"mypyc ended with exit code {run.returncode}", *lines])
+
+
+def main() -> None:
+    sys.path.insert(0, str(PACKAGE.parent))
+    from protocol import native
+
+    parser = argparse.ArgumentParser(prog="python -m hot_modules", description="Copies kpy and compiles the copy.")
+    parser.add_argument("directory", type=Path, help="gets the package kpy, instead of one that is there")
+    directory: Path = parser.parse_args().directory
+    package = directory / PACKAGE.name
+    if package.exists():
+        shutil.rmtree(package)
+    shutil.copytree(PACKAGE, package, ignore=SOURCES_ONLY)
+    try:
+        native.compile_as_asked(package / native.TARGET.name)
+        compile_as_asked(directory)
+    except (native.NativeError, HotModulesError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
