@@ -34,6 +34,7 @@ HOT_MODULES = (
     "kpy/replica/manager.py",
     "kpy/replica/partition.py",
     "kpy/replica/purgatory.py",
+    "kpy/storage/cold_read.py",
     "kpy/storage/index.py",
     "kpy/storage/log.py",
     "kpy/storage/segment.py",
