@@ -23,6 +23,8 @@ from pathlib import Path
 HOT_MODULES = (
     "kpy/api/fetch.py",
     "kpy/api/fetch_sessions.py",
+    "kpy/api/metadata.py",
+    "kpy/api/metadata_views.py",
     "kpy/api/produce.py",
     "kpy/api/registry.py",
     "kpy/net/channel.py",
@@ -31,12 +33,16 @@ HOT_MODULES = (
     "kpy/pending.py",
     "kpy/records/batch.py",
     "kpy/records/validate.py",
+    "kpy/replica/follower.py",
+    "kpy/replica/leader.py",
     "kpy/replica/manager.py",
     "kpy/replica/partition.py",
     "kpy/replica/purgatory.py",
+    "kpy/replica/rotation.py",
     "kpy/storage/cold_read.py",
     "kpy/storage/index.py",
     "kpy/storage/log.py",
+    "kpy/storage/producer_state.py",
     "kpy/storage/segment.py",
 )
 # -O1 takes half the time of -O2, and the modules are as fast: they call CPython most of the time.
