@@ -127,6 +127,12 @@ class BrokerProcess:
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
 
+    def cpu_percent(self, seconds: float) -> float:
+        """Of one core, in the next `seconds`."""
+        before = self.cpu_seconds()
+        time.sleep(seconds)
+        return 100 * (self.cpu_seconds() - before) / seconds
+
     def memory(self) -> Memory:
         return memory(self.pid)
 
