@@ -63,7 +63,7 @@ def growth_of(counts: Sequence[int], costs: Sequence[float], negligible: float) 
         return CONSTANT
     step = math.log(counts[-1] / counts[-2])
     added, added_before = last - first, before - first
-    noise = max(NOISE * before, negligible)
+    noise = max(NOISE * (first + before), negligible)
     lowest_power = math.log(added / max(added_before + noise, noise)) / step
     highest_power = math.log(added / (added_before - noise)) / step if added_before > noise else math.inf
     if lowest_power > 1 + CLEARLY:

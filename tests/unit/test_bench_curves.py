@@ -25,6 +25,7 @@ ROWS = {row.name: row for work in ALL_WORKS for row in work.rows}
         ((0.001, 0.01, 0.1, 1.0), LINEAR),
         ((1, 1.1, 2, 101), WORSE),
         ((20, 20, 21, 200), WORSE),
+        ((0.97, 0.77, 1.10, 4.60), LINEAR),
         ((1, 2, 3, 4), LESS),
         ((1, 10, 10, 10), LESS),
     ],
@@ -34,7 +35,7 @@ def test_what_ten_times_as_many_add_is_compared_with_what_was_added_before(costs
 
 
 def test_what_noise_may_explain_is_not_held_against_a_broker() -> None:
-    """From 21 to 40 the step before may have been one of 3 as well as none."""
+    """The step to 21 may have been one of 5 as well as none, since both of its ends may be wrong."""
     assert growth_of(COUNTS, (20, 20, 21, 40), negligible=0.0) == LINEAR
 
 
