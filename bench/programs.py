@@ -86,8 +86,7 @@ class Talk:
         """An empty line."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+            os.write(self._process.stdin.fileno(), b"\n")
         except BrokenPipeError:
             raise WorkFailedError(f"{self._name} has ended before it was told to go on") from None
 

@@ -32,7 +32,7 @@ def start_up(_bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     started = time.monotonic()
     write_to_partitions(broker, 1)
     first_record_s = first_s + time.monotonic() - started
-    create_ten_topics(broker)
+    create_topics(broker, TOPICS - 1)
     broker.stop()
     later_s = broker.start()
     broker.kill()
@@ -68,7 +68,7 @@ def write_to_partitions(broker: BrokerProcess, partitions: int) -> None:
 def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     """Memory and CPU of a broker with ten topics and nothing to do, and its memory when it has worked for a while."""
     broker.start()
-    create_ten_topics(broker)
+    create_topics(broker, TOPICS)
     idle_cpu_percent = broker.cpu_percent(IDLE_S)
     idle = broker.memory()
     librdkafka_round_trip(bench, broker, size=1000, settings=())
@@ -78,9 +78,9 @@ def idle_and_loaded(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     return idle.pss_mb, idle.rss_mb, loaded.pss_mb, loaded.rss_mb, idle_cpu_percent
 
 
-def create_ten_topics(broker: BrokerProcess) -> None:
+def create_topics(broker: BrokerProcess, count: int) -> None:
     with Link(broker.port) as link:
-        for number in range(TOPICS):
+        for number in range(count):
             link.create_topic(f"standing-{number}")
 
 

@@ -136,6 +136,17 @@ def test_idle_connections_are_open_until_the_client_is_told(frame_file: str) -> 
     assert server.most_open == 100
 
 
+def test_a_client_that_has_ended_cannot_be_told(frame_file: str) -> None:
+    with (
+        fake_broker(answer(error_code=6)) as server,
+        talking(command(server, "idle", frame_file, 1)) as client,
+    ):
+        with pytest.raises(WorkFailedError):
+            client.hear()
+        with pytest.raises(WorkFailedError, match="loadgen has ended"):
+            client.say()
+
+
 def test_a_client_that_is_silent_is_ended(frame_file: str) -> None:
     with (
         fake_broker(b"") as server,
