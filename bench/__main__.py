@@ -22,19 +22,19 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from bench import brokers, picture, profiling
+from bench.all_works import ALL_WORKS
 from bench.brokers import BrokerProcess, Kind
 from bench.cluster import running_cluster
 from bench.cluster_rows import CLUSTER_WORKS, ClusterWork
 from bench.cluster_rows import measure as measure_cluster
 from bench.cluster_rows import warm_up as warm_up_cluster
-from bench.history import HISTORY_WORKS
-from bench.proc import cpu_seconds_of_others
+from bench.curves import growth_table
+from bench.proc import cpu_seconds_of_others, raise_descriptor_limit
 from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
 from bench.row_groups import GROUPS, in_groups
-from bench.rows import FULL, QUICK, WORKS, Bench, Row, Work
-from bench.scale import SCALE_WORKS
 from bench.warm_up import warm_up
+from bench.work import FULL, QUICK, Bench, Row, Work
 
 TOOL_LOG4J = """\
 log4j.rootLogger=WARN, stderr
@@ -74,7 +74,7 @@ class Measurements:
 def main() -> int:
     options = _options()
     try:
-        works = chosen((*WORKS, *SCALE_WORKS, *HISTORY_WORKS), options.rows, options.quick, options.groups)
+        works = chosen(ALL_WORKS, options.rows, options.quick, options.groups)
         cluster_works = chosen(CLUSTER_WORKS, options.rows, options.quick, options.groups)
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -83,6 +83,7 @@ def main() -> int:
         print(f"no row matches {options.rows!r}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _end)
+    raise_descriptor_limit()
     home = Path(tempfile.mkdtemp(prefix="kpy-bench-", dir=options.dir))
     try:
         if options.profile:
@@ -118,13 +119,13 @@ def _options() -> argparse.Namespace:
 
 
 def chosen(works: Iterable[AnyWork], pattern: str, quick: bool, groups: str = "") -> list[AnyWork]:
-    """Works of which at least one row is asked for. Whoever asks reaches rows that a quick run leaves out."""
+    """Works of which at least one row is asked for. Whoever asks reaches rows that are left out otherwise."""
     wanted, is_in_group = re.compile(pattern), in_groups(groups)
     return [
         work
         for work in works
         if any(wanted.search(row.name) and (not groups or is_in_group(row.name)) for row in work.rows)
-        and (pattern or groups or work.in_quick or not quick)
+        and (pattern or groups or (work.in_quick if quick else work.in_full))
     ]
 
 
@@ -256,6 +257,8 @@ def _report(rows: Sequence[Row], found: Measurements, options: argparse.Namespac
     print(", ".join(f"{name}: {value}" for name, value in machine().items()), end="\n\n")
     print(f"Other processes took {100 * others_share(by_broker.values()):.0f} % of the machine meanwhile.\n")
     print(table(rows, by_broker, found.failures))
+    if growth := growth_table(rows, by_broker):
+        print(f"\n{growth}")
     if not options.no_record:
         append_line(
             rows, by_broker, found.failures, {**done, "quick": options.quick, "rows": options.rows or options.groups}

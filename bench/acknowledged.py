@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bench.cluster import UNREACHABLE, described
 from bench.link import Link
 from bench.programs import WorkFailedError
-from bench.rows import produce_request
+from bench.requests import produce_request
 
 ACKS_ALL = -1
 RETRY_S = 0.01

@@ -16,20 +16,10 @@ from bench.acknowledged import ACKS_ALL, AcknowledgedProducer, Load, longest_gap
 from bench.cluster import SESSION_TIMEOUT_MS, SIZE, Cluster
 from bench.memory import warm_memory
 from bench.programs import rdload, run
-from bench.rows import (
-    GB,
-    LATENCY_RECORDS_PER_S,
-    MB,
-    PRODUCER_SETTINGS,
-    SMALL_MEGABYTES,
-    Bench,
-    Row,
-    Scale,
-    load_name,
-    produce_request,
-    send_over_and_over,
-)
+from bench.requests import load_name, produce_request, send_over_and_over
+from bench.rows import LATENCY_RECORDS_PER_S, PRODUCER_SETTINGS
 from bench.warm_up import until_no_cheaper
+from bench.work import GB, MB, SMALL_MEGABYTES, Bench, Row, Scale
 
 RECORD_BYTES = 1000
 SHARE = 2
@@ -50,6 +40,7 @@ class ClusterWork(NamedTuple):
     measure: Callable[[Bench, Cluster], tuple[float, ...]]
     on_new_cluster: bool = False
     in_quick: bool = False
+    in_full: bool = True
 
 
 def warm_up(bench: Bench, cluster: Cluster) -> None:

@@ -14,19 +14,9 @@ from pathlib import Path
 from bench.brokers import BrokerProcess
 from bench.link import Link, frame
 from bench.programs import WorkFailedError, rdload, run
-from bench.rows import (
-    CONSUMER_SETTINGS,
-    GB,
-    MB,
-    PARTITIONS_A_TOPIC,
-    PRODUCE_VERSION,
-    PRODUCER_SETTINGS,
-    Bench,
-    Row,
-    Work,
-    fresh_topic,
-    produce_request,
-)
+from bench.requests import PRODUCE_VERSION, produce_request
+from bench.rows import CONSUMER_SETTINGS, PARTITIONS_A_TOPIC, PRODUCER_SETTINGS
+from bench.work import GB, MB, Bench, Row, Work, fresh_topic
 from kpy.records.batch import NewRecord, build_batch
 from kpy.storage.page_cache import holds
 from kpy.wire import produce
@@ -93,7 +83,9 @@ def _consumer(broker: BrokerProcess, topic: str, records: int, partitions: int =
 
 
 def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """Milliseconds that a producer of single records waits, p50 and p99, while another client reads from the disk."""
+    """Milliseconds that a producer of single records waits, p50 and p99, while another client reads from the disk, and
+    the MB/s of that one.
+    """
     records = bench.scale.history_megabytes * MB // RECORD_BYTES
     megabytes = round(bench.scale.history_megabytes * AROUND)
     with fresh_topic(bench, broker, megabytes) as history:
@@ -105,21 +97,22 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
         with Link(broker.port) as link:
             link.create_topic(topic)
             position = request.error_position(link.exchange(request_frame))
-            reader = subprocess.Popen(_consumer(broker, history, records), stdout=subprocess.DEVNULL)
+            reader = subprocess.Popen(_consumer(broker, history, records), stdout=subprocess.PIPE, text=True)
             try:
                 waited_ms = sorted(_waits_ms(link, request_frame, position, reader))
             finally:
                 reader.kill()
-                reader.wait()
+                printed, _ = reader.communicate()
             link.delete_topic(topic)
     if reader.returncode or len(waited_ms) < MIN_REQUESTS:
         raise WorkFailedError(
             f"the reader ended in {reader.returncode} after {len(waited_ms)} requests of the producer"
         )
-    return statistics.median(waited_ms), waited_ms[len(waited_ms) * 99 // 100]
+    read_s, read_bytes = map(float, printed.split())
+    return statistics.median(waited_ms), waited_ms[len(waited_ms) * 99 // 100], read_bytes / read_s / MB
 
 
-def _waits_ms(link: Link, request_frame: bytes, position: int, reader: subprocess.Popen[bytes]) -> Iterator[float]:
+def _waits_ms(link: Link, request_frame: bytes, position: int, reader: subprocess.Popen[str]) -> Iterator[float]:
     """How long each request waits for its answer, at a steady pace until the reader is done."""
     due = time.monotonic()
     while reader.poll() is None:
@@ -193,6 +186,7 @@ HISTORY_WORKS: tuple[Work, ...] = (
         (
             Row("Produce beside a reader from the disk: p50", "ms", "lower"),
             Row("Produce beside a reader from the disk: p99", "ms", "lower"),
+            Row("history, 1 partition: read, from the disk, beside Produce", "MB/s", "higher"),
         ),
         produce_beside_a_cold_reader,
         in_quick=False,

@@ -99,10 +99,20 @@ class Link:
 
     def end_offsets_error(self, name: str, partitions: Iterable[int]) -> int:
         """What a leader answers that does not lead yet, when the ends of all logs are asked for; 0 if all do."""
+        return next((partition.error_code for partition in self._ends(name, partitions) if partition.error_code), 0)
+
+    def end_offset(self, name: str) -> int:
+        """Of partition 0."""
+        (partition,) = self._ends(name, (0,))
+        if partition.error_code:
+            raise WorkFailedError(f"the end of topic {name} is answered with error {partition.error_code}")
+        return partition.offset
+
+    def _ends(self, name: str, partitions: Iterable[int]) -> list[list_offsets.ListOffsetsPartitionResponse]:
         wanted = [list_offsets.ListOffsetsPartition(index, timestamp=LATEST) for index in partitions]
         request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(name, wanted)])
         (topic,) = self.call(list_offsets, request, LIST_OFFSETS_VERSION).topics
-        return next((partition.error_code for partition in topic.partitions if partition.error_code), 0)
+        return topic.partitions
 
     def alter_topic(self, name: str, **configs: str) -> None:
         """Sets configs of a topic, whose dots are underscores here."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.results import DISTURBED_SHARE, RUNS_FILE
-from bench.row_groups import GROUPS, in_groups
+from bench.row_groups import GROUPS
 
 PICTURE = RUNS_FILE.with_name("beside-kafka.svg")
 OTHERS = "others"
@@ -79,9 +79,8 @@ def _bar(name: str, row: Mapping[str, Any], run: Mapping[str, Any]) -> Bar | Non
 
 def grouped(found: Sequence[Bar]) -> dict[str, list[Bar]]:
     groups: dict[str, list[Bar]] = {}
-    for name in GROUPS:
-        is_in_group = in_groups(name)
-        groups[name] = [bar for bar in found if is_in_group(bar.name)]
+    for name, beginnings in GROUPS.items():
+        groups[name] = [bar for bar in found if bar.name.startswith(beginnings)]
     known = {bar.name for members in groups.values() for bar in members}
     groups[OTHERS] = [bar for bar in found if bar.name not in known]
     return {name: members for name, members in groups.items() if members}

@@ -1,13 +1,19 @@
 """What Linux tells about processes: CPU time, memory and descriptors, with all their children."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.programs import NotInstalledError
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 KERNEL_THREADS = 2
 """The parent of all kernel threads; what they do is done for somebody else, so they count for nobody."""
+
+MOST_DESCRIPTORS = 100_000
+"""More than any work needs."""
 
 
 class Process(NamedTuple):
@@ -75,3 +81,18 @@ def memory(root: int) -> Memory:
 def descriptors(root: int) -> int:
     """How many file descriptors a process and its children have open."""
     return sum(len(os.listdir(f"/proc/{process.pid}/fd")) for process in family(root, processes()))
+
+
+def raise_descriptor_limit() -> None:
+    """As far as the system allows: for this process, and for the brokers and clients that it starts from now on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def require_descriptors(count: int) -> None:
+    """Raises NotInstalledError where one process may not open that many."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        raise NotInstalledError(f"{count:,} file descriptors are needed, and {soft:,} allowed (ulimit -Hn)")

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from bench import brokers
 from bench.brokers import BrokerProcess
 from bench.programs import WorkFailedError
-from bench.rows import Bench, NewRequest, fetch_request, load_name, produce_request, send_requests
+from bench.requests import NewRequest, fetch_request, load_name, produce_request, send_requests
+from bench.work import Bench
 
 SHOWN = 30
 WRITE_TIMEOUT_S = 10.0

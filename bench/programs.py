@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,6 +67,53 @@ def run(
         complaint = (result.stderr or result.stdout).strip()
         raise WorkFailedError(f"{name} ended in {result.returncode}: {complaint[-2000:]}")
     return result.stdout
+
+
+class Talk:
+    """With a program that prints a line and waits for one."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def hear(self, timeout_s: float = PROGRAM_TIMEOUT_S) -> str:
+        """Its next line. Raises WorkFailedError with its complaint if it ends instead, or is ended for its silence."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        patience = threading.Timer(timeout_s, self._process.kill)
+        patience.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            patience.cancel()
+        if not line:
+            complaint = self._process.stderr.read().strip()
+            raise WorkFailedError(f"{self._name} ended in {self._process.wait()}: {complaint[-2000:]}")
+        return line
+
+    def say(self) -> None:
+        """An empty line."""
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), b"\n")
+        except BrokenPipeError:
+            raise WorkFailedError(f"{self._name} has ended before it was told to go on") from None
+
+    @property
+    def _name(self) -> str:
+        assert isinstance(self._process.args, list)
+        return Path(self._process.args[0]).name
+
+
+@contextmanager
+def talking(command: list[str]) -> Generator[Talk]:
+    """With a program that runs while this is entered, and no longer."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Talk(process)
+        finally:
+            process.kill()
 
 
 @functools.cache

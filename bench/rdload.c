@@ -7,7 +7,8 @@
  *        rdload consume bootstrap topic records [name=value ...]
  *        rdload latency bootstrap topic payload_file records records_per_second [name=value ...]
  * A payload file holds one record's value a line; they are sent in turn. name=value are librdkafka's own settings, and
- * partitions=n, to which records are sent in turn and of which all are read. Without it there is partition 0.
+ * partitions=n, to which records are sent in turn and of which all are read. Without it there is partition 0. With
+ * rate=n no more records than that are produced in a second.
  *
  * produce prints the seconds until the last record was acknowledged; consume the seconds until the last one came and
  * the bytes of all values; latency the 50th, 99th and 99.9th percentile in milliseconds, from the call that produces a
@@ -61,13 +62,14 @@ ssize_t rd_kafka_consume_batch_queue(rd_kafka_queue_t *, int, rd_kafka_message_t
 rd_kafka_message_t *rd_kafka_consumer_poll(rd_kafka_t *, int);
 void rd_kafka_message_destroy(rd_kafka_message_t *);
 
-enum { LINES_LIMIT = 100000, BATCH = 10000, TIMEOUT_MS = 60000, POLL_EVERY = 1024 };
+enum { LINES_LIMIT = 100000, BATCH = 10000, TIMEOUT_MS = 60000, POLL_EVERY = 1024, PACE_EVERY = 64 };
 
 static char *payloads[LINES_LIMIT];
 static size_t payload_sizes[LINES_LIMIT];
 static int payload_count;
 static long undelivered;
 static int partitions = 1;
+static long rate; /* records a second; 0: as fast as it goes */
 
 static void fail(const char *what, const char *detail) {
     fprintf(stderr, "rdload: %s: %s\n", what, detail);
@@ -120,13 +122,10 @@ static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, 
         char *equals = strchr(settings[i], '=');
         if (!equals) fail("not name=value", settings[i]);
         char *name = strndup(settings[i], equals - settings[i]);
-        if (!strcmp(name, "partitions")) {
-            partitions = atoi(equals + 1);
-            free(name);
-            continue;
-        }
         int is_for_consumers = !strncmp(name, "fetch.", 6) || !strncmp(name, "queued.", 7);
-        if (is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
+        if (!strcmp(name, "partitions")) partitions = atoi(equals + 1);
+        else if (!strcmp(name, "rate")) rate = atol(equals + 1);
+        else if (is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
         free(name);
     }
     rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof why);
@@ -156,6 +155,12 @@ static void assign(rd_kafka_t *rk, const char *topic, int64_t offset) {
     if (rd_kafka_assign(rk, list)) fail("assign", topic);
 }
 
+static void sleep_until(double due_s) {
+    struct timespec due = {.tv_sec = (time_t)due_s};
+    due.tv_nsec = (long)((due_s - due.tv_sec) * 1e9);
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+}
+
 static void produce_one(rd_kafka_t *rk, rd_kafka_topic_t *rkt, int partition, void *payload, size_t size) {
     while (rd_kafka_produce(rkt, partition, 0, payload, size, NULL, 0, NULL)) {
         int err = rd_kafka_last_error();
@@ -174,6 +179,7 @@ static int produce(char **argv, int argc) {
     double started = now_s();
     for (long i = 0; i < records; i++) {
         int line = i % payload_count;
+        if (rate && i % PACE_EVERY == 0) sleep_until(started + (double)i / rate);
         produce_one(rk, rkt, i % partitions, payloads[line], payload_sizes[line]);
         if (i % POLL_EVERY == 0) rd_kafka_poll(rk, 0);
     }

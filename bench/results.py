@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bench import brokers
 from bench.programs import run
-from bench.rows import Row
+from bench.work import Row
 
 RUNS_FILE = Path(__file__).parent / "results" / "runs.jsonl"
 REPOSITORY = Path(__file__).parent.parent
@@ -83,11 +83,11 @@ def table(rows: Sequence[Row], by_broker: Mapping[str, Samples], failures: Mappi
 def _cell(values: Sequence[float] | None) -> str:
     if not values:
         return "-"
-    median = _number(statistics.median(values))
-    return median if len(values) == 1 else f"{median} ({_number(min(values))} - {_number(max(values))})"
+    median = number_text(statistics.median(values))
+    return median if len(values) == 1 else f"{median} ({number_text(min(values))} - {number_text(max(values))})"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Three digits that count, without an exponent."""
     if value >= 100:
         return f"{value:,.0f}"

@@ -1,10 +1,16 @@
-"""Groups of rows, by how their rows' names begin: for `make bench ROWS=latency,produce`, and for the picture."""
+"""Groups of rows, by how their rows' names begin: for `make bench ROWS=latency,produce`, and for the picture.
+
+"growth" is asked for in the same way and holds rows of other groups too: all of which curves.py makes one curve.
+"""
 
 from collections.abc import Callable
 
+from bench.curves import CURVES
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "start": ("start",),
-    "memory": ("PSS", "RSS", "idle", "descriptors"),
+    "memory": ("PSS", "RSS", "idle CPU", "descriptors"),
+    "connections": ("idle connections",),
     "produce": ("Produce",),
     "fetch": ("empty Fetch", "fan-out"),
     "metadata": ("Metadata", "ApiVersions", "create"),
@@ -14,9 +20,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "librdkafka": ("librdkafka",),
     "java": ("Java",),
     "history": ("history", "compaction"),
+    "growth": ("growth",),
     "cluster": ("cluster",),
 }
 """In the order in which the picture shows them."""
+CURVES_ROWS = frozenset(name for curve in CURVES for name in curve.names)
 
 
 def in_groups(names: str) -> Callable[[str], bool]:
@@ -25,4 +33,4 @@ def in_groups(names: str) -> Callable[[str], bool]:
     if unknown := sorted(set(asked) - GROUPS.keys()):
         raise ValueError(f"there is no group {unknown[0]!r} of rows; there are {', '.join(GROUPS)}")
     beginnings = tuple(beginning for name in asked for beginning in GROUPS[name])
-    return lambda row: row.startswith(beginnings)
+    return lambda row: row.startswith(beginnings) or ("growth" in asked and row in CURVES_ROWS)

@@ -1,59 +1,30 @@
-"""Works with much of something: topics, connections, partitions, consumers; and codecs, sizes and acks of records."""
+"""Works with much of something: topics, partitions, consumers; and with codecs, sizes and acks of records."""
 
-import resource
-import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from functools import partial
 
 from bench.brokers import BrokerProcess
-from bench.link import API_VERSIONS_REQUEST, TIMEOUT_S, Link, frame
+from bench.link import CONSUMER, CREATE_TOPICS_VERSION, LATEST, LIST_OFFSETS_VERSION, TIMEOUT_S, Link
 from bench.programs import PROGRAM_TIMEOUT_S, WorkFailedError, rdload, run
-from bench.rows import (
-    CONSUMER_SETTINGS,
-    MB,
-    METADATA_VERSION,
-    PRODUCER_SETTINGS,
-    Bench,
-    Request,
-    Row,
-    Work,
-    fetch_request,
-    fresh_topic,
-    latency_work,
-    librdkafka_work,
-    produce_request,
-    request_work,
-)
-from kpy.wire import api_versions, create_topics, list_offsets, metadata
+from bench.requests import LOADS, all_topics_metadata_request, load_rows, send_over_and_over
+from bench.rows import CONSUMER_SETTINGS, PRODUCER_SETTINGS, latency_work, librdkafka_work
+from bench.warm_up import WARM_UP_LIMIT_S, WARM_UP_SCALE, until_no_cheaper
+from bench.work import MB, Bench, Row, Work, fresh_topic
+from kpy.wire import create_topics, list_offsets
 
 MANY_TOPICS = 1000
 CREATE_TIMEOUT_S = 120.0
-CREATE_TOPICS_VERSION = 5
-LIST_OFFSETS_VERSION = 7
-API_VERSIONS_VERSION = 3
-CONSUMER, LATEST = -1, -1
-SPARE_DESCRIPTORS = 500
 RECORD_BYTES = 1000
-SETTLE_S = 1.0
-"""What connections cost is looked at when the broker has had this long to accept them all."""
-
-
-def api_versions_request(_topic: str) -> Request:
-    message = api_versions.ApiVersionsRequest("kpy-bench", "1")
-    return Request(api_versions, message, API_VERSIONS_VERSION, lambda answer: answer)
 
 
 def many_topics(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """Seconds to create topics in one request until all have a leader; then Metadata of all, and its CPU time in us.
-
-    The answers are longer than loadgen.c takes, so Python asks here, one at a time.
+    """Seconds to create topics in one request until all have a leader; then, of a broker that is warm, requests/s and
+    us of its CPU for Metadata of all, under each load.
     """
     broker.start()
     names = [f"many-{number:04}" for number in range(MANY_TOPICS)]
     topics = [create_topics.CreatableTopic(name, 1, 1) for name in names]
-    request = frame(metadata, metadata.MetadataRequest(None), METADATA_VERSION)
     with Link(broker.port) as link:
         started = time.monotonic()
         created = link.call(
@@ -65,11 +36,13 @@ def many_topics(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
             if time.monotonic() > started + CREATE_TIMEOUT_S:
                 raise WorkFailedError(f"{unled} of {MANY_TOPICS} topics have no leader after {CREATE_TIMEOUT_S:.0f} s")
         created_s = time.monotonic() - started
-        _exchange_for(link, request, bench.scale.warm_up_s)
-        cpu_before = broker.cpu_seconds()
-        asked, seconds = _exchange_for(link, request, bench.scale.requests_s)
-        cpu_s = broker.cpu_seconds() - cpu_before
-    return created_s, asked / seconds, 1e6 * cpu_s / asked
+
+    def ask(bench: Bench, connections: int, in_flight: int) -> tuple[float, float]:
+        request = all_topics_metadata_request()
+        return send_over_and_over(bench, request, broker.port, connections, in_flight, broker.cpu_seconds)
+
+    until_no_cheaper(lambda: ask(bench._replace(scale=WARM_UP_SCALE), 10, 1)[1], WARM_UP_LIMIT_S)
+    return created_s, *(figure for load in LOADS for figure in ask(bench, *load))
 
 
 def _without_leader(link: Link, names: list[str]) -> int:
@@ -77,48 +50,6 @@ def _without_leader(link: Link, names: list[str]) -> int:
     request = list_offsets.ListOffsetsRequest(CONSUMER, 0, [list_offsets.ListOffsetsTopic(n, partition) for n in names])
     answered = link.call(list_offsets, request, LIST_OFFSETS_VERSION).topics
     return sum(bool(topic.partitions[0].error_code) for topic in answered)
-
-
-def _exchange_for(link: Link, request: bytes, seconds: float) -> tuple[int, float]:
-    """How often the request was answered, and in which time."""
-    started, asked = time.monotonic(), 0
-    while time.monotonic() < started + seconds:
-        link.exchange(request)
-        asked += 1
-    return asked, time.monotonic() - started
-
-
-def idle_connections(count: int, _bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """Kilobytes of the broker's memory for each connection that has asked once and is silent now."""
-    _allow_descriptors(count + SPARE_DESCRIPTORS)
-    broker.start()
-    with ExitStack() as connections:
-        # The first ones make the broker load what it needs for any.
-        for _ in range(10):
-            connections.enter_context(_connection(broker.port))
-        time.sleep(SETTLE_S)
-        before = broker.memory().pss_mb
-        for _ in range(count):
-            connections.enter_context(_connection(broker.port))
-        time.sleep(SETTLE_S)
-        return ((broker.memory().pss_mb - before) * 1000 / count,)
-
-
-def _allow_descriptors(count: int) -> None:
-    """For this process and the broker that it starts. Raises WorkFailedError where the system does not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count:
-        raise WorkFailedError(f"{count} file descriptors are needed, and {hard} allowed (ulimit -Hn)")
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-def _connection(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
-    connection.sendall(API_VERSIONS_REQUEST)
-    if not connection.recv(65536):
-        raise WorkFailedError("the broker closed an idle connection")
-    return connection
 
 
 def fan_out(consumers: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
@@ -153,33 +84,20 @@ def _fan_out_work(consumers: int) -> Work:
     return Work(rows, partial(fan_out, consumers), in_quick=False)
 
 
-def _idle_work(count: int) -> Work:
-    row = Row(f"idle connections, {count:,}", "kB each", "lower")
-    return Work((row,), partial(idle_connections, count), on_new_broker=True, in_quick=False)
-
-
 def _many_topics_work() -> Work:
-    asked = f"Metadata, {MANY_TOPICS} topics, 1 connection, 1 in flight"
     rows = (
         Row(f"create {MANY_TOPICS} topics, until all have a leader", "s", "lower"),
-        Row(asked, "requests/s", "higher"),
-        Row(f"{asked}: broker CPU", "us/request", "lower"),
+        *(row for load in LOADS for row in load_rows(f"Metadata, {MANY_TOPICS} topics", *load)),
     )
     return Work(rows, many_topics, on_new_broker=True, in_quick=False)
 
 
 SCALE_WORKS: tuple[Work, ...] = (
     _many_topics_work(),
-    _idle_work(1000),
-    _idle_work(10_000),
-    request_work("ApiVersions", api_versions_request, 1, 1, quick=False),
-    request_work("ApiVersions", api_versions_request, 50, 5, quick=False),
-    request_work("Produce", produce_request, 1000, 1, quick=False),
-    request_work("empty Fetch", fetch_request, 1000, 1, quick=False),
     *(
         librdkafka_work(f"{size} B, {codec}", size, f"compression.codec={codec}", quick=False)
         for size in (100, 1000, 100_000)
-        for codec in ("none", "snappy", "gzip", "zstd")
+        for codec in ("none", "lz4", "snappy", "gzip", "zstd")
         # These are in rows.py.
         if codec in ("snappy", "gzip") or size == 100_000
     ),

@@ -6,15 +6,9 @@ import time
 from collections.abc import Callable
 
 from bench.brokers import BrokerProcess
-from bench.rows import (
-    Bench,
-    Scale,
-    fetch_request,
-    librdkafka_round_trip,
-    one_topic_metadata_request,
-    produce_request,
-    send_requests,
-)
+from bench.requests import fetch_request, one_topic_metadata_request, produce_request, send_requests
+from bench.rows import librdkafka_round_trip
+from bench.work import Bench, Scale
 
 WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0, history_megabytes=0)
 WARM_UP_LIMIT_S = 90.0
@@ -29,6 +23,14 @@ def warm_up(bench: Bench, broker: BrokerProcess) -> None:
     A JVM compiles what it runs often: on two cores Apache Kafka takes about 45 s of load until a request costs a
     twentieth of what the first ones did.
     """
+    warm_up_with_requests(bench, broker)
+    bench = bench._replace(scale=WARM_UP_SCALE)
+    for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
+        librdkafka_round_trip(bench, broker, size, ())
+
+
+def warm_up_with_requests(bench: Bench, broker: BrokerProcess) -> None:
+    """Small ones of each kind, until they get no cheaper."""
     bench = bench._replace(scale=WARM_UP_SCALE)
     loads = (
         (produce_request, 1, 1),
@@ -37,8 +39,6 @@ def warm_up(bench: Bench, broker: BrokerProcess) -> None:
         (one_topic_metadata_request, 50, 5),
     )
     until_no_cheaper(lambda: sum(send_requests(bench, broker, *load)[1] for load in loads), WARM_UP_LIMIT_S)
-    for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
-        librdkafka_round_trip(bench, broker, size, ())
 
 
 def until_no_cheaper(cpu_us: Callable[[], float], limit_s: float) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from bench import picture
-from bench.history import HISTORY_WORKS
+from bench.all_works import ALL_WORKS
 from bench.picture import BARS_WIDTH, Bar, bars, grouped, position
 from bench.row_groups import GROUPS, in_groups
-from bench.rows import WORKS
-from bench.scale import SCALE_WORKS
 
 
 def run(date: str, kpy: float, kafka: float, better: str = "higher", others: float = 0.0) -> dict[str, Any]:
@@ -67,10 +65,18 @@ def test_the_picture_is_well_formed_and_has_a_bar_for_every_row(tmp_path: Path) 
     assert {"3.00", "Produce, <1>", "2026-01-01, cccccccc, 1 run"} <= {element.text for element in drawn}
 
 
-def test_every_row_is_in_exactly_one_group() -> None:
-    names = [row.name for work in (*WORKS, *SCALE_WORKS, *HISTORY_WORKS) for row in work.rows]
+def test_every_row_is_in_exactly_one_group_of_the_picture() -> None:
+    names = [row.name for work in ALL_WORKS for row in work.rows]
     assert len(set(names)) == len(names)
-    assert {sum(in_groups(group)(name) for group in GROUPS) for name in names} == {1}
+    assert {sum(name.startswith(beginnings) for beginnings in GROUPS.values()) for name in names} == {1}
+
+
+def test_growth_is_asked_for_with_the_rows_of_other_groups_that_show_it() -> None:
+    is_asked = in_groups("growth")
+    assert is_asked("growth, 10 partitions: RSS, idle")
+    assert is_asked("Produce, 1000 connections, 1 in flight")
+    assert not is_asked("Produce, 50 connections, 1 in flight")
+    assert not in_groups("latency")("Produce, 1000 connections, 1 in flight")
 
 
 def test_rows_of_no_group_are_shown_too() -> None:

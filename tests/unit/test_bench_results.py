@@ -3,10 +3,10 @@
 import pytest
 
 from bench.__main__ import chosen
+from bench.all_works import ALL_WORKS
 from bench.cluster_rows import CLUSTER_WORKS
-from bench.history import HISTORY_WORKS
 from bench.results import Sample, counted, spread, table
-from bench.rows import WORKS, Row
+from bench.work import Row
 
 RATE = Row("rate", "1/s", "higher")
 TIME = Row("time", "s", "lower")
@@ -67,7 +67,7 @@ def test_a_row_without_numbers_says_why() -> None:
 
 
 def test_rows_have_names_of_their_own() -> None:
-    names = [row.name for work in (*WORKS, *HISTORY_WORKS, *CLUSTER_WORKS) for row in work.rows]
+    names = [row.name for work in (*ALL_WORKS, *CLUSTER_WORKS) for row in work.rows]
     assert len(set(names)) == len(names)
 
 
@@ -75,4 +75,4 @@ def test_a_quick_run_leaves_clusters_out_unless_they_are_asked_for() -> None:
     assert chosen(CLUSTER_WORKS, "", quick=True) == []
     assert chosen(CLUSTER_WORKS, "", quick=False) == list(CLUSTER_WORKS)
     assert chosen(CLUSTER_WORKS, "cluster", quick=True) == list(CLUSTER_WORKS)
-    assert chosen((*WORKS, *HISTORY_WORKS), "cluster", quick=False) == []
+    assert chosen(ALL_WORKS, "cluster", quick=False) == []

@@ -8,13 +8,9 @@ from bench.acknowledged import longest_gap
 from bench.link import CORRELATION_ID, frame
 from bench.payloads import web_shop_events
 from bench.programs import WorkFailedError
-from bench.rows import (
-    PAYLOADS,
-    consumed_per_second,
-    fetch_request,
-    produce_request,
-    produced_per_second,
-)
+from bench.requests import fetch_request, produce_request
+from bench.rows import consumed_per_second, produced_per_second
+from bench.work import PAYLOADS
 from kpy.wire import produce
 
 PRODUCED = """\
