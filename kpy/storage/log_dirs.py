@@ -13,7 +13,6 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -469,6 +468,8 @@ class LogDirs:
             for log in logs:
                 log.close()
             return
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(self._closing_threads) as threads:
             for _ in threads.map(Log.close, logs):
                 pass  # Each result is asked for, so that the first failure is raised.
