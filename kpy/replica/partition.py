@@ -10,7 +10,6 @@ tells the leader only then that it has them. The high watermark does not pass th
 """
 
 from bisect import insort
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -106,8 +105,9 @@ class Partition:
         self.topic = topic
         self.partition = image.partition
         self.log = log
-        self.commits: deque[Commit] = deque()
-        self.unflushed: deque[Unflushed] = deque()
+        # No deques, each of which takes as much as all the rest of a partition where nobody waits.
+        self.commits: list[Commit] = []
+        self.unflushed: list[Unflushed] = []
         self.deletions: dict[Deletion, None] = {}
         self.waiting: dict[ParkedFetch, None] = {}
         """Consumers, who wait for committed records."""
@@ -270,7 +270,7 @@ class Partition:
         unflushed = self.unflushed
         told: list[Told] = []
         while unflushed and unflushed[0].end_offset - log.flushed_offset < log.config.flush_messages:
-            told += unflushed.popleft().waiting
+            told += unflushed.pop(0).waiting
         for tell in told:
             tell(ErrorCode.NONE)
         self.advance_high_watermark()
@@ -336,7 +336,7 @@ class Partition:
         if commits and self.leadership is not None:
             verdict = self.leadership.verdict(self.min_isr)
             while commits and commits[0].end_offset <= high_watermark:
-                commits.popleft().told(verdict)
+                commits.pop(0).told(verdict)
         self._surroundings.committed(self)
         if self.resting_followers:
             self._wake_followers()
