@@ -6,6 +6,7 @@ trio gives threads their names, is looked for by running /sbin/ldconfig, though 
 """
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Generator, Sequence
@@ -75,7 +76,7 @@ def _threads_library_known() -> Generator[None]:
     found = ctypes.util.find_library
 
     def find_library(name: str) -> str | None:
-        return "libpthread.so.0" if name == "pthread" else found(name)
+        return "libpthread.so.0" if name == "pthread" and _has_glibc() else found(name)
 
     ctypes.util.find_library = find_library
     try:
@@ -84,8 +85,15 @@ def _threads_library_known() -> Generator[None]:
         ctypes.util.find_library = found
 
 
+def _has_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 def import_trio() -> None:
-    """Imports trio, and does nothing where that is done. Where there is no glibc, threads bear no names then."""
+    """Imports trio, and does nothing where that has been done."""
     if "trio" not in sys.modules:
         with _loaded_later(), _threads_library_known():
             importlib.import_module("trio")

@@ -1,11 +1,12 @@
 """The arguments of `kpy`, and the configuration that they, the environment and a file make together."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import kpy
 from kpy import config_sources, listeners
@@ -194,7 +195,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """The options of the process's arguments, or of these. Ends the process for --help, --version and wrong usage."""
     if arguments is None:
         arguments = sys.argv[1:]
-    parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, allow_abbrev=False)
+    parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, formatter_class=_Formatter, allow_abbrev=False)
     how = "with" if NATIVE else "without"
     parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how} the accelerator in C")
     commands = parser.add_subparsers(metavar="command", required=True)
@@ -210,6 +211,24 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return options
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, without asking shutil, as argparse does for each argument: that brings compressors."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": _terminal_columns() - 2, **options})
+
+
+def _terminal_columns() -> int:
+    """$COLUMNS, or what the terminal says; 80 where there is neither."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80 if sys.__stdout__ else 80
+    except (OSError, ValueError):
+        return 80
+
+
 def _add_command(
     add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str, description: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
@@ -218,7 +237,7 @@ def _add_command(
         help=summary,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
 

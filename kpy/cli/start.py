@@ -103,7 +103,6 @@ def _serve_until_signal(
 
     gc.freeze()
     gc.enable()
-
     received: list[signal.Signals] = []
 
     async def main() -> None:
@@ -126,7 +125,10 @@ def _serve_until_signal(
                 for number, handler in previous.items():
                     signal.signal(number, handler)
 
-    trio.run(main)
+    try:
+        trio.run(main)
+    finally:
+        gc.unfreeze()
     return received[0]
 
 
