@@ -6,6 +6,7 @@ are told at once.
 
 import errno
 import gc
+import importlib
 import logging
 import os
 import select
@@ -91,18 +92,11 @@ def _serve_until_signal(
     config: BrokerConfig, on_started: Callable[[Addresses], None], ephemeral_dir: Path | None
 ) -> signal.Signals:
     """Serves until the first signal, then stops cleanly and returns it. A second signal ends the process at once."""
-    # Nothing of what is imported is garbage: looking for some now would take a fifteenth of the time, and later, with
-    # each full collection, 10 ms in which no client is served.
-    gc.disable()
-    from kpy.trio_import import import_trio
-
-    import_trio()
+    _import_broker()
     import trio
 
     from kpy.server import serve
 
-    gc.freeze()
-    gc.enable()
     received: list[signal.Signals] = []
 
     async def main() -> None:
@@ -130,6 +124,21 @@ def _serve_until_signal(
     finally:
         gc.unfreeze()
     return received[0]
+
+
+def _import_broker() -> None:
+    """Imports what serves. Nothing of it is ever garbage: to look for some meanwhile would take a fifteenth of the
+    time, and later, with each full collection, 10 ms in which no client is served.
+    """
+    from kpy.trio_import import import_trio
+
+    gc.disable()
+    try:
+        import_trio()
+        importlib.import_module("kpy.server")
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 def _leave_at_once(number: signal.Signals, ephemeral_dir: Path | None) -> None:
