@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kpy.controller.topics import CONSUMER_OFFSETS
 from kpy.coordinator import (
@@ -28,9 +28,6 @@ from kpy.coordinator import (
     request_of,
 )
 from kpy.errors import ApiError, ErrorCode
-from kpy.group.answers import append_refusal, refusal
-from kpy.group.events import TopicsDeleted
-from kpy.group.shard import GroupShard
 from kpy.group.turn import GroupConfig
 from kpy.machine import Effects, Request, size_in_batch
 from kpy.metadata.image import MetadataImage, TopicImage
@@ -40,8 +37,12 @@ from kpy.records.compression import Codec
 from kpy.records.validate import ValidBatch
 from kpy.replica.partition import ACKS_ALL
 from kpy.storage.log import AppendInfo
-from kpy.wire.list_groups import ListedGroup
 from kpy.wire.offset_commit import OffsetCommitRequest
+
+if TYPE_CHECKING:
+    # Not at run time: the machine and its answers are imported with the first request or record of a group.
+    from kpy.group.shard import GroupShard
+    from kpy.wire.list_groups import ListedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _there_are_no_rounds(finish: Callable[[], None]) -> bool:
     return False
 
 
-class GroupCoordinator(Coordinator[GroupShard]):
+class GroupCoordinator(Coordinator["GroupShard"]):
     """All groups that this broker coordinates."""
 
     def __init__(
@@ -134,7 +135,7 @@ class GroupCoordinator(Coordinator[GroupShard]):
                 self._carry_out(led, led.machine, effects, now_ms)
 
     def _judged(
-        self, led: Led[GroupShard], machine: GroupShard, gathered: deque[Request], now_ms: int
+        self, led: "Led[GroupShard]", machine: "GroupShard", gathered: deque[Request], now_ms: int
     ) -> tuple[Effects, list[Effects]]:
         """What as many commits as fit into a batch lead to, taken from the left; and those that write nothing."""
         limit_bytes = led.partition.log.config.max_message_bytes
@@ -157,7 +158,7 @@ class GroupCoordinator(Coordinator[GroupShard]):
             size_bytes += added_bytes
         return together, refused
 
-    def _handle(self, led: Led[GroupShard], event: Any) -> None:
+    def _handle(self, led: "Led[GroupShard]", event: Any) -> None:
         if self._gathered:
             self._write_gathered(led.partition.partition)
         super()._handle(led, event)
@@ -168,9 +169,9 @@ class GroupCoordinator(Coordinator[GroupShard]):
         while gathered:
             call = gathered.popleft().token
             assert isinstance(call, Call)
-            call.answer(refusal(call.message, call.version, ErrorCode.NOT_COORDINATOR))
+            call.answer(self._refusal(call.message, call.version, ErrorCode.NOT_COORDINATOR))
 
-    def list_groups(self, states: list[str], types: list[str]) -> tuple[ErrorCode, list[ListedGroup]]:
+    def list_groups(self, states: list[str], types: list[str]) -> "tuple[ErrorCode, list[ListedGroup]]":
         """Every group coordinated here. While a shard is loading, the list is not whole and says so."""
         error = ErrorCode.NONE
         groups: list[ListedGroup] = []
@@ -212,11 +213,15 @@ class GroupCoordinator(Coordinator[GroupShard]):
             and (name not in image.topics or image.topics[name].topic_id != topic.topic_id)
         )
         if deleted:
+            from kpy.group.events import TopicsDeleted
+
             for led in list(self._led.values()):
                 if led.machine is not None:
                     self._handle(led, TopicsDeleted(deleted))
 
-    def _new_machine(self) -> GroupShard:
+    def _new_machine(self) -> "GroupShard":
+        from kpy.group.shard import GroupShard
+
         return GroupShard(self._config.groups, self._rng, self._partition_exists)
 
     def _partition_exists(self, topic: str, partition: int) -> bool:
@@ -224,7 +229,11 @@ class GroupCoordinator(Coordinator[GroupShard]):
         return found is not None and 0 <= partition < len(found.partitions)
 
     def _refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        from kpy.group.answers import refusal
+
         return refusal(message, version, error)
 
     def _append_refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        from kpy.group.answers import append_refusal
+
         return append_refusal(message, version, error)

@@ -5,7 +5,6 @@ too (see hot_modules.py), is settled when kpy is installed.
 """
 
 import importlib
-import importlib.util
 import os
 from typing import Any, Final
 
@@ -29,6 +28,8 @@ NATIVE: Any = _compiled()
 
 def how_it_runs() -> str:
     """For people: what of this kpy is C."""
+    import importlib.util
+
     parts = [
         *(["the accelerator in C"] if NATIVE else []),
         *(["compiled modules"] if importlib.util.find_spec("kpy.hot__mypyc") else []),

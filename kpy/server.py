@@ -16,7 +16,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -30,7 +30,6 @@ from kpy.dynamic_configs import DynamicConfigs
 from kpy.errors import ApiError, StorageError
 from kpy.group.turn import GroupConfig
 from kpy.group_coordinator import GroupCoordinator, GroupCoordinatorConfig
-from kpy.member import Member
 from kpy.metadata.cluster import Cluster
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.image import MetadataImage
@@ -52,8 +51,11 @@ from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
 from kpy.topic_config import topic_config, topic_config_problem
 from kpy.transaction_coordinator import TransactionCoordinator, TransactionCoordinatorConfig
-from kpy.txn.shard import TransactionConfig
-from kpy.txn.transaction import TV_2
+from kpy.txn.config import TV_2, TransactionConfig
+
+if TYPE_CHECKING:
+    # Not at run time: a single broker has none.
+    from kpy.member import Member
 
 log = logging.getLogger("kpy.server")
 
@@ -85,7 +87,7 @@ async def serve(
 
 
 @asynccontextmanager
-async def _stopped_in_order(member: Member | None) -> AsyncGenerator[None]:
+async def _stopped_in_order(member: "Member | None") -> AsyncGenerator[None]:
     """What runs inside is cancelled from outside only once this broker has handed over: until then it answers."""
     serving = trio.CancelScope(shield=True)
     async with trio.open_nursery() as nursery:
@@ -98,7 +100,7 @@ async def _stopped_in_order(member: Member | None) -> AsyncGenerator[None]:
             nursery.cancel_scope.cancel()
 
 
-async def _stop_in_order(member: Member | None, serving: trio.CancelScope) -> None:
+async def _stop_in_order(member: "Member | None", serving: trio.CancelScope) -> None:
     """When this is cancelled, so is what serves; one of several brokers hands over first, and serves meanwhile."""
     try:
         await trio.sleep_forever()
@@ -115,7 +117,7 @@ class Opened:
 
     broker: Broker
     log_dirs: LogDirs
-    member: Member | None
+    member: "Member | None"
     """None for a single broker."""
 
 
@@ -163,7 +165,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             raise StorageError(f"every data directory has failed: {', '.join(log_dirs.offline_paths())}")
 
 
-async def _watch_disks(log_dirs: LogDirs, member: Member | None, serving: trio.CancelScope) -> None:
+async def _watch_disks(log_dirs: LogDirs, member: "Member | None", serving: trio.CancelScope) -> None:
     """Tells the controller of data directories that fail, and ends the broker with the last one, as Apache Kafka does.
 
     It could only refuse, and would go on refusing with a mended disk; whoever watches over the process can start it
@@ -232,7 +234,7 @@ async def opened(
             closing_threads=CLOSING_THREADS,
         )
         try:
-            member = None if membership is None else Member(configs.current, cluster, membership, clock)
+            member = None if membership is None else _new_member(configs.current, cluster, membership, clock)
             yield Opened(_assemble(configs, cluster, log_dirs, rng, clock, membership, member), log_dirs, member)
         finally:
             log_dirs.close()
@@ -240,6 +242,12 @@ async def opened(
         # Also when this is cancelled: the session is to end now, and not by silence.
         with trio.CancelScope(shield=True):
             await store.close()
+
+
+def _new_member(config: BrokerConfig, cluster: Cluster, membership: Membership, clock: Callable[[], int]) -> "Member":
+    from kpy.member import Member
+
+    return Member(config, cluster, membership, clock)
 
 
 async def _open_store(config: BrokerConfig, clock: Callable[[], int]) -> MetadataStore:
@@ -294,7 +302,7 @@ def _assemble(
     rng: random.Random,
     clock: Callable[[], int],
     membership: Membership | None,
-    member: Member | None,
+    member: "Member | None",
 ) -> Broker:
     config = configs.current
     replicas = ReplicaManager(

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -27,32 +27,23 @@ from kpy.coordinator import Asker, Asking, Coordinator, Led, Replicas, StateTopi
 from kpy.errors import ApiError, ErrorCode
 from kpy.group_coordinator import GroupCoordinator
 from kpy.metadata.image import MetadataImage
-from kpy.peer_queues import PeerQueues
-from kpy.peers import PeerChannel
 from kpy.pending import Pending
 from kpy.records.batch import build_batch, read_header
 from kpy.records.validate import ValidBatch
 from kpy.replica.partition import ACKS_ALL, Commit, Partition
 from kpy.storage.producer_state import EndMarker, marker_record
-from kpy.txn.answers import append_refusal, refusal
-from kpy.txn.marking import (
-    VERDICTS,
-    MarkerOf,
-    Marking,
-    Verdict,
-    markers_errors,
-    markers_request,
-    take_markers,
-)
-from kpy.txn.shard import ADDED_BY_BROKER_SINCE, MarkersWritten, TransactionConfig, TransactionShard, TxnMarkers
-from kpy.txn.transaction import TopicPartition, Transaction
-from kpy.txn.verification import Question, question_results, questions_request, take_questions
-from kpy.wire.add_partitions_to_txn import (
-    AddPartitionsToTxnResult,
-    AddPartitionsToTxnTopic,
-    AddPartitionsToTxnTransaction,
-)
-from kpy.wire.list_transactions import TransactionState
+from kpy.txn.config import TransactionConfig
+
+if TYPE_CHECKING:
+    # Not at run time: all this is imported with the first transaction or record of one, or for the other brokers.
+    from kpy.peer_queues import PeerQueues
+    from kpy.peers import PeerChannel
+    from kpy.txn.marking import MarkerOf, Marking
+    from kpy.txn.shard import TransactionShard, TxnMarkers
+    from kpy.txn.transaction import TopicPartition, Transaction
+    from kpy.txn.verification import Question
+    from kpy.wire.add_partitions_to_txn import AddPartitionsToTxnResult
+    from kpy.wire.list_transactions import TransactionState
 
 log = logging.getLogger("kpy.transactions")
 
@@ -100,15 +91,15 @@ class Others:
 
     broker_id: int
     """This broker's own."""
-    markers: PeerQueues[MarkerOf]
-    questions: PeerQueues[Question]
+    markers: "PeerQueues[MarkerOf]"
+    questions: "PeerQueues[Question]"
 
     def keep(self, alive: Container[int]) -> None:
         self.markers.keep(alive)
         self.questions.keep(alive)
 
 
-class TransactionCoordinator(Coordinator[TransactionShard]):
+class TransactionCoordinator(Coordinator["TransactionShard"]):
     """All transactional ids that this broker coordinates."""
 
     def __init__(
@@ -129,8 +120,11 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         self._marking_work = trio.Event()
         self._others: Others | None = None
 
-    def cooperate(self, broker_id: int, open_peer: Callable[[int], PeerChannel]) -> None:
+    def cooperate(self, broker_id: int, open_peer: "Callable[[int], PeerChannel]") -> None:
         """From now on other brokers lead partitions, or coordinate transactions. Called before `run`."""
+        from kpy.peer_queues import PeerQueues
+        from kpy.txn.verification import take_questions
+
         self._others = Others(
             broker_id,
             PeerQueues(open_peer, self._take_markers, self._ask_for_markers, self._markers_lost),
@@ -147,10 +141,10 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
     def tell(self, key: str, message: Any, client: Asker) -> Any:
         """As of every coordinator; but no transactional id is empty, wherever that would live."""
         if key == "":
-            return refusal(message, client.version, ErrorCode.INVALID_REQUEST)
+            return self._refusal(message, client.version, ErrorCode.INVALID_REQUEST)
         return super().tell(key, message, client)
 
-    def list_transactions(self, wanted: Callable[[Transaction], bool]) -> tuple[ErrorCode, list[TransactionState]]:
+    def list_transactions(self, wanted: "Callable[[Transaction], bool]") -> "tuple[ErrorCode, list[TransactionState]]":
         """Every transactional id coordinated here. While a shard is loading, there is no list."""
         listed: list[TransactionState] = []
         for led in self._led.values():
@@ -165,15 +159,18 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         transactional_id: str,
         producer_id: int,
         producer_epoch: int,
-        partitions: Iterable[TopicPartition],
+        partitions: "Iterable[TopicPartition]",
         *,
         adds: bool,
-    ) -> AddPartitionsToTxnResult | Pending[AddPartitionsToTxnResult]:
+    ) -> "AddPartitionsToTxnResult | Pending[AddPartitionsToTxnResult]":
         """Whether a producer may write to these partitions in its transaction (KIP-890).
 
         With transaction version 2 writing `adds` them; before, the producer has to have added them. A marker may come
         before the answer does, if that comes later: see ProducerState.watch.
         """
+        from kpy.txn.shard import ADDED_BY_BROKER_SINCE
+        from kpy.wire.add_partitions_to_txn import AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction
+
         topics: dict[str, AddPartitionsToTxnTopic] = {}
         for topic, index in partitions:
             topics.setdefault(topic, AddPartitionsToTxnTopic(topic)).partitions.append(index)
@@ -182,6 +179,8 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         )
         coordinator = self._other_coordinator(transactional_id)
         if self._others is not None and coordinator is not None:
+            from kpy.txn.verification import Question
+
             question = Question(message, Pending())
             self._others.questions.put(coordinator, question)
             return question.pending
@@ -226,15 +225,17 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
             return None
         return partition, partition.when_committed(info.last_offset + 1, told)
 
-    def _act(self, led: Led[TransactionShard], action: TxnMarkers) -> None:
+    def _act(self, led: "Led[TransactionShard]", action: "TxnMarkers") -> None:
         """Few markers are written at once, so that whoever hears of the end finds it done; many go in slices."""
+        from kpy.txn.marking import Marking
+
         marking = Marking(action, led.leader_epoch, led)
         if len(marking.left) <= MARKERS_A_SLICE:
             self._go_on(marking)
         else:
             self._postpone(marking)
 
-    def _go_on(self, marking: Marking) -> None:
+    def _go_on(self, marking: "Marking") -> None:
         """Have the next slice of markers written; what is left afterwards has another turn."""
         self._unfinished.pop(marking, None)
         if not self._is_current(marking):
@@ -247,7 +248,7 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         if marking.left:
             self._postpone(marking)
 
-    def _mark(self, marking: Marking, partition: TopicPartition) -> None:
+    def _mark(self, marking: "Marking", partition: "TopicPartition") -> None:
         (topic, index), markers = partition, marking.markers
         told = partial(self._settle, marking, partition)
         found = self._cluster.image.topics.get(topic)
@@ -272,8 +273,10 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
             else:
                 told(error.code)
 
-    def _settle(self, marking: Marking, partition: TopicPartition, error: int) -> None:
+    def _settle(self, marking: "Marking", partition: "TopicPartition", error: int) -> None:
         """One partition's leader has answered, or was lost."""
+        from kpy.txn.marking import VERDICTS, Verdict
+
         if not self._is_current(marking):
             return
         verdict, markers = marking.settle(partition, error), marking.markers
@@ -288,7 +291,9 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         if marking.is_done:
             self._all_marked(marking)
 
-    def _all_marked(self, marking: Marking) -> None:
+    def _all_marked(self, marking: "Marking") -> None:
+        from kpy.txn.shard import MarkersWritten
+
         led: Led[TransactionShard] = marking.term
         markers = marking.markers
         self._handle(led, MarkersWritten(markers))
@@ -298,12 +303,12 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
             # The last record could not be written.
             self._postpone(marking)
 
-    def _is_current(self, marking: Marking) -> bool:
+    def _is_current(self, marking: "Marking") -> bool:
         """False when another coordinator, or this one in a later term, has taken over."""
         led: Led[TransactionShard] = marking.term
         return not marking.is_given_up and self._led.get(led.partition.partition) is led
 
-    def _postpone(self, marking: Marking) -> None:
+    def _postpone(self, marking: "Marking") -> None:
         self._unfinished[marking] = None
         self._marking_work.set()
 
@@ -322,16 +327,20 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
         leader = self.topic.partitions[index].leader
         return leader if self._is_other(leader) else None
 
-    def _take_markers(self, waiting: deque[MarkerOf]) -> list[MarkerOf]:
+    def _take_markers(self, waiting: "deque[MarkerOf]") -> "list[MarkerOf]":
+        from kpy.txn.marking import take_markers
+
         return take_markers(waiting, self._is_current)
 
-    async def _ask_for_markers(self, peer: PeerChannel, items: list[MarkerOf]) -> None:
+    async def _ask_for_markers(self, peer: "PeerChannel", items: "list[MarkerOf]") -> None:
+        from kpy.txn.marking import markers_errors, markers_request
+
         key, version = WRITE_TXN_MARKERS
         response = await peer.ask(key, markers_request(items), version)
         for (marking, partition), error in markers_errors(items, response):
             self._settle(marking, partition, error)
 
-    def _markers_lost(self, items: list[MarkerOf], reason: str) -> None:
+    def _markers_lost(self, items: "list[MarkerOf]", reason: str) -> None:
         if items:
             log.info("%d markers are to be written elsewhere, or again: %s", len(items), reason)
         for marking, partition in items:
@@ -365,24 +374,32 @@ class TransactionCoordinator(Coordinator[TransactionShard]):
 
     # -- what is asked of every coordinator --------------------------------------------------------------------------
 
-    def _new_machine(self) -> TransactionShard:
+    def _new_machine(self) -> "TransactionShard":
+        from kpy.txn.shard import TransactionShard
+
         return TransactionShard(self.config.transactions, self._new_producer_id)
 
     def _refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        from kpy.txn.answers import refusal
+
         return refusal(message, version, error)
 
     def _append_refusal(self, message: Any, version: int, error: ErrorCode) -> Any:
+        from kpy.txn.answers import append_refusal
+
         return append_refusal(message, version, error)
 
 
-async def _ask_coordinator(peer: PeerChannel, questions: list[Question]) -> None:
+async def _ask_coordinator(peer: "PeerChannel", questions: "list[Question]") -> None:
+    from kpy.txn.verification import question_results, questions_request
+
     key, version = ADD_PARTITIONS_TO_TXN
     response = await peer.ask(key, questions_request(questions), version)
     for question, result in question_results(questions, response):
         question.pending.complete(result)
 
 
-def _questions_lost(questions: list[Question], reason: str) -> None:
+def _questions_lost(questions: "list[Question]", reason: str) -> None:
     if questions:
         log.info("%d transactions cannot be verified now: %s", len(questions), reason)
     for question in questions:

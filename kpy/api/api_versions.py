@@ -15,7 +15,7 @@ import re
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.errors import ErrorCode
-from kpy.txn.transaction import TV_2
+from kpy.txn.config import TV_2
 from kpy.wire.api_versions import (
     ApiVersion,
     ApiVersionsRequest,

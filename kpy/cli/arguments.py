@@ -1,10 +1,12 @@
 """The arguments of `kpy`, and the configuration that they, the environment and a file make together."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import kpy
 from kpy import config_sources, listeners
@@ -191,35 +193,40 @@ class Options(argparse.Namespace):
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """The options of the process's arguments, or of these. Ends the process for --help, --version and wrong usage."""
-    parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how_it_runs()}")
+    if arguments is None:
+        arguments = sys.argv[1:]
+    parser = argparse.ArgumentParser("kpy", description=_DESCRIPTION, formatter_class=_Formatter, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    start = _add_command(commands.add_parser, "start", "start a broker", _START, _START_EXAMPLES)
-    start.set_defaults(command="start")
-    _add_settings(start)
-    logs = start.add_argument_group("output")
-    logs.add_argument("--log-format", choices=_LOG_FORMATS, default="human", help="how events look (default: human)")
-    logs.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="the least of them (default: info)")
-    logs.add_argument("--quiet", action="store_true", help="no banner, and nothing below a warning")
-
-    config = _add_command(commands.add_parser, "config", "look at the configuration", "Look at a configuration.")
-    actions = config.add_subparsers(metavar="command", required=True)
-    show = _add_command(actions.add_parser, "print", "show it", _CONFIG_PRINT)
-    show.set_defaults(command="config print")
-    _add_settings(show)
-    show.add_argument("--all", action="store_true", dest="every_key", help="every key, with what it is for")
-
-    _add_decode(commands.add_parser)
-    _add_proxy(commands.add_parser)
-    _add_dump_log(commands.add_parser)
-    _add_check_data(commands.add_parser)
-    _add_bench(commands.add_parser)
-
+    # A start needs none of the others, and together they take as long as its whole configuration.
+    named = arguments[0] if arguments and arguments[0] in _COMMANDS else None
+    if named is None:
+        parser.add_argument("--version", action="version", version=f"kpy {kpy.__version__}, {how_it_runs()}")
+    for name, add in _COMMANDS.items():
+        if named in (None, name):
+            add(commands.add_parser)
     options = parser.parse_args(arguments, Options())
     if options.command in ("start", "config print") and options.file and options.config:
         parser.error("give one configuration file, not two")
     return options
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, without asking shutil, as argparse does for each argument: that brings compressors."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": _terminal_columns() - 2, **options})
+
+
+def _terminal_columns() -> int:
+    """$COLUMNS, or what the terminal says; 80 where there is neither."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80 if sys.__stdout__ else 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _add_command(
@@ -230,9 +237,28 @@ def _add_command(
         help=summary,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
+
+
+def _add_start(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    start = _add_command(add_parser, "start", "start a broker", _START, _START_EXAMPLES)
+    start.set_defaults(command="start")
+    _add_settings(start)
+    logs = start.add_argument_group("output")
+    logs.add_argument("--log-format", choices=_LOG_FORMATS, default="human", help="how events look (default: human)")
+    logs.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="the least of them (default: info)")
+    logs.add_argument("--quiet", action="store_true", help="no banner, and nothing below a warning")
+
+
+def _add_config(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    config = _add_command(add_parser, "config", "look at the configuration", "Look at a configuration.")
+    actions = config.add_subparsers(metavar="command", required=True)
+    show = _add_command(actions.add_parser, "print", "show it", _CONFIG_PRINT)
+    show.set_defaults(command="config print")
+    _add_settings(show)
+    show.add_argument("--all", action="store_true", dest="every_key", help="every key, with what it is for")
 
 
 def _add_decode(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -325,6 +351,18 @@ def _add_bench(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         bench.add_argument(flag, type=type_, default=default, dest=name, metavar="N", help=help_)
     bench.add_argument("--topic", metavar="NAME", help="one that exists: records are added to it, nothing is deleted")
     bench.add_argument("--json", action="store_true", dest="as_json", help="a JSON object a line")
+
+
+_COMMANDS: Final[Mapping[str, Callable[[Callable[..., argparse.ArgumentParser]], None]]] = {
+    "start": _add_start,
+    "config": _add_config,
+    "decode": _add_decode,
+    "proxy": _add_proxy,
+    "dump-log": _add_dump_log,
+    "check-data": _add_check_data,
+    "bench": _add_bench,
+}
+"""How each adds itself to the parser, in the order in which they are shown."""
 
 
 def _load(text: str) -> "Load":

@@ -5,15 +5,15 @@ are told at once.
 """
 
 import errno
+import gc
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final, cast
@@ -91,9 +91,13 @@ def _serve_until_signal(
     config: BrokerConfig, on_started: Callable[[Addresses], None], ephemeral_dir: Path | None
 ) -> signal.Signals:
     """Serves until the first signal, then stops cleanly and returns it. A second signal ends the process at once."""
-    import trio
+    with _stays():
+        from kpy.trio_import import import_trio
 
-    from kpy.server import serve
+        import_trio()
+        import trio
+
+        from kpy.server import serve
 
     received: list[signal.Signals] = []
 
@@ -117,12 +121,30 @@ def _serve_until_signal(
                 for number, handler in previous.items():
                     signal.signal(number, handler)
 
-    trio.run(main)
+    try:
+        trio.run(main)
+    finally:
+        gc.unfreeze()
     return received[0]
+
+
+@contextmanager
+def _stays() -> Generator[None]:
+    """Nothing of what is made here is ever garbage: to look for some meanwhile would take a fifteenth of the time that
+    the imports take, and later, with each full collection, 10 ms in which no client is served.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 def _leave_at_once(number: signal.Signals, ephemeral_dir: Path | None) -> None:
     if ephemeral_dir is not None:
+        import shutil
+
         shutil.rmtree(ephemeral_dir, ignore_errors=True)
     os._exit(128 + number)
 

@@ -11,15 +11,18 @@ for a leader forever; KRaft refuses them too), and topics or configs that would 
 import random
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kpy.controller.elections import first_leader
 from kpy.errors import ApiError, ErrorCode
 from kpy.ids import new_id
 from kpy.metadata.image import NO_LEADER, NO_STATE, BrokerImage, MetadataImage, PartitionImage, TopicImage
-from kpy.wire.create_partitions import CreatePartitionsTopic
-from kpy.wire.create_topics import CreatableTopic
 from kpy.wire.primitives import MAX_STRING_BYTES
+
+if TYPE_CHECKING:
+    # Not at run time: these codecs are imported when somebody asks for topics.
+    from kpy.wire.create_partitions import CreatePartitionsTopic
+    from kpy.wire.create_topics import CreatableTopic
 
 CONSUMER_OFFSETS = "__consumer_offsets"
 TRANSACTION_STATE = "__transaction_state"
@@ -72,7 +75,7 @@ def validate_name(name: str) -> None:
 
 
 def plan_topic(
-    topic: CreatableTopic,
+    topic: "CreatableTopic",
     image: MetadataImage,
     planned: Collection[str],
     defaults: TopicDefaults,
@@ -115,7 +118,7 @@ def plan_topic(
     return TopicImage(topic.name, new_id(rng), _elect(assignment, image), configs)
 
 
-def plan_partitions(topic: CreatePartitionsTopic, image: MetadataImage, rng: random.Random) -> TopicImage:
+def plan_partitions(topic: "CreatePartitionsTopic", image: MetadataImage, rng: random.Random) -> TopicImage:
     """The topic with the partitions that CreatePartitions adds. Raises ApiError as Kafka's ZkAdminManager does."""
     existing = image.topics.get(topic.name)
     if existing is None:
@@ -273,7 +276,7 @@ def _check_collision(name: str, existing: Collection[str]) -> None:
         )
 
 
-def _check_manual_assignment(topic: CreatableTopic, assignment: Assignment, image: MetadataImage) -> None:
+def _check_manual_assignment(topic: "CreatableTopic", assignment: Assignment, image: MetadataImage) -> None:
     if len({len(replicas) for replicas in assignment.values()}) != 1:
         _refuse_assignment("All partitions should have the same number of replicas")
     for partition, replicas in assignment.items():

@@ -1,7 +1,6 @@
 """One event being handled: what the clock says, what the configuration allows, and the effects gathered so far."""
 
 import random
-import uuid
 from dataclasses import dataclass, field
 
 from kpy.machine import Effects
@@ -50,4 +49,6 @@ class Turn:
 
     def new_member_id(self, prefix: str) -> str:
         """A fresh id that starts with the client's id, or with the instance id of a static member."""
+        import uuid
+
         return f"{prefix[:MAX_MEMBER_ID_PREFIX]}-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"

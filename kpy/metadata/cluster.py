@@ -28,7 +28,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import trio
 
@@ -52,8 +52,10 @@ from kpy.metadata.store import (
     StoreUnavailable,
 )
 from kpy.metadata.updates import updated, with_configs
-from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
-from kpy.wire.update_metadata import UpdateMetadataRequest
+
+if TYPE_CHECKING:
+    # Not at run time: a single broker hears nothing from a controller.
+    from kpy.wire.update_metadata import UpdateMetadataRequest
 
 log = logging.getLogger("kpy.metadata")
 
@@ -241,6 +243,8 @@ class Cluster:
 
         Raises ApiError as `plan_topic`, and COORDINATOR_NOT_AVAILABLE while another broker, the controller, is at it.
         """
+        from kpy.wire.create_topics import CreatableTopic, CreatableTopicConfig
+
         request = CreatableTopic(
             name=name,
             num_partitions=num_partitions,
@@ -357,7 +361,7 @@ class Cluster:
         self._told = replace(self.stored, controller_id=NO_CONTROLLER, brokers={}, topics={}, topic_names={})
         self._publish()
 
-    def learn(self, request: UpdateMetadataRequest) -> None:
+    def learn(self, request: "UpdateMetadataRequest") -> None:
         """Takes what the controller says."""
         assert self._told is not None
         self._told = updated(self._told, request)

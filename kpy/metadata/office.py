@@ -9,10 +9,9 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kpy import ids
-from kpy.controller.broker_requests import BrokerRequests
 from kpy.controller.machine import (
     AssignTopicId,
     ChangeAssignments,
@@ -30,6 +29,10 @@ from kpy.metadata.image import NO_CONTROLLER, NO_STATE, PartitionImage, TopicIma
 from kpy.metadata.observer import EVERYTHING, Observer, with_partitions
 from kpy.metadata.store import BadVersion, Create, Delete, MetadataStore, Op, SetData, StoreError
 from kpy.metadata.tool_requests import ToolRequests
+
+if TYPE_CHECKING:
+    # Not at run time: a broker by itself tells nobody.
+    from kpy.controller.broker_requests import BrokerRequests
 
 log = logging.getLogger("kpy.metadata")
 
@@ -113,6 +116,8 @@ class Office:
         self._tools = ToolRequests(self, self._observer)
         self._leaving.clear()
         if self._candidature.listener is not None:
+            from kpy.controller.broker_requests import BrokerRequests
+
             epoch = self._term.controller_epoch
             self.requests = BrokerRequests(self._broker_id, epoch, self._candidature.listener)
             # What happened before is not known in full: the watch that told of the end of the last controller may have

@@ -13,6 +13,7 @@ A session is lost when the store has not heard of this process for too long. Its
 a new session has taken its place when `on_session` is told: `session_id` is another one.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -21,6 +22,9 @@ from kpy.errors import ApiError, ErrorCode
 
 ANY_VERSION = -1
 """As an expected version: whatever it is."""
+
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]")
+"""Characters that no path may have."""
 
 MAX_NODE_BYTES = 1000 * 1024
 """Bound of a node: its path and data together."""
@@ -185,9 +189,9 @@ def validate_path(path: str) -> None:
     for name in path[1:].split("/"):
         if name in ("", ".", ".."):
             raise ValueError(f"path {path!r} has an empty or relative part")
-    for character in path:
-        if _is_forbidden(character):
-            raise ValueError(f"path {path!r} has the character {character!r}")
+    forbidden = _FORBIDDEN.search(path)
+    if forbidden is not None:
+        raise ValueError(f"path {path!r} has the character {forbidden[0]!r}")
 
 
 def check_size(path: str, data: bytes | None) -> None:
@@ -225,12 +229,3 @@ def with_parents(paths: Sequence[str]) -> list[str]:
         for end in range(2, len(parts) + 1):
             ordered["/".join(parts[:end])] = None
     return list(ordered)
-
-
-def _is_forbidden(character: str) -> bool:
-    return (
-        character <= "\x1f"
-        or "\x7f" <= character <= "\x9f"
-        or "\ud800" <= character <= "\uf8ff"
-        or "\ufff0" <= character <= "\uffff"
-    )

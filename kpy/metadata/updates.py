@@ -8,15 +8,19 @@ is newer by the version of the partition's node, which Apache Kafka does not loo
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kpy.ids import ZERO_ID
 from kpy.metadata.image import NO_LEADER, BrokerImage, MetadataImage, PartitionImage, TopicImage
-from kpy.wire.update_metadata import (
-    UpdateMetadataBroker,
-    UpdateMetadataPartitionState,
-    UpdateMetadataRequest,
-    UpdateMetadataTopicState,
-)
+
+if TYPE_CHECKING:
+    # Not at run time: a single broker hears nothing from a controller.
+    from kpy.wire.update_metadata import (
+        UpdateMetadataBroker,
+        UpdateMetadataPartitionState,
+        UpdateMetadataRequest,
+        UpdateMetadataTopicState,
+    )
 
 LEADER_DURING_DELETE = -2
 UNKNOWN_EPOCH = -1
@@ -24,7 +28,7 @@ MAX_PARTITION = 1 << 20
 """A partition number above it is not believed: a topic's partitions are kept without gaps."""
 
 
-def updated(image: MetadataImage, request: UpdateMetadataRequest) -> MetadataImage:
+def updated(image: MetadataImage, request: "UpdateMetadataRequest") -> MetadataImage:
     """The image after the request; what has not changed stays the same object."""
     topics = dict(image.topics)
     for state in request.topic_states:
@@ -66,7 +70,7 @@ def with_configs(told: MetadataImage, stored: MetadataImage) -> MetadataImage:
     )
 
 
-def _topic(before: TopicImage | None, state: UpdateMetadataTopicState) -> TopicImage | None:
+def _topic(before: TopicImage | None, state: "UpdateMetadataTopicState") -> TopicImage | None:
     partitions = {each.partition: each for each in before.partitions} if before is not None else {}
     for each in state.partition_states:
         if each.leader == LEADER_DURING_DELETE:
@@ -83,7 +87,7 @@ def _topic(before: TopicImage | None, state: UpdateMetadataTopicState) -> TopicI
     )
 
 
-def _is_newer(known: PartitionImage | None, state: UpdateMetadataPartitionState) -> bool:
+def _is_newer(known: PartitionImage | None, state: "UpdateMetadataPartitionState") -> bool:
     return known is not None and known.partition_epoch > state.zk_version
 
 
@@ -95,7 +99,7 @@ def _without_gaps(partitions: dict[int, PartitionImage]) -> tuple[PartitionImage
     )
 
 
-def _partition(state: UpdateMetadataPartitionState) -> PartitionImage:
+def _partition(state: "UpdateMetadataPartitionState") -> PartitionImage:
     return PartitionImage(
         state.partition_index,
         state.leader,
@@ -106,9 +110,9 @@ def _partition(state: UpdateMetadataPartitionState) -> PartitionImage:
     )
 
 
-def _broker(broker: UpdateMetadataBroker) -> BrokerImage:
+def _broker(broker: "UpdateMetadataBroker") -> BrokerImage:
     return BrokerImage(broker.id, broker.rack, _endpoints(broker))
 
 
-def _endpoints(broker: UpdateMetadataBroker) -> dict[str, tuple[str, int]]:
+def _endpoints(broker: "UpdateMetadataBroker") -> dict[str, tuple[str, int]]:
     return {endpoint.listener: (endpoint.host, endpoint.port) for endpoint in broker.endpoints}

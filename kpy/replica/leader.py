@@ -18,6 +18,7 @@ Pure: times are milliseconds of any clock that does not go back, and who is aliv
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.image import PartitionImage
@@ -41,6 +42,12 @@ SETTLED_BY_NEWS = frozenset(
     }
 )
 """The controller knows more than we do, and whether it has written the change is unknown until it tells."""
+
+
+@lru_cache(maxsize=1024)
+def _set_of(isr: tuple[int, ...]) -> frozenset[int]:
+    """One set for all partitions that have the same ISR, as thousands do."""
+    return frozenset(isr)
 
 
 @dataclass(slots=True)
@@ -133,7 +140,7 @@ class Leadership:
 
     def _commit(self, isr: Sequence[int]) -> None:
         self.isr = tuple(isr)
-        self.maximal_isr = frozenset(isr)
+        self.maximal_isr = _set_of(self.isr)
         self.pending: IsrChange | None = None
 
     # What followers fetch.

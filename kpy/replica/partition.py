@@ -9,8 +9,7 @@ Where flush.messages demands that records are on disk before they are acknowledg
 tells the leader only then that it has them. The high watermark does not pass them either.
 """
 
-from bisect import insort
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -106,8 +105,9 @@ class Partition:
         self.topic = topic
         self.partition = image.partition
         self.log = log
-        self.commits: deque[Commit] = deque()
-        self.unflushed: deque[Unflushed] = deque()
+        # No deques, each of which takes as much as all the rest of a partition where nobody waits.
+        self.commits: list[Commit] = []
+        self.unflushed: list[Unflushed] = []
         self.deletions: dict[Deletion, None] = {}
         self.waiting: dict[ParkedFetch, None] = {}
         """Consumers, who wait for committed records."""
@@ -267,10 +267,10 @@ class Partition:
         if log.is_offline:
             self._refuse_all(ErrorCode.KAFKA_STORAGE_ERROR)
             return
-        unflushed = self.unflushed
-        told: list[Told] = []
-        while unflushed and unflushed[0].end_offset - log.flushed_offset < log.config.flush_messages:
-            told += unflushed.popleft().waiting
+        durable_end = log.flushed_offset + log.config.flush_messages - 1
+        flushed = self.unflushed[: bisect_right(self.unflushed, durable_end, key=_end_offset)]
+        del self.unflushed[: len(flushed)]
+        told = [tell for append in flushed for tell in append.waiting]
         for tell in told:
             tell(ErrorCode.NONE)
         self.advance_high_watermark()
@@ -335,8 +335,10 @@ class Partition:
         commits = self.commits
         if commits and self.leadership is not None:
             verdict = self.leadership.verdict(self.min_isr)
-            while commits and commits[0].end_offset <= high_watermark:
-                commits.popleft().told(verdict)
+            committed = commits[: bisect_right(commits, high_watermark, key=_end_offset)]
+            del commits[: len(committed)]
+            for commit in committed:
+                commit.told(verdict)
         self._surroundings.committed(self)
         if self.resting_followers:
             self._wake_followers()
@@ -441,5 +443,5 @@ class Partition:
         raise ApiError(ErrorCode.UNKNOWN_LEADER_EPOCH)
 
 
-def _end_offset(commit: Commit) -> int:
-    return commit.end_offset
+def _end_offset(waits: Commit | Unflushed) -> int:
+    return waits.end_offset

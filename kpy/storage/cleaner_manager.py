@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kpy.errors import ApiError
 from kpy.storage.checkpoints import TopicPartition
-from kpy.storage.cleaner import CleanResult, CleanTask, plan, swap_in
 from kpy.storage.disk_job import DiskJob, nothing
 from kpy.storage.fs import Fs
 from kpy.storage.log import Log
@@ -20,6 +20,10 @@ from kpy.storage.log_config import LONG_MAX
 from kpy.storage.log_directory import LogDirectory
 from kpy.storage.scan import CorruptBatchError
 from kpy.storage.throttle import UNLIMITED_BYTES_PER_SECOND, Throttle
+
+if TYPE_CHECKING:
+    # Not at run time: it is imported when there is a log to compact.
+    from kpy.storage.cleaner import CleanResult, CleanTask
 
 MAP_ENTRY_BYTES = 200
 """What a key costs in a round's map, at the map's worst moment. Apache Kafka, which keeps hashes only, needs 24."""
@@ -90,7 +94,9 @@ class CleanerManager:
         run = partial(self._run, task, log, results)
         return DiskJob(directory.path, run, partial(self._finish, task, log, results, directory))
 
-    def _plan(self, directory: LogDirectory, log: Log, now_ms: int) -> CleanTask | None:
+    def _plan(self, directory: LogDirectory, log: Log, now_ms: int) -> "CleanTask | None":
+        from kpy.storage.cleaner import plan
+
         key = log.topic, log.partition
         checkpoint = directory.cleaned_up_to(key)
         log.truncated_to = LONG_MAX
@@ -119,7 +125,7 @@ class CleanerManager:
         self.uncleanable.add(key)
         _log.warning("%s-%d could not be compacted and is left as it is until the next start: %s", *key, error)
 
-    def _run(self, task: CleanTask, log: Log, results: list[tuple[CleanResult, float]]) -> None:
+    def _run(self, task: "CleanTask", log: Log, results: "list[tuple[CleanResult, float]]") -> None:
         key = log.topic, log.partition
         started = self._clock()
         try:
@@ -136,7 +142,7 @@ class CleanerManager:
             raise
 
     def _finish(
-        self, task: CleanTask, log: Log, results: list[tuple[CleanResult, float]], directory: LogDirectory
+        self, task: "CleanTask", log: Log, results: "list[tuple[CleanResult, float]]", directory: LogDirectory
     ) -> None:
         key = log.topic, log.partition
         self.being_compacted.discard(key)
@@ -147,6 +153,8 @@ class CleanerManager:
             return
         result, elapsed_s = results[0]
         try:
+            from kpy.storage.cleaner import swap_in
+
             if swap_in(log, task, result):
                 directory.cleaner_offsets[key] = result.end_offset
                 _log.info("%s", _report(task, key, result, elapsed_s))
@@ -158,7 +166,7 @@ class CleanerManager:
         self.uncleanable.discard(key)
 
 
-def _report(task: CleanTask, key: TopicPartition, result: CleanResult, elapsed_s: float) -> str:
+def _report(task: "CleanTask", key: TopicPartition, result: "CleanResult", elapsed_s: float) -> str:
     """What the round did, in one line."""
     stats = result.stats
     mb = 1 << 20

@@ -64,7 +64,8 @@ class _Entries:
     def load(self) -> None:
         """Bring the entries into memory, so that the index can grow."""
         if self._memory is None:
-            self._memory = bytearray(read_file(self._fs, self.path, MAX_INDEX_BYTES))
+            # Most segments of a broker with many partitions are too short for an entry: nothing to open then.
+            self._memory = bytearray(read_file(self._fs, self.path, MAX_INDEX_BYTES)) if self.count else bytearray()
 
     @property
     def in_memory(self) -> bool:

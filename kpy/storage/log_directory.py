@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -80,12 +80,18 @@ class Meta(NamedTuple):
     cluster_id: str
 
 
+def _nobody_hears(error: OSError) -> None:
+    """For who only looks at a directory, and has no logs in it."""
+
+
 class LogDirectory:
     """One data directory and the logs in it. `error` is set once its disk has failed."""
 
-    def __init__(self, fs: Fs, path: str) -> None:
+    def __init__(self, fs: Fs, path: str, on_disk_error: Callable[[OSError], None] = _nobody_hears) -> None:
         self.fs = fs
         self.path = path
+        self.on_disk_error = on_disk_error
+        """What its logs tell when the disk fails."""
         self.lock_fd = -1
         self.error: OSError | None = None
         self.logs: dict[TopicPartition, Log] = {}

@@ -13,7 +13,6 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -114,7 +113,7 @@ class LogDirs:
     def _open_directories(self, paths: list[str]) -> None:
         real_paths: dict[str, str] = {}
         for path in paths:
-            directory = LogDirectory(self.fs, path)
+            directory = LogDirectory(self.fs, path, on_disk_error=partial(self.fail, path))
             self.directories.append(directory)
             self._try(directory, partial(self._lock, directory, real_paths))
 
@@ -197,8 +196,7 @@ class LogDirs:
         )
         topic_id = directory.topic_id_in(f"{os.path.basename(path)}/{PARTITION_METADATA}")
         loaded = load_log(request)
-        on_disk_error = partial(self.fail, directory.path)
-        log = Log(path, key, topic_id, config, loaded, fs=self.fs, rng=self._rng, on_disk_error=on_disk_error)
+        log = Log(path, key, topic_id, config, loaded, fs=self.fs, rng=self._rng, on_disk_error=directory.on_disk_error)
         if not is_new:
             if log.must_flush and (job := log.flush_job(include_active=True)):
                 # What a crash of the process left in the page cache is going to be read.
@@ -229,8 +227,7 @@ class LogDirs:
         return [directory for directory in self.directories if directory.error is None]
 
     def directory_of(self, log: Log) -> LogDirectory:
-        parent = str(log.dir.parent)
-        return next(each for each in self.directories if each.path == parent)
+        return next(each for each in self.directories if each.path == log.data_dir)
 
     def directory_at(self, path: str) -> LogDirectory:
         """Raises ApiError LOG_DIR_NOT_FOUND for a path that is none of log.dirs, and KAFKA_STORAGE_ERROR."""
@@ -469,6 +466,8 @@ class LogDirs:
             for log in logs:
                 log.close()
             return
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(self._closing_threads) as threads:
             for _ in threads.map(Log.close, logs):
                 pass  # Each result is asked for, so that the first failure is raised.

@@ -152,7 +152,7 @@ class Mover:
         if not dirs.rename(new, partition_name(key)):
             return
         new.config = old.config
-        new.on_disk_error = partial(dirs.fail, move.target.path)
+        new.on_disk_error = move.target.on_disk_error
         del self.moves[key], move.target.futures[key], source.logs[key]
         dirs.logs[key] = move.target.logs[key] = new
         cleaned_up_to = source.cleaner_offsets.pop(key, None)

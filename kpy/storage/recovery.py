@@ -364,8 +364,11 @@ def _remove_originals(fs: Fs, directory: str, swap_base: int, names: list[str]) 
 
 
 def _remove_orphaned_indexes(fs: Fs, directory: str, names: list[str]) -> None:
-    present = set(names)
+    logs = {name.removesuffix(LOG_SUFFIX) for name in names if name.endswith(LOG_SUFFIX)}
     for name in names:
-        base_offset = parse_base_offset(name)
-        if base_offset is not None and name.endswith(SUFFIXES[1:]) and f"{base_offset:020d}{LOG_SUFFIX}" not in present:
+        if (
+            name.endswith(SUFFIXES[1:])
+            and os.path.splitext(name)[0] not in logs
+            and parse_base_offset(name) is not None
+        ):
             fs.remove(f"{directory}/{name}")

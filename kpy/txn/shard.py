@@ -18,17 +18,16 @@ TransactionStateManager.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpy.errors import ApiError, ErrorCode
 from kpy.machine import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Effects, Request, Tick, Waiting
 from kpy.timers import Timers
 from kpy.txn.answers import partition_results, refusal
+from kpy.txn.config import TV_2, TransactionConfig
 from kpy.txn.records import by_topic, read_key, read_value, transaction_record, transaction_tombstone
 from kpy.txn.transaction import (
     TRANSITIONS,
-    TV_2,
     Happens,
     TopicPartition,
     Transaction,
@@ -59,18 +58,6 @@ ADDED_BY_BROKER_SINCE = 4
 
 TIMEOUT_SWEEP = "timeouts"
 EXPIRY_SWEEP = "expiry"
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionConfig:
-    """The broker keys that transactions obey; each field is named after its key."""
-
-    transaction_max_timeout_ms: int = 900_000
-    transactional_id_expiration_ms: int = 604_800_000
-    transaction_abort_timed_out_transaction_cleanup_interval_ms: int = 10_000
-    transaction_remove_expired_transaction_cleanup_interval_ms: int = 3_600_000
-    transaction_version: int = TV_2
-    """The level of the feature of that name that this cluster works with: 0 or 2."""
 
 
 class TxnMarkers(NamedTuple):

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.machine import NO_PRODUCER_EPOCH, NO_PRODUCER_ID
+from kpy.txn.config import TV_2
 
 MAX_EPOCH = 32_767
 """Never given to a producer, so that there is always an epoch left to fence it with."""
-TV_2 = 2
-"""The level of the feature transaction.version from which every end of a transaction raises the epoch."""
 
 TopicPartition = tuple[str, int]
 

@@ -99,7 +99,7 @@ def check(path: Path, text: str) -> None:
     changed = [line for line in difflib.ndiff(expected.splitlines(), text.splitlines()) if line[0] in "+-"]
     assert not changed, "\n".join(
         [
-            f"a request costs another thing than {path.name} says; if that is meant: REWRITE=1 pytest tests/guard",
+            f"it is another thing than {path.name} says; if that is meant: REWRITE=1 pytest tests/guard",
             *changed,
         ]
     )

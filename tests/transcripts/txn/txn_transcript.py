@@ -19,8 +19,9 @@ from typing import Any
 from kpy.errors import ApiError, ErrorCode
 from kpy.machine import NO_PRODUCER_ID, Request
 from kpy.txn.answers import append_refusal
+from kpy.txn.config import TransactionConfig
 from kpy.txn.records import read_key, read_value, transaction_record
-from kpy.txn.shard import MarkersWritten, TransactionConfig, TransactionShard, TxnMarkers
+from kpy.txn.shard import MarkersWritten, TransactionShard, TxnMarkers
 from kpy.txn.transaction import Transaction
 from kpy.wire.add_partitions_to_txn import (
     AddPartitionsToTxnRequest,
