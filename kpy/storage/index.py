@@ -37,7 +37,7 @@ class CorruptIndexError(Exception):
 class _Entries:
     """Sorted fixed-size entries of two integers, in memory while they grow, in their file otherwise."""
 
-    __slots__ = ("_fs", "_layout", "_memory", "_run", "_run_start", "_saved_count", "count", "path")
+    __slots__ = ("_fs", "_layout", "_memory", "_run", "_saved_count", "count", "path")
 
     def __init__(self, fs: Fs, path: str, layout: struct.Struct) -> None:
         self._fs = fs
@@ -122,40 +122,42 @@ class _Entries:
         layout = self._layout
         if self._memory is not None:
             return layout.unpack_from(self._memory, slot * layout.size)
-        place = (slot - self._run_start) * layout.size
-        if 0 <= place < len(self._run):
-            return layout.unpack_from(self._run, place)
+        run_start, run = self._run
+        place = (slot - run_start) * layout.size
+        if 0 <= place < len(run):
+            return layout.unpack_from(run, place)
         return layout.unpack(File(self._fs, self.path).read(layout.size, slot * layout.size))
 
     def floor_slot(self, column: int, target: int) -> int:
         """The last slot whose value in `column` is <= target; -1 when there is none."""
         if self._memory is not None:
             return self._floor_in(self._memory, column, target)
-        if not self._is_in_run(column, target):
-            self._read_run(column, target)
-        return self._run_start + self._floor_in(self._run, column, target)
+        run_start, run = self._run
+        if not self._is_in(run, column, target):
+            # Both at once, since the planning of a compaction looks things up in another thread.
+            run_start, run = self._run = self._read_run(column, target)
+        return run_start + self._floor_in(run, column, target)
 
     def _floor_in(self, entries: bytes | bytearray, column: int, target: int) -> int:
         unpack_from, size = self._layout.unpack_from, self._layout.size
         slots = range(len(entries) // size)
         return bisect_right(slots, target, key=lambda slot: unpack_from(entries, slot * size)[column]) - 1
 
-    def _is_in_run(self, column: int, target: int) -> bool:
-        run, unpack_from = self._run, self._layout.unpack_from
-        return bool(run) and unpack_from(run)[column] <= target < unpack_from(run, len(run) - self._layout.size)[column]
+    def _is_in(self, run: bytes, column: int, target: int) -> bool:
+        unpack_from, size = self._layout.unpack_from, self._layout.size
+        return bool(run) and unpack_from(run)[column] <= target < unpack_from(run, len(run) - size)[column]
 
-    def _read_run(self, column: int, target: int) -> None:
+    def _read_run(self, column: int, target: int) -> tuple[int, bytes]:
         file, unpack_from, size = File(self._fs, self.path), self._layout.unpack_from, self._layout.size
         above = bisect_right(
             range(self.count), target, key=lambda slot: unpack_from(file.read(size, slot * size))[column]
         )
-        self._run_start = max(0, above - 1)
-        self._run = file.read(min(RUN_ENTRIES, self.count - self._run_start) * size, self._run_start * size)
+        start = max(0, above - 1)
+        return start, file.read(min(RUN_ENTRIES, self.count - start) * size, start * size)
 
     def forget_run(self) -> None:
         """Give back what the last lookup has left, or what it has left is not true any more."""
-        self._run = b""
-        self._run_start = 0
+        self._run: tuple[int, bytes] = (0, b"")
 
 
 class OffsetIndex:
