@@ -66,6 +66,9 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
     def on_started(addresses: Addresses) -> None:
         nonlocal is_ready
         is_ready = True
+        # What is there now, modules above all, stays as long as the broker. Otherwise the garbage collector looks
+        # through all of it every few seconds or minutes, and all clients wait for 20 ms and more.
+        gc.freeze()
         for name, host, port in addresses:
             logger.info("listener %s is reached at %s:%d", name, host, port)
         # Container tooling waits for this line of Apache Kafka.

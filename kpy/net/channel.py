@@ -19,12 +19,17 @@ log = logging.getLogger("kpy.net")
 COPY_LIMIT_BYTES = 64 * 1024
 """File regions up to this size are read and sent together with what is around them: one system call less."""
 
+LONG_ANSWER_BYTES = 256 * 1024
+"""A client that is sent a file region of this size has to read it, which takes it a while, before it asks again."""
+
 READS_IN_A_ROW = 4
 """A busy connection is read this often before the others get their turn."""
 
 
 class Channel:
-    """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for."""
+    """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for, `sent_long_answer` that the
+    client will not ask again at once: the poller, which alone wants to know, takes that back.
+    """
 
     __slots__ = (
         "_on_answer",
@@ -35,6 +40,7 @@ class Channel:
         "last_active",
         "name",
         "peer_host",
+        "sent_long_answer",
         "sock",
         "wants_writable",
     )
@@ -55,6 +61,7 @@ class Channel:
         self.peer_host = peer_host
         self.wants_writable = False
         self.closed = False
+        self.sent_long_answer = False
         self.last_active = 0.0
         self._on_change = on_change
         self._on_answer = on_answer
@@ -166,6 +173,8 @@ class Channel:
 
     def _send_region(self, region: FileRegion) -> Buffers:
         position, end = region.position, region.position + region.size
+        if region.size >= LONG_ANSWER_BYTES:
+            self.sent_long_answer = True
         while position < end:
             try:
                 sent = os.sendfile(self.fd, region.file.fileno(), position, end - position)

@@ -49,5 +49,5 @@ class ColdReads:
         self._running[directory] -= 1
         self._begin(directory)
         if error is not None:
-            read.log.on_disk_error(error)
+            read.log.disk.on_error(error)
         done()

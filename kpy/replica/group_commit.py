@@ -66,7 +66,7 @@ class GroupCommit:
             if error is None:
                 log.flushed(job)
             else:
-                log.on_disk_error(error)
+                log.disk.on_error(error)
         if directory in self._asking:
             # Before anybody is answered, so that the disk has work while the answers are written.
             self._begin_round(directory)

@@ -93,6 +93,9 @@ class Purgatory:
             for partition in fetch.partitions:
                 del (partition.waiting_followers if fetch.of_follower else partition.waiting)[fetch]
             fetch.partitions = None
+            # Its timer stays in the heap for a while. What it would have answered need not: that is dozens of objects,
+            # and as many as that, let go in bursts, make the garbage collector run for nothing.
+            fetch.finish = _nothing
             self._live -= 1
 
     def appended(self, partition: "Partition", start_offset: int, size_bytes: int) -> None:
@@ -124,11 +127,12 @@ class Purgatory:
         """Ends the wait: answers now, or after the poller's round."""
         if fetch.partitions is None:
             return
+        finish = fetch.finish
         self.forget(fetch)
         if self._in_round:
-            self._ready.append(fetch.finish)
+            self._ready.append(finish)
         else:
-            fetch.finish()
+            finish()
 
     def after_round(self, finish: Callable[[], None]) -> bool:
         """Whether the poller is in a round, behind which it calls `finish` then."""
@@ -154,6 +158,10 @@ class Purgatory:
             self._earlier_deadline = trio.Event()
             with trio.move_on_at(self._timers[0][0] if self._timers else math.inf):
                 await self._earlier_deadline.wait()
+
+
+def _nothing() -> None:
+    return
 
 
 def _is_another_segment(log: "Log", start_offset: int, end_offset: int) -> bool:

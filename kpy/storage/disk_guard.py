@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn
 
+from kpy.errors import ApiError, ErrorCode
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.scan import CorruptBatchError
 
@@ -11,12 +12,17 @@ DiskError = OSError | CorruptBatchError | CorruptIndexError
 
 
 class DiskGuard:
-    """`with guard:` hands a DiskError raised inside to `fail`, which raises the ApiError that a client is to see."""
+    """`with guard:` hands a DiskError raised inside to `fail`; `on_error` takes the log's directory offline.
 
-    __slots__ = ("_fail",)
+    It does not know its log: that would be a circle, and keep the memory and the descriptors of a deleted log until the
+    garbage collector comes by, which never looks at what was there when the broker started (cli/start.py).
+    """
 
-    def __init__(self, fail: Callable[[DiskError], NoReturn]) -> None:
-        self._fail = fail
+    __slots__ = ("_log_name", "on_error")
+
+    def __init__(self, log_name: str, on_error: Callable[[OSError], None]) -> None:
+        self._log_name = log_name
+        self.on_error = on_error
 
     def __enter__(self) -> None:
         return
@@ -24,5 +30,14 @@ class DiskGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, DiskError):
-            self._fail(error)
+        if error is not None and isinstance(error, DiskError):
+            self.fail(error)
+
+    def fail(self, error: DiskError) -> NoReturn:
+        """Answer for damaged bytes, which concern those who want them; or for a disk that fails, which goes offline."""
+        if not isinstance(error, OSError):
+            raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
+        self.on_error(error)
+        raise ApiError(
+            ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {self._log_name}: {error.strerror}"
+        ) from error

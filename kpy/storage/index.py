@@ -6,9 +6,9 @@ TransactionIndex).
 
 While a segment is active its entries live in memory: the append path writes no index bytes. They reach the file when
 the segment is flushed, rolled or closed. Nothing is lost by that: after a crash every segment from the recovery point
-on is scanned and its indexes are rebuilt, and the recovery point moves only after a flush. An inactive segment keeps
-nothing in memory; a lookup opens the file and reads the log2(n) entries that the search touches, which the page cache
-holds.
+on is scanned and its indexes are rebuilt, and the recovery point moves only after a flush. For an inactive segment a
+lookup opens the file and reads the log2(n) entries that the search touches, which the page cache holds. The run of
+entries that begins where it has ended stays in memory until the segment is idle: who reads on finds the next there.
 """
 
 import struct
@@ -26,6 +26,9 @@ MAX_RELATIVE_OFFSET = 0x7FFFFFFF
 MAX_INDEX_BYTES = 0x7FFFFFFF
 """What segment.index.bytes, by which segments roll, can be."""
 
+RUN_ENTRIES = 512
+"""Of an index that is not in memory: 4 or 6 kB, which speak of 2 MB of records and more."""
+
 
 class CorruptIndexError(Exception):
     """An index file whose bytes cannot be right; it is to be rebuilt from the log."""
@@ -34,7 +37,7 @@ class CorruptIndexError(Exception):
 class _Entries:
     """Sorted fixed-size entries of two integers, in memory while they grow, in their file otherwise."""
 
-    __slots__ = ("_fs", "_layout", "_memory", "_saved_count", "count", "path")
+    __slots__ = ("_fs", "_layout", "_memory", "_run", "_saved_count", "count", "path")
 
     def __init__(self, fs: Fs, path: str, layout: struct.Struct) -> None:
         self._fs = fs
@@ -43,9 +46,11 @@ class _Entries:
         self._saved_count = 0
         self.count = 0
         self.path = path
+        self.forget_run()
 
     def create(self) -> None:
         """Start an empty index with an empty file."""
+        self.forget_run()
         self._memory = bytearray()
         self.count = self._saved_count = 0
         File(self._fs, self.path, create=True).truncate(0)
@@ -58,12 +63,14 @@ class _Entries:
             raise CorruptIndexError(f"{self.path} is missing") from error
         if size % self._layout.size:
             raise CorruptIndexError(f"{self.path} has {size} bytes, not a multiple of {self._layout.size}")
+        self.forget_run()
         self._memory = None
         self.count = self._saved_count = size // self._layout.size
 
     def load(self) -> None:
         """Bring the entries into memory, so that the index can grow."""
         if self._memory is None:
+            self.forget_run()
             # Most segments of a broker with many partitions are too short for an entry: nothing to open then.
             self._memory = bytearray(read_file(self._fs, self.path, MAX_INDEX_BYTES)) if self.count else bytearray()
 
@@ -116,20 +123,42 @@ class _Entries:
         layout = self._layout
         if self._memory is not None:
             return layout.unpack_from(self._memory, slot * layout.size)
+        run_start, run = self._run
+        place = (slot - run_start) * layout.size
+        if 0 <= place < len(run):
+            return layout.unpack_from(run, place)
         return layout.unpack(File(self._fs, self.path).read(layout.size, slot * layout.size))
 
     def floor_slot(self, column: int, target: int) -> int:
         """The last slot whose value in `column` is <= target; -1 when there is none."""
-        unpack_from, size, memory = self._layout.unpack_from, self._layout.size, self._memory
-        if memory is not None:
-            return (
-                bisect_right(range(self.count), target, key=lambda slot: unpack_from(memory, slot * size)[column]) - 1
-            )
-        file = File(self._fs, self.path)
-        return (
-            bisect_right(range(self.count), target, key=lambda slot: unpack_from(file.read(size, slot * size))[column])
-            - 1
+        if self._memory is not None:
+            return self._floor_in(self._memory, column, target)
+        run_start, run = self._run
+        if not self._is_in(run, column, target):
+            # Both at once, since the planning of a compaction looks things up in another thread.
+            run_start, run = self._run = self._read_run(column, target)
+        return run_start + self._floor_in(run, column, target)
+
+    def _floor_in(self, entries: bytes | bytearray, column: int, target: int) -> int:
+        unpack_from, size = self._layout.unpack_from, self._layout.size
+        slots = range(len(entries) // size)
+        return bisect_right(slots, target, key=lambda slot: unpack_from(entries, slot * size)[column]) - 1
+
+    def _is_in(self, run: bytes, column: int, target: int) -> bool:
+        unpack_from, size = self._layout.unpack_from, self._layout.size
+        return bool(run) and unpack_from(run)[column] <= target < unpack_from(run, len(run) - size)[column]
+
+    def _read_run(self, column: int, target: int) -> tuple[int, bytes]:
+        file, unpack_from, size = File(self._fs, self.path), self._layout.unpack_from, self._layout.size
+        above = bisect_right(
+            range(self.count), target, key=lambda slot: unpack_from(file.read(size, slot * size))[column]
         )
+        start = max(0, above - 1)
+        return start, file.read(min(RUN_ENTRIES, self.count - start) * size, start * size)
+
+    def forget_run(self) -> None:
+        """Give back what the last lookup has left, or what it has left is not true any more."""
+        self._run: tuple[int, bytes] = (0, b"")
 
 
 class OffsetIndex:

@@ -20,7 +20,7 @@ from kpy.ids import ZERO_ID
 from kpy.records.batch import BatchHeader, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
-from kpy.storage.disk_guard import DiskError, DiskGuard
+from kpy.storage.disk_guard import DiskGuard
 from kpy.storage.flush import FlushJob, Unsynced
 from kpy.storage.fs import Buffer, FileRegion, Fs
 from kpy.storage.index import MAX_RELATIVE_OFFSET, AbortedTxn
@@ -81,8 +81,7 @@ class Log:
         self._active = loaded.segments[-1]
         self._snapshots = loaded.snapshots
         self._rng = rng
-        self.on_disk_error = on_disk_error
-        self._disk = DiskGuard(self._fail)
+        self.disk = DiskGuard(f"{self.topic}-{self.partition}", on_disk_error)
         self._unsynced = Unsynced(fs, [directory, self.data_dir])
         if topic_id != ZERO_ID:
             self._unsynced.note_file(f"{directory}/{PARTITION_METADATA}")
@@ -123,14 +122,14 @@ class Log:
     def assign_topic_id(self, topic_id: bytes) -> None:
         """Give an id to a log that has none: its partition.metadata was lost, or it is older than topic ids."""
         path = f"{self._directory}/{PARTITION_METADATA}"
-        with self._disk:
+        with self.disk:
             write_topic_id(self._fs, path, topic_id)
         self.topic_id = topic_id
         self._unsynced.note_file(path)
 
     def start_leader_epoch(self, epoch: int) -> None:
         """Note that a new leader begins at the log end, even if it never appends. ApiError KAFKA_STORAGE_ERROR."""
-        with self._disk:
+        with self.disk:
             self.leader_epochs.begin(epoch, self.log_end_offset)
 
     def segments(self) -> list[Segment]:
@@ -234,22 +233,14 @@ class Log:
             segment.append(buffers, size, last_offset, max_timestamp)
             self.log_end_offset = last_offset + 1
         except (OSError, CorruptBatchError) as error:
-            self._fail(error)
+            self.disk.fail(error)
 
     def _account(self, header: BatchHeader, batch: memoryview, base_offset: int) -> None:
-        with self._disk:
+        with self.disk:
             account(self.producer_state, header, batch, base_offset, self._active)
 
     def _refuse(self) -> NoReturn:
         raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, f"The log directory of {self.topic}-{self.partition} is offline")
-
-    def _fail(self, error: DiskError) -> NoReturn:
-        """Answer for damaged bytes, which concern those who want them; or for a disk that fails, which goes offline."""
-        if not isinstance(error, OSError):
-            raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-        self.on_disk_error(error)
-        message = f"The disk failed under {self.topic}-{self.partition}: {error.strerror}"
-        raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR, message) from error
 
     # Reading.
 
@@ -277,7 +268,7 @@ class Log:
                 if region is not None or segment_end >= max_offset or segment.position_of(offset) is not None:
                     return region
         except (OSError, CorruptBatchError) as error:
-            self._fail(error)
+            self.disk.fail(error)
         return None
 
     def ends_in_later_segment(self, offset: int, end_offset: int) -> bool:
@@ -291,7 +282,7 @@ class Log:
 
     def read_batches(self, start_offset: int, end_offset: int) -> Iterator[tuple[BatchHeader, memoryview]]:
         """Each batch with records in [start_offset, end_offset), for replay, CRC unchecked. Raises as `read` does."""
-        with self._disk:
+        with self.disk:
             for segment, segment_end in self.segments_from(start_offset):
                 if segment.base_offset >= end_offset or segment_end <= start_offset:
                     continue
@@ -305,7 +296,7 @@ class Log:
     def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTxn]:
         """The aborted transactions that overlap [start_offset, end_offset): what a read_committed answer must name."""
         found: list[AbortedTxn] = []
-        with self._disk:
+        with self.disk:
             for segment, _ in self.segments_from(start_offset):
                 for txn in segment.txn_index.read():
                     if txn.last_offset >= start_offset and txn.first_offset < end_offset:
@@ -316,18 +307,18 @@ class Log:
 
     def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
         """The first record at or after the log start whose timestamp is at or after `timestamp_ms`."""
-        with self._disk:
+        with self.disk:
             return first_at_or_after(self._segments, timestamp_ms, self.log_start_offset)
 
     def max_timestamp(self) -> TimestampOffset | None:
         """The first record that has the largest timestamp (KIP-734); None for a log without timestamps."""
-        with self._disk:
+        with self.disk:
             return with_max_timestamp(self._segments)
 
     # Segments come and go.
     def roll(self) -> None:
         """Begin a new segment at the log end, unless the active one is empty."""
-        with self._disk:
+        with self.disk:
             if self._active.size:
                 self._roll(self.log_end_offset)
 
@@ -358,7 +349,7 @@ class Log:
 
     def delete_old_segments(self, now_ms: int) -> list[str]:
         """Apply retention: rename files to .deleted, for `take_due_files` to give out later; the new paths."""
-        with self._disk:
+        with self.disk:
             bounds = LogBounds(self.log_start_offset, self._high_watermark, self.log_end_offset)
             count = expired_count(self._segments, self.config, bounds, now_ms)
             if not count:
@@ -377,7 +368,7 @@ class Log:
         """Put a compacted segment, which bears the .swap suffix, in the place of the neighbours it was made of."""
         slot = self._bases.index(original_bases[0])
         originals = self._segments[slot : slot + len(original_bases)]
-        with self._disk:
+        with self.disk:
             paths = [path for segment in originals for path in segment.rename(DELETED_SUFFIX)]
             self._fs.sync_dir(self._directory)
             cleaned.rename("")
@@ -397,7 +388,7 @@ class Log:
         if offset > self._high_watermark:
             raise ApiError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{offset} is beyond the high watermark")
         if offset > self.log_start_offset:
-            with self._disk:
+            with self.disk:
                 self._move_log_start(offset)
 
     def _move_log_start(self, offset: int) -> None:
@@ -412,13 +403,13 @@ class Log:
         A leader epoch that begins at its end goes too: this broker wrote nothing in it, and nobody else may know of it.
         """
         if offset >= self.log_end_offset:
-            with self._disk:
+            with self.disk:
                 self.leader_epochs.truncate_from_end(self.log_end_offset)
             return
         if offset < self._bases[0]:
             self.truncate_fully_and_start_at(offset)
             return
-        with self._disk:
+        with self.disk:
             keep = bisect_right(self._bases, offset)
             for segment in reversed(self._segments[keep:]):
                 segment.remove()
@@ -440,7 +431,7 @@ class Log:
     def truncate_fully_and_start_at(self, offset: int) -> None:
         """Drop everything; the log begins anew at `offset`."""
         self.truncated_to = min(self.truncated_to, offset)
-        with self._disk:
+        with self.disk:
             for segment in self._segments:
                 segment.remove()
             self._snapshots.remove_from(0)
@@ -473,7 +464,7 @@ class Log:
         """Make every record durable, in this thread."""
         job = self.flush_job(include_active=True)
         if job is not None:
-            with self._disk:
+            with self.disk:
                 job.run()
             self.flushed(job)
 
@@ -485,7 +476,7 @@ class Log:
     def close(self) -> None:
         """Flush, complete the indexes and leave a producer snapshot, so that the next start need not scan."""
         self.flush()
-        with self._disk:
+        with self.disk:
             self._active.close()
             self._snapshots.take(self.log_end_offset, self.producer_state)
             self._snapshots.keep_only(self._bases)

@@ -84,7 +84,7 @@ class Mover:
         self._start(log, copy, target)
 
     def _start(self, log: Log, copy: Log, target: LogDirectory) -> None:
-        copy.on_disk_error = _raise
+        copy.disk.on_error = _raise
         key = log.topic, log.partition
         target.futures[key] = copy
         self.moves[key] = Move(
@@ -152,7 +152,7 @@ class Mover:
         if not dirs.rename(new, partition_name(key)):
             return
         new.config = old.config
-        new.on_disk_error = move.target.on_disk_error
+        new.disk.on_error = move.target.on_disk_error
         del self.moves[key], move.target.futures[key], source.logs[key]
         dirs.logs[key] = move.target.logs[key] = new
         cleaned_up_to = source.cleaner_offsets.pop(key, None)

@@ -134,7 +134,7 @@ class Move:
                 except CorruptBatchError as error:
                     raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
                 except OSError as error:
-                    self.log.on_disk_error(error)
+                    self.log.disk.on_error(error)
                     raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR) from error
                 return missing if position is None else missing + segment.size - position
             missing += segment.size
@@ -190,7 +190,7 @@ class Move:
             self.on_idle()
             return False
         if self._source_error is not None:
-            self.log.on_disk_error(self._source_error)
+            self.log.disk.on_error(self._source_error)
             return False
         if self._damage is not None:
             self._give_up(self._damage)

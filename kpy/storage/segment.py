@@ -205,9 +205,11 @@ class Segment:
         self.open_file = None
 
     def drop_idle_file(self) -> None:
-        """Let go of the descriptor if the segment has not been used since the last call."""
+        """Let go of descriptor and index entries if the segment has not been used since the last call."""
         if not self.was_used:
             self.open_file = None
+            self.offset_index.entries.forget_run()
+            self.time_index.entries.forget_run()
         self.was_used = False
 
     # Files.

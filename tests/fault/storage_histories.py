@@ -265,7 +265,7 @@ class History:
         try:
             job.run()
         except OSError as error:
-            self.log.on_disk_error(error)
+            self.log.disk.on_error(error)
             raise ApiError(ErrorCode.KAFKA_STORAGE_ERROR) from error
         if self.rng.random() < 0.1:
             self.log.roll()

@@ -1,6 +1,7 @@
 """`kpy start` from the arguments to the exit code, around a server that only pretends to serve."""
 
 import errno
+import gc
 import io
 import json
 import logging
@@ -52,6 +53,12 @@ def signals_are_not_ignored() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def garbage_of_other_tests_is_collected_again() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Runs `kpy start` around a function that is called once the server has started; returns the exit code."""
@@ -91,6 +98,19 @@ def test_a_signal_stops_the_server_and_says_how_by_the_exit_code(
     assert run(stop_with(number)) == code
     assert f"[KafkaServer id=1] shut down completed after {number.name}" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_what_is_there_when_the_server_has_started_is_no_concern_of_the_garbage_collector(run: Callable[..., int]):
+    left: list[int] = []
+
+    async def count_then_terminate(_config: BrokerConfig) -> None:
+        left.append(len(gc.get_objects()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.sleep_forever()
+
+    before = len(gc.get_objects())
+    assert run(count_then_terminate) == 0
+    assert left[0] < before / 10
 
 
 def test_a_signal_that_is_ignored_stays_ignored(run: Callable[..., int]):

@@ -1,6 +1,7 @@
 """Channel and poller on real sockets: sending under back pressure, muting, and clients that go away."""
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -10,7 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+import kpy.net.poller
 from kpy.errors import WireError
+from kpy.net.channel import LONG_ANSWER_BYTES
 from kpy.net.connection import Buffers, Dispatch
 from kpy.net.listener import accept_connections, listen
 from kpy.net.poller import Poller
@@ -191,6 +194,56 @@ def packet_pair(poller: Poller, dispatch: Dispatch) -> socket.socket:
     theirs.setblocking(False)
     poller.add(ours, "test", dispatch)
     return theirs
+
+
+class CountingEpoll:
+    """An epoll descriptor that knows how often it was asked, and found nothing."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self.found = self.found_nothing = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._epoll, name)
+
+    def poll(self, timeout: float, max_events: int) -> list[tuple[int, int]]:
+        events = self._epoll.poll(timeout, max_events)
+        self.found += bool(events)
+        self.found_nothing += not events
+        return events
+
+
+@pytest.mark.parametrize("size", [1000, LONG_ANSWER_BYTES])
+def test_a_lone_client_is_waited_for_without_sleep_unless_it_has_much_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = tmp_path / "segment"
+    path.write_bytes(bytes(size))
+    region = FileRegion(File(OsFs(), str(path)), 0, size)
+    monkeypatch.setattr(kpy.net.poller, "SLEEPLESS_SECONDS", 0.02)
+
+    async def main() -> CountingEpoll:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        poller = Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
+        poller.add(ours, "test", lambda buf, start, end: [region])
+        counting = CountingEpoll(poller._epoll)
+        monkeypatch.setattr(poller, "_epoll", counting)
+        with trio.fail_after(10), theirs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
+                for _ in range(3):
+                    await send(theirs, frame(b"request1"))
+                    assert len(await receive(theirs, size)) == size
+                nursery.cancel_scope.cancel()
+        return counting
+
+    counting = trio.run(main)
+    if size == LONG_ANSWER_BYTES:
+        assert counting.found_nothing <= counting.found + 1
+    else:
+        assert counting.found_nothing > 10 * counting.found
 
 
 def test_a_client_that_closes_while_it_waits_abandons_the_answer() -> None:

@@ -24,7 +24,8 @@ class Threads:
 
 
 def read_of(directory: str, ran: list[str], name: str = "", failures: list[OSError] | None = None) -> ColdRead:
-    log = SimpleNamespace(data_dir=directory, on_disk_error=(failures if failures is not None else []).append)
+    disk = SimpleNamespace(on_error=(failures if failures is not None else []).append)
+    log = SimpleNamespace(data_dir=directory, disk=disk)
     return ColdRead(cast("Any", log), 1, lambda: ran.append(name))
 
 

@@ -1,5 +1,6 @@
 """Purgatory: fetches wait for bytes, for a deadline, or for nothing any more."""
 
+import weakref
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -166,6 +167,23 @@ def test_timers_of_finished_fetches_do_not_pile_up() -> None:
             purgatory.appended(partition, 0, 1)
         assert len(finished) == 10_000
         assert len(purgatory._timers) <= STALE_TIMERS + 2
+
+    simulate(scenario)
+
+
+def test_a_timer_does_not_keep_what_a_finished_fetch_would_have_answered() -> None:
+    class Answer:
+        def send(self) -> None:
+            return
+
+    async def scenario(purgatory: Purgatory) -> None:
+        partition, answer = Partition(), Answer()
+        let_go = weakref.ref(answer)
+        purgatory.park(ParkedFetch([partition], 1, answer.send), 60_000)  # type: ignore[list-item]
+        del answer
+        purgatory.appended(partition, 0, 1)
+        assert len(purgatory._timers) == 1
+        assert let_go() is None
 
     simulate(scenario)
 

@@ -1,12 +1,14 @@
 """Offset, time and transaction indexes: the bytes of their files and what lookups find."""
 
+import os
+import random
 import struct
 from pathlib import Path
 
 import pytest
 
 from kpy.storage.fs import OsFs
-from kpy.storage.index import AbortedTxn, CorruptIndexError, OffsetIndex, TimeIndex, TransactionIndex
+from kpy.storage.index import RUN_ENTRIES, AbortedTxn, CorruptIndexError, OffsetIndex, TimeIndex, TransactionIndex
 
 FS = OsFs()
 BASE = 5_000_000_000
@@ -63,6 +65,60 @@ def test_time_lookup_finds_the_last_entry_at_or_before(time_index: TimeIndex, in
         time_index.entries.release()
     found = [time_index.floor(timestamp) for timestamp in (999, 1000, 2999, 3000, 9000)]
     assert found == [(-1, BASE), (1000, BASE + 10), (2000, BASE + 20), (3000, BASE + 30), (3000, BASE + 30)]
+
+
+class CountingFs(OsFs):
+    """Counts the reads."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def pread(self, fd: int, size: int, position: int) -> bytes:  # type: ignore[override]
+        self.reads += 1
+        return os.pread(fd, size, position)
+
+
+def released_index(fs: OsFs, tmp_path: Path, entries: int) -> OffsetIndex:
+    """An entry for each tenth offset, and for each hundredth position."""
+    index = OffsetIndex(fs, f"{tmp_path}/long.index", BASE)
+    index.entries.create()
+    for number in range(1, entries + 1):
+        index.append(BASE + 10 * number, 100 * number)
+    index.entries.release()
+    return index
+
+
+def test_lookups_in_any_order_find_what_is_in_the_file(tmp_path: Path) -> None:
+    count = 3 * RUN_ENTRIES
+    index, rng = released_index(FS, tmp_path, count), random.Random(1)
+    for _ in range(2000):
+        near = rng.choice([0, 1, 2, RUN_ENTRIES, RUN_ENTRIES + 1, count - 1, count, rng.randrange(count)])
+        offset, position = 10 * near + rng.randrange(-5, 15), 100 * near + rng.randrange(-50, 150)
+        assert index.position_for(BASE + offset) == 100 * min(max(offset // 10, 0), count)
+        assert index.boundary_before(position) == 100 * min(max(position // 100, 0), count)
+
+
+def test_who_reads_on_finds_the_next_entries_without_the_file(tmp_path: Path) -> None:
+    fs = CountingFs()
+    index = released_index(fs, tmp_path, 3 * RUN_ENTRIES)
+    index.boundary_before(100)
+    fs.reads = 0
+    assert [index.boundary_before(100 * number) for number in range(1, RUN_ENTRIES)] == list(
+        range(100, 100 * RUN_ENTRIES, 100)
+    )
+    assert fs.reads == 0
+    index.entries.forget_run()
+    assert index.boundary_before(100) == 100
+    assert fs.reads > 0
+
+
+def test_a_lookup_after_a_truncation_does_not_find_what_was_there_before(tmp_path: Path) -> None:
+    index = released_index(FS, tmp_path, 20)
+    assert index.position_for(BASE + 55) == 500
+    index.truncate_to(BASE + 40)
+    index.append(BASE + 52, 1000)
+    index.entries.release()
+    assert index.position_for(BASE + 55) == 1000
 
 
 def test_time_index_takes_only_later_timestamps(time_index: TimeIndex) -> None:

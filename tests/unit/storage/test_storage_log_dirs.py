@@ -1,7 +1,9 @@
 """The data directories: identity, locks, checkpoints, and logs that come and go."""
 
+import gc
 import random
 import re
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,4 +321,20 @@ def test_checkpoint_of_an_earlier_life_is_corrected(tmp_path: Path) -> None:
     assert (tmp_path / "log-start-offset-checkpoint").read_text() == "0\n0\n"
     dirs = open_dirs(tmp_path)
     assert dirs.logs["t", 0].log_start_offset == 0
+    dirs.close()
+
+
+def test_a_deleted_log_is_let_go_at_once_and_not_by_the_garbage_collector(tmp_path: Path) -> None:
+    dirs = open_dirs(tmp_path)
+    append(dirs.create_log("t", 0, TOPIC_ID, CONFIG))
+    dirs.close()
+    dirs = open_dirs(tmp_path)
+    gc.disable()
+    try:
+        log = weakref.ref(dirs.logs["t", 0])
+        append(dirs.logs["t", 0])
+        dirs.delete_log("t", 0, now_ms=0)
+        assert log() is None
+    finally:
+        gc.enable()
     dirs.close()
