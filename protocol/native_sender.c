@@ -23,7 +23,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CAPACITY = 512 }; /* Two of the largest rounds of the poller. */
+enum {
+    CAPACITY = 512, /* Two of the largest rounds of the poller. */
+    BATCH = 8,
+};
 
 typedef struct {
     int fd;
@@ -154,6 +157,8 @@ static PyObject *Sender_hand_over(Sender *self, PyObject *const *arguments, Py_s
         .bytes = PyBytes_AS_STRING(arguments[1]),
         .size = (size_t)PyBytes_GET_SIZE(arguments[1]),
     };
+    if (self->handed_over - self->published >= BATCH)
+        publish(self);
     return PyLong_FromUnsignedLongLong(self->handed_over);
 }
 
@@ -243,7 +248,8 @@ static void Sender_dealloc(Sender *self)
 
 static PyMethodDef Sender_methods[] = {
     {"hand_over", (PyCFunction)(void (*)(void))Sender_hand_over, METH_FASTCALL,
-     "(fd, bytes) -> its number, from 1, or 0 if the ring is full, it is closed or there is no thread to be had"},
+     "(fd, bytes) -> its number, from 1, or 0 if the ring is full, it is closed or there is no thread to be had. Each "
+     "eighth publishes."},
     {"publish", (PyCFunction)Sender_publish, METH_NOARGS, "What is handed over may be sent now."},
     {"wait", (PyCFunction)Sender_wait, METH_O,
      "(number) -> when this and all before it are tried: whether there is something to take back"},

@@ -2,9 +2,10 @@
 
 On loopback, and wherever the kernel does the receiver's work inside of a send, sending is the dearest single thing that
 a small request costs. When many connections are ready at once, the poller opens the sender for the round; channels hand
-over what they have to send, the end of the round publishes it, and while the thread sends, the loop is at the next
-round. A round at a time, because waking the thread costs as much as a send does. Below BUSY_ROUND connections nothing
-is handed over, so that a lone client's answer leaves at once.
+over what they have to send, and while the thread sends, the loop is at the next requests. What is handed over is
+published, which wakes the thread, eight at a time and at the end of the round: to wake it costs as much as a send does,
+and if all clients there are had to wait for the end of one round, nothing would be left for the loop to do meanwhile.
+Below BUSY_ROUND connections nothing is handed over, so that a lone client's answer leaves at once.
 
 The thread never waits for a socket. What does not go out whole comes back through `on_cut_short`: when the alarm rings,
 when the sender is opened next, or when a channel asks, whichever is first. A channel has at most one piece here, of
@@ -22,8 +23,8 @@ from typing import Any
 from kpy.native import NATIVE
 
 BUSY_ROUND = 16
-"""So many connections that are ready at once make a round busy. With fewer, all clients there are may wait for the
-thread to wake, and nothing is left for the loop to do meanwhile."""
+"""So many connections that are ready at once make a round busy: two times what is published together, so that the loop
+has something to do while the thread wakes and sends."""
 
 HANDED_OVER_LIMIT_BYTES = 16 * 1024
 """More is sent by the loop, so that what lies here and in the ring's places stays small."""

@@ -72,6 +72,18 @@ def test_nothing_leaves_before_it_is_published(native: Any, pair: tuple[socket.s
     assert theirs.recv(5) == b"first"
 
 
+def test_eight_that_are_handed_over_are_published(native: Any, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    for _ in range(15):
+        native.hand_over(ours.fileno(), b"x")
+    theirs.settimeout(10)
+    received = b""
+    while len(received) < 8:
+        received += theirs.recv(100)
+    assert len(received) == 8
+    assert not select.select([theirs], [], [], 0)[0]
+
+
 def test_a_full_socket_cuts_short_and_rings(native: Any) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     client = socket.create_connection(listening.getsockname())
