@@ -8,7 +8,6 @@
  * References are counted by the loop alone: the thread reads bytes that the ring keeps.
  */
 
-#define _GNU_SOURCE
 #include "native.h"
 
 #ifdef __linux__
