@@ -73,6 +73,7 @@ FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.installed-dev build/fuzz/venv/.installed  ## decode ten million damaged frames, more of them with sanitizers, then let Atheris search
 	$(BIN)/python -m tests.fuzz.mutations --frames 10000000 --seed $$(date +%s)
 	$(BIN)/python -m tests.fuzz.sanitized --frames 300000 --seed $$(date +%s)
+	$(BIN)/python -m tests.fuzz.sanitized_sending --seed $$(date +%s)
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided wire -max_total_time=$(FUZZ_SECONDS)
 	build/fuzz/venv/bin/python -m tests.fuzz.coverage_guided records -max_total_time=$(FUZZ_SECONDS)
 

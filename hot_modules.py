@@ -30,6 +30,7 @@ HOT_MODULES = (
     "kpy/net/channel.py",
     "kpy/net/connection.py",
     "kpy/net/poller.py",
+    "kpy/net/sender.py",
     "kpy/pending.py",
     "kpy/records/batch.py",
     "kpy/records/validate.py",

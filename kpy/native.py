@@ -1,4 +1,5 @@
-"""The accelerator, if it has been compiled: messages and records read and written in C (see protocol/native.py).
+"""The accelerator, if it has been compiled: messages and records read and written in C (see protocol/native.py), and a
+thread that sends (see net/sender.py).
 
 With KPY_NATIVE=0 in its environment kpy runs without it, whether or not it is there. Whether hot modules are compiled,
 too (see hot_modules.py), is settled when kpy is installed.
@@ -8,7 +9,7 @@ import importlib
 import os
 from typing import Any, Final
 
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """What native.h calls KPY_INTERFACE. Beside a checkout there may lie what was compiled from older sources."""
 
 

@@ -5,10 +5,13 @@
 #include <stdint.h>
 
 /* To be raised with each change of what kpy calls: kpy/native.py passes over an accelerator of another number. */
-#define KPY_INTERFACE 2
+#define KPY_INTERFACE 3
 
 extern PyTypeObject Records_Type;
 extern PyMethodDef compaction_functions[];
+
+/* Where there are eventfds; elsewhere there is no Sender. Less than 0 with an exception. */
+int add_sender(PyObject *module);
 
 /* Whether what stopped C is to be told by the Python function. Running out of memory is not. */
 static inline int is_left_to_python(void)

@@ -1,4 +1,4 @@
-"""Compiles the accelerator of the codecs, the record reader and compaction: `python -m protocol.native`.
+"""Compiles the accelerator of the codecs, the record reader, compaction and sending: `python -m protocol.native`.
 
 It needs a C compiler ($CC, the one that CPython was compiled with, or cc) and the headers of CPython. kpy works
 without. With it, kpy/native.py finds kpy/_native.<abi>.so beside itself, and messages and records are read several
@@ -18,7 +18,7 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / f"native_{name}.c" for name in ("messages", "records", "keys"))
+SOURCES = tuple(HERE / f"native_{name}.c" for name in ("messages", "records", "keys", "sender"))
 TARGET = HERE.parent / "kpy" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
 """CPython's own interfaces take parameters that are not used, and tables that end in a row of nothing."""
@@ -37,7 +37,7 @@ def compile_only(target: Path, *options: str) -> None:
     """Compiles the module into this file. Raises NativeError."""
     platform_flags = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
     include = f"-I{sysconfig.get_path('include')}"
-    flags = ["-std=c11", "-O2", "-fPIC", "-shared", *WARNINGS, *platform_flags, include, *options]
+    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-pthread", *WARNINGS, *platform_flags, include, *options]
     _run([*compiler(), *flags, *map(str, SOURCES), "-o", str(target)])
 
 

@@ -861,7 +861,7 @@ static PyTypeObject Writer_Type = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kpy._native",
-    .m_doc = "The generated codecs' layouts, the records of batches, and the keys that compaction compares, in C.",
+    .m_doc = "The generated codecs' layouts, the records of batches, the keys that compaction compares, and sending, in C.",
     .m_methods = compaction_functions,
     .m_size = -1,
 };
@@ -871,6 +871,7 @@ PyMODINIT_FUNC PyInit__native(void)
     PyObject *self = PyModule_Create(&module);
     if (self == NULL || PyModule_AddType(self, &Layout_Type) < 0 || PyModule_AddType(self, &Reader_Type) < 0 ||
         PyModule_AddType(self, &Writer_Type) < 0 || PyModule_AddType(self, &Records_Type) < 0 ||
+        add_sender(self) < 0 ||
         PyModule_AddIntConstant(self, "INTERFACE", KPY_INTERFACE) < 0) {
         Py_XDECREF(self);
         return NULL;

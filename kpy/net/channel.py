@@ -2,6 +2,9 @@
 
 All methods are synchronous and non-blocking; the poller calls them when the socket is ready. File regions of a Fetch go
 out by sendfile, straight from the page cache, unless they are so small that copying them is cheaper than a system call.
+In a busy round small answers are handed over to the sender (net/sender.py) and count as sent. Until it has tried them,
+nothing else is sent on the socket and it stays open: whoever wants either waits, which is short. What the sender could
+not send comes back, and goes before everything that is outgoing.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ from collections.abc import Callable
 
 from kpy.errors import StorageError, WireError
 from kpy.net.connection import Buffers, Connection, Dispatch
+from kpy.net.sender import HANDED_OVER_LIMIT_BYTES, Sender
 from kpy.storage.fs import Buffer, FileRegion
 
 log = logging.getLogger("kpy.net")
@@ -34,6 +38,8 @@ class Channel:
     __slots__ = (
         "_on_answer",
         "_on_change",
+        "_sender",
+        "_ticket",
         "closed",
         "connection",
         "fd",
@@ -54,6 +60,7 @@ class Channel:
         shared: memoryview,
         on_change: "Callable[[Channel], None]",
         on_answer: "Callable[[Channel], None]",
+        sender: Sender | None,
     ) -> None:
         """`on_answer` is told of an answer that came later: it calls `send_answers`, now or soon."""
         self.sock = sock
@@ -65,6 +72,8 @@ class Channel:
         self.last_active = 0.0
         self._on_change = on_change
         self._on_answer = on_answer
+        self._sender = sender
+        self._ticket = 0
         self.connection = Connection(dispatch, max_request_bytes, shared, self._answer_has_come)
 
     def on_readable(self, now: float) -> None:
@@ -99,6 +108,8 @@ class Channel:
         """Sends what is outgoing, takes up what waited behind it, and so on until the socket is full or all is said."""
         connection = self.connection
         while connection.outgoing and not self.closed:
+            if self._ticket and self._is_held_up():
+                return
             try:
                 connection.outgoing = self._send_some(connection.outgoing)
             except OSError as error:
@@ -117,7 +128,29 @@ class Channel:
             self.closed = True
             self.connection.abandon()
             self._on_change(self)
+            if self._ticket:
+                self._is_held_up()  # Its number may be another connection's as soon as it is closed.
             self.sock.close()
+
+    def was_cut_short(self, rest: memoryview, error: int) -> None:
+        """The sender has not sent `rest`, because the socket is full or, by an errno that is not 0, broken."""
+        if self.closed:
+            return
+        if error:
+            log.debug("connection of %s broke while sending: %s", self.peer_host, os.strerror(error))
+            self.close()
+            return
+        self.connection.outgoing = [rest, *self.connection.outgoing]
+        self.wants_writable = True
+        self._on_change(self)
+
+    def _is_held_up(self) -> bool:
+        """Waits until the sender has tried what it was given last. Whether the socket is full now, or closed."""
+        ticket, self._ticket = self._ticket, 0
+        sender = self._sender
+        if sender is not None and sender.wait(ticket):
+            sender.take_back()
+        return self.wants_writable or self.closed
 
     def _answer_has_come(self) -> None:
         self._on_answer(self)
@@ -140,7 +173,7 @@ class Channel:
         except Exception:  # A fault in one request's handler must not take the other clients down.
             log.exception("closing the connection of %s: its request met a fault in kpy", self.peer_host)
         answered, self.connection.outgoing = self.connection.outgoing, []
-        if answered:
+        if answered and not (self._ticket and self._is_held_up()):
             with contextlib.suppress(OSError):
                 self._send_some(answered)
         self.close()
@@ -165,6 +198,18 @@ class Channel:
         return self._send_bytes(plain[0] if len(plain) == 1 else b"".join(plain)) if plain else []
 
     def _send_bytes(self, data: Buffer, flags: int = 0) -> Buffers:
+        sender = self._sender
+        # With flags a file region follows, which the loop sends; and only bytes stay as they are.
+        if (
+            sender is not None
+            and sender.is_open
+            and not flags
+            and type(data) is bytes
+            and len(data) <= HANDED_OVER_LIMIT_BYTES
+        ):
+            self._ticket = sender.hand_over(self.fd, data)
+            if self._ticket:
+                return []
         try:
             sent = self.sock.send(data, flags)
         except BlockingIOError:

@@ -15,6 +15,7 @@ import trio
 
 from kpy.net.channel import Channel
 from kpy.net.connection import Dispatch
+from kpy.net.sender import BUSY_ROUND, new_sender
 
 SHARED_BUFFER_BYTES = 256 * 1024
 MAX_EVENTS = 256
@@ -57,6 +58,9 @@ class Poller:
         self._somebody_connects = False
         self._max_request_bytes = max_request_bytes
         self._shared = memoryview(bytearray(SHARED_BUFFER_BYTES))
+        self._sender = new_sender(self._was_cut_short)
+        if self._sender is not None:
+            self._epoll.register(self._sender.alarm_fd, ARRIVAL)
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -64,7 +68,14 @@ class Poller:
     def add(self, sock: socket.socket, peer_host: str, dispatch: Dispatch) -> Channel:
         """Serves `sock`, a connected non-blocking socket, from now on."""
         channel = Channel(
-            sock, peer_host, dispatch, self._max_request_bytes, self._shared, self._watch, self._answer_has_come
+            sock,
+            peer_host,
+            dispatch,
+            self._max_request_bytes,
+            self._shared,
+            self._watch,
+            self._answer_has_come,
+            self._sender,
         )
         channel.last_active = trio.current_time()
         self._channels[channel.fd] = channel
@@ -82,7 +93,7 @@ class Poller:
 
     async def run(self) -> None:
         """Serves every connection until cancelled, then closes them all."""
-        epoll = self._epoll
+        epoll, sender = self._epoll, self._sender
         sleepless_until = 0.0
         last_lone_talker = NOBODY
         try:
@@ -94,9 +105,13 @@ class Poller:
                     continue
                 self._in_round = True
                 self._begin_round()
+                if sender is not None and len(events) >= BUSY_ROUND:
+                    sender.open()
                 self._serve(events, trio.current_time())
                 self._end_round()
                 self._send_answers()
+                if sender is not None and sender.is_open:
+                    sender.publish()
                 self._in_round = False
                 lone_talker = events[0][0] if len(events) == 1 else NOBODY
                 if lone_talker != NOBODY and lone_talker == last_lone_talker and self._asks_again_soon(lone_talker):
@@ -113,6 +128,8 @@ class Poller:
         finally:
             for channel in list(self._channels.values()):
                 channel.close()
+            if sender is not None:
+                sender.close()
             epoll.close()
 
     def close_idle(self, idle_seconds: float) -> None:
@@ -128,6 +145,9 @@ class Poller:
         for fd, mask in events:
             channel = self._channels.get(fd)
             if channel is None:
+                if self._sender is not None and fd == self._sender.alarm_fd:
+                    self._sender.take_back()
+                    continue
                 # A listening socket, or a connection that was closed earlier in this round.
                 self._turns_left, self._somebody_connects = 0, True
                 continue
@@ -168,6 +188,11 @@ class Poller:
             answered, self._answered = self._answered, {}
             for channel in answered:
                 channel.send_answers()
+
+    def _was_cut_short(self, fd: int, rest: memoryview, error: int) -> None:
+        channel = self._channels.get(fd)
+        if channel is not None:  # It may be closing, and wait for this.
+            channel.was_cut_short(rest, error)
 
     def _watch(self, channel: Channel) -> None:
         """Tells epoll what this channel waits for."""

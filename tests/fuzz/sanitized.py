@@ -32,32 +32,29 @@ RECORDS_A_FRAME = 3
 """How many damaged batches are read for each damaged frame."""
 
 
-def runtimes() -> list[str]:
-    """The files of both sanitizers, which must be loaded before anything else. Raises NativeError without them."""
-    found: list[str] = []
-    for name in RUNTIMES:
-        command = [*native.compiler(), f"-print-file-name={name}"]
-        path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        if not Path(path).is_absolute():
-            raise native.NativeError(f"{command[0]} has no {name}")
-        found.append(path)
-    return found
+def runtime(name: str) -> str:
+    """The file of a sanitizer, which must be loaded before anything else. Raises NativeError without it."""
+    command = [*native.compiler(), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not Path(path).is_absolute():
+        raise native.NativeError(f"{command[0]} has no {name}")
+    return path
 
 
 def run_sanitized(frames: int, seed: int) -> subprocess.CompletedProcess[str]:
     """Compiles, and reads so many frames in a process of its own. Raises NativeError if that cannot be tried here."""
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    preloaded = ":".join(runtimes())
+    preloaded = ":".join(map(runtime, RUNTIMES))
     native.compile_only(TARGET, *OPTIONS)
     command = [sys.executable, "-m", "tests.fuzz.sanitized", "--inside", f"--frames={frames}", f"--seed={seed}"]
     environment = os.environ | SETTINGS | {"LD_PRELOAD": preloaded}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
 
-def load() -> None:
+def load(target: Path = TARGET) -> None:
     """Puts the module where kpy looks for it first."""
-    loader = importlib.machinery.ExtensionFileLoader("kpy._native", str(TARGET))
-    spec = importlib.util.spec_from_file_location("kpy._native", TARGET, loader=loader)
+    loader = importlib.machinery.ExtensionFileLoader("kpy._native", str(target))
+    spec = importlib.util.spec_from_file_location("kpy._native", target, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
