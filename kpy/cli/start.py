@@ -6,18 +6,17 @@ are told at once.
 
 import errno
 import gc
-import importlib
 import logging
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from kpy import log_output
 from kpy.cli.arguments import Options, broker_config
@@ -92,10 +91,8 @@ def _serve_until_signal(
     config: BrokerConfig, on_started: Callable[[Addresses], None], ephemeral_dir: Path | None
 ) -> signal.Signals:
     """Serves until the first signal, then stops cleanly and returns it. A second signal ends the process at once."""
-    _import_broker()
+    serve = _import_serve()
     import trio
-
-    from kpy.server import serve
 
     received: list[signal.Signals] = []
 
@@ -126,19 +123,20 @@ def _serve_until_signal(
     return received[0]
 
 
-def _import_broker() -> None:
-    """Imports what serves. Nothing of it is ever garbage: to look for some meanwhile would take a fifteenth of the
-    time, and later, with each full collection, 10 ms in which no client is served.
+def _import_serve() -> Callable[..., Coroutine[Any, Any, None]]:
+    """`serve` of kpy/server.py. Nothing of what it imports is ever garbage: to look for some meanwhile would take a
+    fifteenth of the time, and later, with each full collection, 10 ms in which no client is served.
     """
     from kpy.trio_import import import_trio
 
     gc.disable()
     try:
         import_trio()
-        importlib.import_module("kpy.server")
+        from kpy.server import serve
     finally:
         gc.enable()
     gc.freeze()
+    return serve
 
 
 def _leave_at_once(number: signal.Signals, ephemeral_dir: Path | None) -> None:
