@@ -118,6 +118,8 @@ def main() -> None:
     try:
         native.compile_as_asked(package / native.TARGET.name)
         compile_as_asked(directory)
+        # As pip does.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
     except (native.NativeError, HotModulesError) as error:
         sys.exit(str(error))
 

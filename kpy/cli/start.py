@@ -12,11 +12,11 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from kpy import log_output
 from kpy.cli.arguments import Options, broker_config
@@ -94,13 +94,8 @@ def _serve_until_signal(
     config: BrokerConfig, on_started: Callable[[Addresses], None], ephemeral_dir: Path | None
 ) -> signal.Signals:
     """Serves until the first signal, then stops cleanly and returns it. A second signal ends the process at once."""
-    with _stays():
-        from kpy.trio_import import import_trio
-
-        import_trio()
-        import trio
-
-        from kpy.server import serve
+    serve = _import_serve()
+    import trio
 
     received: list[signal.Signals] = []
 
@@ -131,17 +126,20 @@ def _serve_until_signal(
     return received[0]
 
 
-@contextmanager
-def _stays() -> Generator[None]:
-    """Nothing of what is made here is ever garbage: to look for some meanwhile would take a fifteenth of the time that
-    the imports take, and later, with each full collection, 10 ms in which no client is served.
+def _import_serve() -> Callable[..., Coroutine[Any, Any, None]]:
+    """`serve` of kpy/server.py. Nothing of what it imports is ever garbage: to look for some meanwhile would take a
+    fifteenth of the time, and later, with each full collection, 10 ms in which no client is served.
     """
+    from kpy.trio_import import import_trio
+
     gc.disable()
     try:
-        yield
+        import_trio()
+        from kpy.server import serve
     finally:
         gc.enable()
     gc.freeze()
+    return serve
 
 
 def _leave_at_once(number: signal.Signals, ephemeral_dir: Path | None) -> None:

@@ -30,8 +30,8 @@ AGREED_CALLS = Path(__file__).with_name("start_system_calls.txt")
 TOPIC = "standing"
 PARTITIONS = 20
 MANY_PARTITIONS = 100
-MAX_BYTES_A_PARTITION = 7_000
-"""6,400 with CPython 3.11."""
+MAX_BYTES_A_PARTITION = 6_000
+"""5,500 with CPython 3.11."""
 NOT_NEEDED = {"_ssl", "_hashlib", "_posixsubprocess", "_lzma", "concurrent.futures", "uuid"}
 """What ssl, hashlib, subprocess and shutil consist of, which trio imports, and what no start of kpy needs."""
 
