@@ -19,7 +19,9 @@ from bench.work import MB, Bench, Row, Work, fresh_topic
 RECORD_BYTES = 100
 SHARE = 2
 SPARE_S = 5.0
-"""The load lasts longer than what is measured beside it, with that client's start, by this much."""
+"""What is measured takes so much longer than it counts, with the client's start."""
+LOAD_LIMIT_S = 60.0
+"""The load is ended when that is done; if it is not done by then, there is no figure."""
 AROUND = 1.5
 """So much is written for each byte of record values, at most, and held by the client."""
 BEGIN_TIMEOUT_S = 10.0
@@ -29,12 +31,11 @@ POLL_INTERVAL_S = 0.01
 def latency_beside_half_load(records_per_s: int, bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
     """The 50th, 99th and 99.9th percentile in ms, and the MB/s that the other client produced meanwhile."""
     wanted_per_s = int(_capacity_per_s(bench, broker)) // SHARE
-    seconds = bench.scale.latency_s + SPARE_S
-    megabytes = round(AROUND * wanted_per_s * RECORD_BYTES * seconds / MB)
+    megabytes = round(AROUND * wanted_per_s * RECORD_BYTES * (bench.scale.latency_s + SPARE_S) / MB)
     with fresh_topic(bench, broker, megabytes) as topic, Link(broker.port) as link:
         tail = f"tail-{topic}"
         link.create_topic(tail)
-        with _load(bench, broker, topic, wanted_per_s, round(wanted_per_s * seconds)) as load:
+        with _load(bench, broker, topic, wanted_per_s) as load:
             _wait_for_records(link, topic)
             end_before, started = link.end_offset(topic), time.monotonic()
             percentiles = percentiles_ms(tail, "1", records_per_s, bench, broker)
@@ -60,9 +61,8 @@ def _producer(bench: Bench, broker: BrokerProcess, topic: str, records: int, *se
 
 
 @contextmanager
-def _load(
-    bench: Bench, broker: BrokerProcess, topic: str, records_per_s: int, records: int
-) -> Generator[subprocess.Popen[bytes]]:
+def _load(bench: Bench, broker: BrokerProcess, topic: str, records_per_s: int) -> Generator[subprocess.Popen[bytes]]:
+    records = round(records_per_s * LOAD_LIMIT_S)
     command = _producer(bench, broker, topic, records, f"rate={records_per_s}")
     producer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
