@@ -30,6 +30,9 @@ RUN_ENTRIES = 512
 """Of an index that is not in memory: 4 or 6 kB, which speak of 2 MB of records and more."""
 
 
+_NO_RUN: tuple[int, bytes] = (0, b"")
+
+
 class CorruptIndexError(Exception):
     """An index file whose bytes cannot be right; it is to be rebuilt from the log."""
 
@@ -46,7 +49,7 @@ class _Entries:
         self._saved_count = 0
         self.count = 0
         self.path = path
-        self.forget_run()
+        self._run = _NO_RUN
 
     def create(self) -> None:
         """Start an empty index with an empty file."""
@@ -136,7 +139,8 @@ class _Entries:
         run_start, run = self._run
         if not self._is_in(run, column, target):
             # Both at once, since the planning of a compaction looks things up in another thread.
-            run_start, run = self._run = self._read_run(column, target)
+            self._run = found = self._read_run(column, target)
+            run_start, run = found
         return run_start + self._floor_in(run, column, target)
 
     def _floor_in(self, entries: bytes | bytearray, column: int, target: int) -> int:
@@ -158,7 +162,7 @@ class _Entries:
 
     def forget_run(self) -> None:
         """Give back what the last lookup has left, or what it has left is not true any more."""
-        self._run: tuple[int, bytes] = (0, b"")
+        self._run = _NO_RUN
 
 
 class OffsetIndex:
