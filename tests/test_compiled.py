@@ -16,7 +16,7 @@ SUITES = (
     "tests/transcripts tests/property",
     "tests/broker tests/fault/test_storage_histories.py tests/fault/test_kill9.py",
     "tests/sim",
-    "compat/kafka_python compat/differential",
+    "compat/kafka_python",
 )
 
 
