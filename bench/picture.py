@@ -19,7 +19,7 @@ from bench.row_groups import GROUPS
 PICTURE = RUNS_FILE.with_name("beside-kafka.svg")
 OTHERS = "others"
 
-NAME_WIDTH, BARS_WIDTH, NOTE_WIDTH = 470, 380, 340
+NAME_WIDTH, BARS_WIDTH, NOTE_WIDTH = 690, 380, 340
 ROW_HEIGHT, BAR_HEIGHT, HEAD_HEIGHT, GROUP_HEIGHT = 17, 11, 92, 30
 FURTHEST = 16.0
 """A bar ends here, with its figure beside it, however far the ratio is."""
