@@ -85,6 +85,7 @@ def test_a_wheel_with_nothing_compiled_is_pure_python(wheel: zipfile.ZipFile) ->
     assert is_pure(wheel)
 
 
+@pytest.mark.timeout(900)
 def test_a_wheel_is_compiled_and_runs_so_where_a_compiler_is(tmp_path: Path) -> None:
     require_tool("cc")
     built, _ = build(tmp_path / "wheel")
