@@ -121,8 +121,7 @@ class _Settling:
         self._response = response
         self._left = len(unsettled)
         self._purgatory = broker.replicas.purgatory
-        parked = ParkedFetch((), 0, self._give_up)
-        self._parked: ParkedFetch | None = parked
+        self._parked = ParkedFetch((), 0, self._give_up)
         self._waits: list[tuple[Partition, Commit]] = []
         # More of this connection may be appended meanwhile: the order of the log is the order of the requests already.
         self.pending: Pending[ProduceResponse] = Pending(self._abandoned, may_be_overtaken=True)
@@ -133,7 +132,7 @@ class _Settling:
                 partition.when_flushed(told)
             else:
                 self._waits.append((partition, partition.when_committed(end_offset, told)))
-        self._purgatory.park(parked, max(0, timeout_ms))
+        self._purgatory.park(self._parked, max(0, timeout_ms))
 
     def _told(self, answer: PartitionProduceResponse, error: ErrorCode) -> None:
         if self.pending.done:
@@ -147,7 +146,7 @@ class _Settling:
             self._complete()
 
     def _complete(self) -> None:
-        self._forget_deadline()
+        self._purgatory.forget(self._parked)
         self.pending.complete(self._response)
 
     def _give_up(self) -> None:
@@ -155,13 +154,8 @@ class _Settling:
         self._complete()
 
     def _abandoned(self) -> None:
-        self._forget_deadline()
+        self._purgatory.forget(self._parked)
         self._forget_commits()
-
-    def _forget_deadline(self) -> None:
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            self._purgatory.forget(parked)
 
     def _forget_commits(self) -> None:
         for partition, commit in self._waits:

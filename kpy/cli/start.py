@@ -66,7 +66,7 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
     def on_started(addresses: Addresses) -> None:
         nonlocal is_ready
         is_ready = True
-        # What is there now, modules above all, stays as long as the broker. Otherwise the garbage collector looks
+        # Logs and metadata stay as long as the modules, which are frozen already. Otherwise the garbage collector looks
         # through all of it every few seconds or minutes, and all clients wait for 20 ms and more.
         gc.freeze()
         for name, host, port in addresses:
