@@ -5,12 +5,11 @@ says why, where nothing can be compiled. With KPY_NATIVE=1 that is an error. An 
 alone.
 """
 
-import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -23,7 +22,11 @@ class NativeBuildHook(BuildHookInterface):
         return [] if os.environ.get("KPY_NATIVE") == "0" else ["mypy[mypyc]>=2.0"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        native = self._of_project("protocol/native.py")
+        # A build has nothing of the project on its own.
+        sys.path.insert(0, self.root)
+        import hot_modules
+        from protocol import native
+
         if version == "editable":
             native.compile_as_asked(native.TARGET)
             return
@@ -32,7 +35,7 @@ class NativeBuildHook(BuildHookInterface):
         accelerator = Path("kpy", native.TARGET.name)
         Path(self.work_dir, "kpy").mkdir()
         if native.compile_as_asked(self.work_dir / accelerator):
-            compiled = [accelerator, *self._of_project("hot_modules.py").compile_as_asked(self.work_dir)]
+            compiled = [accelerator, *hot_modules.compile_as_asked(self.work_dir)]
             build_data["force_include"] |= {str(self.work_dir / path): str(path) for path in compiled}
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
@@ -40,10 +43,3 @@ class NativeBuildHook(BuildHookInterface):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self.work_dir is not None:
             shutil.rmtree(self.work_dir)
-
-    def _of_project(self, path: str) -> ModuleType:
-        """By its path, because a build has nothing of the project on its own."""
-        spec = importlib.util.spec_from_file_location(Path(path).stem, Path(self.root, path))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module

@@ -13,12 +13,13 @@ unlike the interpreter, compiled loops do not let the event loop in every 5 ms. 
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from protocol import native
 
 HOT_MODULES = (
     "kpy/api/fetch.py",
@@ -60,22 +61,15 @@ PACKAGE = Path(__file__).parent / "kpy"
 SOURCES_ONLY = shutil.ignore_patterns("__pycache__", "*.so")
 
 
-class HotModulesError(Exception):
-    """They cannot be compiled. The first line says why, the rest is what mypyc and the compiler said."""
-
-
 def compile_into(directory: Path) -> list[Path]:
     """Compiles the hot modules into the package directory `kpy` in this directory. Returns the files, seen from there.
 
-    Raises HotModulesError.
+    Raises NativeError.
     """
     # In a copy: setuptools leaves things where it works, and asks the pyproject.toml that it finds there.
     with tempfile.TemporaryDirectory(prefix="kpy-hot-") as work:
         shutil.copytree(PACKAGE, Path(work, "kpy"), ignore=SOURCES_ONLY)
-        command = [sys.executable, "-c", SETUP, *HOT_MODULES]
-        run = subprocess.run(command, cwd=work, check=False, capture_output=True, text=True)
-        if run.returncode:
-            raise HotModulesError(_complaint(run))
+        native.run([sys.executable, "-c", SETUP, *HOT_MODULES], work)
         made = sorted(path.relative_to(work) for path in Path(work, "kpy").rglob("*.so"))
         for path in made:
             target = directory / path
@@ -86,28 +80,12 @@ def compile_into(directory: Path) -> list[Path]:
 
 def compile_as_asked(directory: Path) -> list[Path]:
     """The same, as KPY_NATIVE asks. Where nothing is asked, and it does not work, a line says why."""
-    asked = os.environ.get("KPY_NATIVE")
-    if asked == "0":
-        return []
-    try:
-        return compile_into(directory)
-    except HotModulesError as error:
-        if asked == "1":
-            raise
-        print(f"kpy is built without compiled modules: {str(error).splitlines()[0]}", file=sys.stderr)
-        return []
-
-
-def _complaint(run: "subprocess.CompletedProcess[str]") -> str:
-    lines = (run.stderr + run.stdout).splitlines()
-    wrong = [line.strip() for line in lines if "error" in line.lower()]
-    return "\n".join([wrong[0] if wrong else f"mypyc ended with exit code {run.returncode}", *lines])
+    made: list[Path] = []
+    native.done_as_asked("compiled modules", lambda: made.extend(compile_into(directory)))
+    return made
 
 
 def main() -> None:
-    sys.path.insert(0, str(PACKAGE.parent))
-    from protocol import native
-
     parser = argparse.ArgumentParser(prog="python -m hot_modules", description="Copies kpy and compiles the copy.")
     parser.add_argument("directory", type=Path, help="gets the package kpy, instead of one that is there")
     directory: Path = parser.parse_args().directory
@@ -120,7 +98,7 @@ def main() -> None:
         compile_as_asked(directory)
         # As pip does.
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
-    except (native.NativeError, HotModulesError) as error:
+    except native.NativeError as error:
         sys.exit(str(error))
 
 

@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,7 +32,7 @@ spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 class NativeError(Exception):
-    """The accelerator cannot be compiled or loaded. The first line says why, the rest is the compiler's."""
+    """Something cannot be compiled or loaded. The first line says why, the rest is the compiler's."""
 
 
 def compile_only(target: Path, *options: str) -> None:
@@ -38,7 +40,7 @@ def compile_only(target: Path, *options: str) -> None:
     platform_flags = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
     include = f"-I{sysconfig.get_path('include')}"
     flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-pthread", *WARNINGS, *platform_flags, include, *options]
-    _run([*compiler(), *flags, *map(str, SOURCES), "-o", str(target)])
+    run([*compiler(), *flags, *map(str, SOURCES), "-o", str(target)])
 
 
 def compile_to(target: Path, *options: str) -> None:
@@ -46,7 +48,7 @@ def compile_to(target: Path, *options: str) -> None:
     fresh = target.with_name(f"fresh-{target.name}")
     try:
         compile_only(fresh, *options)
-        _run([sys.executable, "-c", LOAD, str(fresh)])
+        run([sys.executable, "-c", LOAD, str(fresh)])
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
@@ -57,17 +59,22 @@ def compile_as_asked(target: Path) -> bool:
 
     Where nothing is asked, and it does not work, a line says why.
     """
-    asked = os.environ.get("KPY_NATIVE")
     # One of other sources would be worse than none.
     target.unlink(missing_ok=True)
+    return done_as_asked("its accelerator", partial(compile_to, target))
+
+
+def done_as_asked(what: str, compile_it: Callable[[], object]) -> bool:
+    """Compiles `what`, if KPY_NATIVE does not forbid it; whether it is there now. Raises NativeError if it must be."""
+    asked = os.environ.get("KPY_NATIVE")
     if asked == "0":
         return False
     try:
-        compile_to(target)
+        compile_it()
     except NativeError as error:
         if asked == "1":
             raise
-        print(f"kpy is built without its accelerator: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"kpy is built without {what}: {str(error).splitlines()[0]}", file=sys.stderr)
         return False
     return True
 
@@ -82,10 +89,11 @@ def compiler() -> list[str]:
     return found
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def run(command: list[str], directory: str | None = None) -> None:
+    """Runs it there, or here. Raises NativeError with what it has said."""
+    done = subprocess.run(command, cwd=directory, check=False, capture_output=True, text=True)
     if done.returncode:
-        lines = done.stderr.splitlines()
+        lines = (done.stderr + done.stdout).splitlines()
         reason = next((line for line in lines if "error" in line.lower()), f"exit code {done.returncode}")
         raise NativeError("\n".join([f"{command[0]} ended with: {reason}", *lines]))
 
