@@ -32,6 +32,7 @@ HOT_MODULES = (
     "kpy/net/connection.py",
     "kpy/net/poller.py",
     "kpy/net/sender.py",
+    "kpy/net/tls_channel.py",
     "kpy/pending.py",
     "kpy/records/batch.py",
     "kpy/records/validate.py",

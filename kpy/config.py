@@ -46,6 +46,8 @@ class BrokerConfig:
     advertised_endpoints: tuple[Endpoint, ...]
     """Where clients are told to connect: empty hosts and zero ports are yet to be filled in, see `advertised`."""
     inter_broker_listener: str
+    security_protocols: Mapping[str, str]
+    """What is spoken on each listener, by its name: PLAINTEXT or SSL."""
     data_dirs: tuple[Path, ...]
     warnings: tuple[str, ...]
     """What the operator should hear once the log is open."""
@@ -189,7 +191,7 @@ class BrokerConfig:
             config_checks.check_available(values, texts)
             config_checks.check_values(values)
             warnings = config_checks.remarks(texts, origins) + config_checks.clamp_to_one_broker(values)
-            endpoints, advertised, inter_broker = config_checks.resolve_listeners(values, merged)
+            endpoints, advertised, inter_broker, protocols = config_checks.resolve_listeners(values, merged)
             data_dirs = config_checks.data_dirs(values)
         except ConfigError as error:
             raise ConfigError(error.key, error.value, error.allowed, origins.get(error.key, "default")) from None
@@ -205,6 +207,7 @@ class BrokerConfig:
             endpoints=endpoints,
             advertised_endpoints=advertised,
             inter_broker_listener=inter_broker,
+            security_protocols=protocols,
             data_dirs=data_dirs,
             origins=origins,
         )
@@ -274,9 +277,11 @@ _DERIVED_FROM: Final = frozenset(
         *("advertised.listeners", "control.plane.listener.name", "controller.listener.names"),
         *("inter.broker.listener.name", "listener.security.protocol.map", "listeners", "log.dir", "log.dirs"),
         *("node.id", "security.inter.broker.protocol"),
+        *config_keys.RELOADABLE_SSL_KEYS,
+        *("ssl.cipher.suites", "ssl.client.auth", "ssl.enabled.protocols"),
     }
 )
-"""Keys that act through the derived attributes."""
+"""Keys that act through the derived attributes, or for one listener at a time (tls_context.py)."""
 
 
 def has_effect(key: str) -> bool:

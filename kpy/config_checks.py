@@ -23,6 +23,7 @@ _UNAVAILABLE: Final = {
     "alter.config.policy.class.name": "kpy cannot run Java classes, so the policy would not be kept",
     "client.quota.callback.class": "kpy cannot run Java classes, so the quotas would not be kept",
     "remote.log.storage.system.enable": "kpy has no tiered storage",
+    "ssl.engine.factory.class": "kpy cannot run Java classes; certificates come from ssl.keystore.*",
     "config.providers": "config providers are not available in this version of kpy; write the values themselves",
 }
 """Keys whose every value but the default stops the start."""
@@ -161,11 +162,14 @@ def parse_connection_overrides(text: str) -> Mapping[str, int]:
 
 
 class Listeners(NamedTuple):
-    """Where to listen, where clients are told to connect, and which listener brokers use among themselves."""
+    """Where to listen, where clients are told to connect, which listener brokers use among themselves, and what is
+    spoken on each, by its name.
+    """
 
     endpoints: tuple[Endpoint, ...]
     advertised: tuple[Endpoint, ...]
     inter_broker: str
+    security_protocols: Mapping[str, str]
 
 
 def resolve_listeners(values: Values, explicit: Container[str]) -> Listeners:
@@ -190,7 +194,8 @@ def resolve_listeners(values: Values, explicit: Container[str]) -> Listeners:
             if endpoint.name not in opened:
                 raise ConfigError(key, str(endpoint), f"listeners has no {endpoint.name}, only {', '.join(opened)}")
     listeners.check_reachable("advertised.listeners", advertised)
-    return Listeners(endpoints, advertised, _inter_broker_listener(values, explicit, advertised, protocols))
+    inter_broker = _inter_broker_listener(values, explicit, advertised, protocols)
+    return Listeners(endpoints, advertised, inter_broker, {end.name: protocols[end.name] for end in endpoints})
 
 
 def _inter_broker_listener(
@@ -204,6 +209,8 @@ def _inter_broker_listener(
     advertised_names = [endpoint.name for endpoint in advertised]
     if name not in advertised_names:
         raise _blame(values, key, f"must be one of the advertised listeners: {', '.join(advertised_names)}")
+    if on_zookeeper(values) and protocols[name] != "PLAINTEXT":
+        raise _blame(values, key, "brokers of several speak PLAINTEXT among themselves in this version of kpy")
     control = str(values["control.plane.listener.name"] or "").upper()
     if control and (control == name or control not in advertised_names or control not in protocols):
         allowed = "must be an advertised listener other than the one brokers use among themselves"

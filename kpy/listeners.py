@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from kpy.config_types import ConfigError
 
 SECURITY_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-SUPPORTED_PROTOCOLS: Final = frozenset({"PLAINTEXT"})
+SUPPORTED_PROTOCOLS: Final = frozenset({"PLAINTEXT", "SSL"})
 """What kpy can speak. A listener of another protocol stops the start."""
 
 DEFAULT_PORT: Final = 9092

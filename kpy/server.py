@@ -56,6 +56,7 @@ from kpy.txn.config import TV_2, TransactionConfig
 if TYPE_CHECKING:
     # Not at run time: a single broker has none.
     from kpy.member import Member
+    from kpy.net.tls_channel import Tls
 
 log = logging.getLogger("kpy.server")
 
@@ -77,7 +78,8 @@ Started = Callable[[list[tuple[str, str, int]]], None]
 async def serve(
     config: BrokerConfig, *, started: Started, fs: Fs | None = None, membership: Membership | None = None
 ) -> None:
-    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use.
+    """Runs a broker until cancelled. Raises StorageError for data it cannot use, OSError for an address in use,
+    ConfigError for a certificate it cannot use.
 
     `fs` stands in for the disk under the logs. With a `membership` the controller is somebody whom the store does not
     know, and whoever made it gives it its broker epoch.
@@ -123,6 +125,7 @@ class Opened:
 
 async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: Started) -> None:
     broker, log_dirs, member = opened_broker.broker, opened_broker.log_dirs, opened_broker.member
+    tls = {name: _new_tls(config, name) for name, spoken in config.security_protocols.items() if spoken == "SSL"}
     with ExitStack() as sockets:
         listening = {
             endpoint.name: [
@@ -135,7 +138,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
         advertised = config.advertised(bound_ports, socket.gethostname())
         await broker.cluster.register(
             advertised,
-            dict.fromkeys(advertised, "PLAINTEXT"),
+            {name: config.security_protocols[name] for name in advertised},
             config.broker_rack,
             patience_ms=2 * config.zookeeper_session_timeout_ms,
         )
@@ -159,10 +162,18 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
                 new_dispatch = partial(_new_dispatch, name, broker, nursery)
                 for sock in socks:
                     poller.give_way_to(sock)
-                    nursery.start_soon(accept_connections, sock, poller, new_dispatch, may_connect)
+                    nursery.start_soon(accept_connections, sock, poller, new_dispatch, may_connect, tls.get(name))
             started([(name, host, port) for name, (host, port) in advertised.items()])
         if not log_dirs.online():
             raise StorageError(f"every data directory has failed: {', '.join(log_dirs.offline_paths())}")
+
+
+def _new_tls(config: BrokerConfig, listener: str) -> "Tls":
+    # Imported here because OpenSSL would take a tenth of a start, which few need.
+    from kpy.net.tls_channel import Tls
+    from kpy.tls_context import server_context
+
+    return Tls(server_context(config, listener))
 
 
 async def _watch_disks(log_dirs: LogDirs, member: "Member | None", serving: trio.CancelScope) -> None:

@@ -1,7 +1,7 @@
 """`kpy start`: one broker, from its configuration to its exit code.
 
 Everything that can be wrong with the configuration is found before trio and the server are imported, so that mistakes
-are told at once.
+are told at once; but what is wrong with the certificates that it names is found by the server, which reads them.
 """
 
 import errno
@@ -79,6 +79,9 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
 
     try:
         stopped_by = _serve_until_signal(config, on_started, ephemeral_dir)
+    except ConfigError as error:
+        print(f"kpy: error: {error}", file=sys.stderr)
+        return MISCONFIGURED
     except (OSError, StorageError, StoreUnavailable, BaseExceptionGroup) as error:
         reason = _reason(config, _only(error), is_ready)
         if reason is None:

@@ -4,11 +4,15 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from kpy.net.connection import Dispatch
 from kpy.net.poller import Poller
+
+if TYPE_CHECKING:
+    from kpy.net.tls_channel import Tls
 
 log = logging.getLogger("kpy.net")
 
@@ -68,9 +72,10 @@ async def accept_connections(
     poller: Poller,
     new_dispatch: Callable[[str], Dispatch],
     may_connect: Callable[[str], bool],
+    tls: "Tls | None" = None,
 ) -> None:
     """Runs until cancelled. `new_dispatch(host)` makes what answers one connection; `may_connect(host)` applies the
-    limits.
+    limits. With `tls` connections speak it.
     """
     while True:
         try:
@@ -93,4 +98,4 @@ async def accept_connections(
             continue
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        poller.add(sock, host, new_dispatch(host))
+        poller.add(sock, host, new_dispatch(host), tls)

@@ -10,12 +10,17 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from kpy.net.channel import Channel
 from kpy.net.connection import Dispatch
 from kpy.net.sender import BUSY_ROUND, new_sender
+
+if TYPE_CHECKING:
+    # Not at run time: without a listener of security protocol SSL there is none.
+    from kpy.net.tls_channel import Tls
 
 SHARED_BUFFER_BYTES = 256 * 1024
 MAX_EVENTS = 256
@@ -65,24 +70,23 @@ class Poller:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def add(self, sock: socket.socket, peer_host: str, dispatch: Dispatch) -> Channel:
+    def add(self, sock: socket.socket, peer_host: str, dispatch: Dispatch, tls: "Tls | None" = None) -> Channel:
         """Serves `sock`, a connected non-blocking socket, from now on."""
-        channel = Channel(
-            sock,
-            peer_host,
-            dispatch,
-            self._max_request_bytes,
-            self._shared,
-            self._watch,
-            self._answer_has_come,
-            self._sender,
-        )
+        channel = self._new_channel(sock, peer_host, dispatch, tls)
         channel.last_active = trio.current_time()
         self._channels[channel.fd] = channel
         self._hosts[peer_host] += 1
         self._watched[channel.fd] = READ
         self._epoll.register(channel.fd, READ)
         return channel
+
+    def _new_channel(self, sock: socket.socket, peer_host: str, dispatch: Dispatch, tls: "Tls | None") -> Channel:
+        limit, shared, sender = self._max_request_bytes, self._shared, self._sender
+        if tls is None:
+            return Channel(sock, peer_host, dispatch, limit, shared, self._watch, self._answer_has_come, sender)
+        from kpy.net.tls_channel import TlsChannel
+
+        return TlsChannel(sock, peer_host, dispatch, limit, shared, self._watch, self._answer_has_come, sender, tls)
 
     def give_way_to(self, listening: socket.socket) -> None:
         """Lets the task that accepts its connections run soon after each that arrives."""

@@ -117,7 +117,9 @@ def test_broker_id_and_node_id_are_two_names_of_one_number():
         ({"controller.listener.names": "C"}, "controller.listener.names=C: must be empty without process.roles"),
         ({"listeners": "EXTERNAL://:9092"}, "listener.security.protocol.map has no security protocol"),
         ({"listeners": " "}, "there must be at least one listener"),
-        ({"listeners": "SSL://:9093,PLAINTEXT://:9092"}, "security protocol SSL is not available in this version"),
+        ({"listeners": "SASL_SSL://:9093,PLAINTEXT://:9092"}, "protocol SASL_SSL is not available in this version"),
+        ({"listeners": "SSL://:9093,PLAINTEXT://:9092", "security.inter.broker.protocol": "SSL",
+          "zookeeper.connect": "zk:2181"}, "speak PLAINTEXT among themselves"),
         ({"listeners": "PLAINTEXT://0.0.0.0:9092"}, "clients cannot connect to 0.0.0.0"),
         ({"listeners": "PLAINTEXT://:9092", "advertised.listeners": "SSL://h:1"}, "listeners has no SSL, only PLAIN"),
         ({"inter.broker.listener.name": "OTHER"}, "must be one of the advertised listeners: PLAINTEXT"),
@@ -132,6 +134,12 @@ def test_values_that_do_not_go_together_stop_the_start(settings: dict[str, str],
     assert line in str(caught.value)
 
 
+def test_a_broker_by_itself_may_have_nothing_but_a_listener_of_ssl():
+    config = BrokerConfig.of({"listeners": "IN://:9093", "inter.broker.listener.name": "IN",
+                              "listener.security.protocol.map": "IN:SSL"})  # fmt: skip
+    assert config.security_protocols == {"IN": "SSL"}
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [
@@ -140,6 +148,7 @@ def test_values_that_do_not_go_together_stop_the_start(settings: dict[str, str],
         ("client.quota.callback.class", "org.example.Quota"),
         ("remote.log.storage.system.enable", "true"),
         ("config.providers", "env"),
+        ("ssl.engine.factory.class", "org.example.Factory"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_and_not_ignored(key: str, text: str):
@@ -260,5 +269,6 @@ def test_dynamic_configs_may_be_keys_of_nobody_and_of_listeners():
 def test_keys_without_effect_can_be_told_from_others():
     assert has_effect("num.partitions")
     assert has_effect("listeners")
+    assert has_effect("listener.name.out.ssl.keystore.location")
     assert not has_effect("num.io.threads")
     assert not has_effect("no.such.key")
