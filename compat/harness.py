@@ -88,7 +88,9 @@ class Backend(NamedTuple):
 
 
 def _kpy_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> list[str]:
-    command = [sys.executable, "-m", "kpy", "start", "--listen", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "kpy", "start"]
+    if "listeners" not in settings:
+        command += ["--listen", f"127.0.0.1:{port}"]
     if "log.dirs" not in settings:
         command += ["--data-dir", str(data_dir)]
     for name, value in settings.items():
@@ -109,12 +111,12 @@ def _kafka_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> li
         meta_properties.write_text(
             "version=1\ncluster.id=MkU3OEVBNTcwNTJENDM2Qg\nnode.id=1\ndirectory.id=Y29tcGF0LXRlc3RzLWRpcg\n"
         )
+    listeners = settings.get("listeners", f"PLAINTEXT://127.0.0.1:{port}")
+    protocols = settings.get("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT")
     properties = {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "advertised.listeners": listeners,
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "log.dirs": str(data_dir),
@@ -122,6 +124,8 @@ def _kafka_command(port: int, data_dir: Path, settings: Mapping[str, str]) -> li
         "broker.session.timeout.ms": "1000",
         "broker.heartbeat.interval.ms": "200",
         **settings,
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+        "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
     }
     (conf_dir / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
     (conf_dir / "log4j.properties").write_text(
@@ -236,8 +240,9 @@ class BrokerProcess:
     """One broker on one port and one data directory; it may be stopped, killed and started again.
 
     `work_dir` holds the data directory, the log, and what the broker needs beside them. `settings` are added to
-    DEFAULT_SETTINGS and are read at each start, so that a test may change them between two. `backend` is the kind of
-    broker; without one it is the one that all of compat/ runs against.
+    DEFAULT_SETTINGS and are read at each start, so that a test may change them between two. If there are `listeners`
+    among them, one is PLAINTEXT on 127.0.0.1 and `port`, where readiness is seen. `backend` is the kind of broker;
+    without one it is the one that all of compat/ runs against.
     """
 
     def __init__(

@@ -89,13 +89,18 @@ class Options(NamedTuple):
     reader_property: str = "--property"
     formatter_property: str = "--property"
     consumer_perf_count: str = "--messages"
+    producer_config: str = "--producer.config"
+    consumer_config: str = "--consumer.config"
 
 
 TOOLS: Mapping[str, Mapping[str, Tool]] = {"2.8.2": TOOLS_2_8, "3.9.1": TOOLS_3_9, "4.3.1": TOOLS_4_3}
 OPTIONS: Mapping[str, Options] = {
     "2.8.2": Options(topic_pattern="--whitelist"),
     "3.9.1": Options(),
-    "4.3.1": Options("--include", "--reader-property", "--formatter-property", "--num-records"),
+    "4.3.1": Options(
+        *("--include", "--reader-property", "--formatter-property", "--num-records"),
+        *("--command-config", "--command-config"),
+    ),
 }
 VERSIONS = tuple(TOOLS)
 

@@ -74,8 +74,12 @@ def _run(config: BrokerConfig, ephemeral_dir: Path | None, *, show_banner: bool)
         # Container tooling waits for this line of Apache Kafka.
         logger.info("[KafkaServer id=%d] started", config.broker_id)
         if show_banner:
-            reached_at = [f"{host}:{port}" for _, host, port in addresses]
-            print(banner(reached_at, config.data_dirs, ephemeral=ephemeral_dir is not None), flush=True)
+            # The banner shows how to send something to the first: that is easiest without certificates.
+            by_ease = sorted(addresses, key=lambda address: config.security_protocols[address[0]] == "SSL")
+            reached_at = [f"{host}:{port}" for _, host, port in by_ease]
+            by_ssl = config.security_protocols[by_ease[0][0]] == "SSL"
+            shown = banner(reached_at, config.data_dirs, ephemeral=ephemeral_dir is not None, by_ssl=by_ssl)
+            print(shown, flush=True)
 
     try:
         stopped_by = _serve_until_signal(config, on_started, ephemeral_dir)

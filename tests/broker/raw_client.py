@@ -29,7 +29,8 @@ API_VERSIONS = 18
 class RawClient:
     """One connection to the broker."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Any) -> None:
+        """`stream` is trio's, of TCP or of TLS."""
         self.stream = stream
         self._received = b""
 

@@ -249,3 +249,34 @@ def test_a_system_without_epoll_is_told_so(
     monkeypatch.delattr(select, "epoll")
     assert run(never) == 1
     assert "epoll" in capsys.readouterr().err
+
+
+def test_a_certificate_that_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("listeners=SSL://localhost:0", "security.inter.broker.protocol=SSL", "ssl.keystore.type=PEM")
+    location = "ssl.keystore.location=/no/such.pem"
+    sets = [argument for setting in (*settings, location) for argument in ("--set", setting)]
+    assert main(["start", "--data-dir", str(tmp_path), *sets]) == 2
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line == f"kpy: error: {location}: cannot be read: No such file or directory (--set)"
+
+
+def test_the_banner_shows_the_listener_that_needs_no_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def serve(config: BrokerConfig, *, started: Started) -> None:
+        started([("SSL", "localhost", 9093), *extra])
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(kpy.server, "serve", serve)
+    arguments = ["start", "--data-dir", str(tmp_path), "--set", "listeners=SSL://:9093,PLAINTEXT://:9092"]
+    extra = [("PLAINTEXT", "localhost", 9092)]
+    assert main(arguments) == 0
+    assert "kcat -b localhost:9092 -P" in capsys.readouterr().out
+    extra = []
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "kcat -b localhost:9093 -X security.protocol=SSL -X ssl.ca.location=ca.pem -P" in shown
+    assert 'security_protocol="SSL", ssl_cafile="ca.pem"' in shown
