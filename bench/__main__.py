@@ -33,7 +33,8 @@ from bench.proc import cpu_seconds_of_others, raise_descriptor_limit
 from bench.programs import Java, NotInstalledError, WorkFailedError
 from bench.results import RUNS_FILE, Sample, append_line, machine, others_share, table
 from bench.row_groups import GROUPS, in_groups
-from bench.warm_up import warm_up
+from bench.tls import broker_settings
+from bench.warm_up import warm_up, warm_up_over_tls
 from bench.work import FULL, QUICK, Bench, Row, Work
 
 TOOL_LOG4J = """\
@@ -203,13 +204,16 @@ def _side_by_side(
 ) -> int:
     """Returns the number of rounds that the time allowed."""
     running: list[BrokerProcess] = []
+    over_tls = any(work.over_tls for work in works)
     try:
         for kind in kinds:
-            broker = BrokerProcess(kind, bench.home / kind.name)
+            broker = BrokerProcess(kind, bench.home / kind.name, broker_settings(bench) if over_tls else None)
             running.append(broker)
             _say(f"warming up {broker.name}")
             broker.start()
             warm_up(bench, broker)
+            if over_tls:
+                warm_up_over_tls(bench, broker)
         number = 0
         for number in _rounds(runs, deadline):
             for work in works:

@@ -6,10 +6,12 @@ from bench.half_load import HALF_LOAD_WORKS
 from bench.history import HISTORY_WORKS
 from bench.rows import WORKS
 from bench.scale import SCALE_WORKS
+from bench.tls import TLS_WORKS
 from bench.work import Work
 
 ALL_WORKS: tuple[Work, ...] = (
     *WORKS,
+    *TLS_WORKS,
     *SCALE_WORKS,
     *CONNECTION_WORKS,
     *HALF_LOAD_WORKS,

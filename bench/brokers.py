@@ -73,8 +73,10 @@ class BrokerProcess:
         self.name = kind.name
         self._home = home
         self._settings = {**SETTINGS, **(settings or {})}
-        self._ports = free_ports(2)
+        self._ports = free_ports(3)
         self.port = self._ports[0]
+        self.ssl_port = self._ports[2]
+        """Listened on if `settings` have a certificate for it."""
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.data_dir = home / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -211,7 +213,7 @@ def _kpy(python: Sequence[str], environment: Mapping[str, str]) -> Kind:
 
     def command(home: Path, ports: Sequence[int], all_settings: Settings) -> list[str]:
         settings = [argument for name, value in all_settings.items() for argument in ("--set", f"{name}={value}")]
-        address = ["--listen", f"127.0.0.1:{ports[0]}", "--data-dir", str(home / "data")]
+        address = ["--set", f"listeners={_listeners(ports, all_settings)}", "--data-dir", str(home / "data")]
         return [*python, "start", *address, "--quiet", *settings]
 
     return Kind("kpy", lambda home, ports, settings: None, command, environment)
@@ -228,18 +230,18 @@ def kafka_on_zookeeper(java: Java) -> Kind:
 
 
 def _prepare_kafka_on_zookeeper(home: Path, ports: Sequence[int], settings: Settings) -> None:
-    listeners = {"listeners": f"PLAINTEXT://127.0.0.1:{ports[0]}", "log.dirs": str(home / "data")}
-    _write_configuration(home, {**listeners, **settings})
+    own = {"listeners": _listeners(ports, settings), "log.dirs": str(home / "data")}
+    _write_configuration(home, {**own, **settings})
 
 
 def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int], settings: Settings) -> None:
-    port, controller_port = ports
+    controller_port, listeners = ports[1], _listeners(ports, settings)
     properties = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": listeners,
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(home / "data"),
         **settings,
@@ -251,6 +253,12 @@ def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]
     config = str(home / "server.properties")
     run(java.command((), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config))
     shutil.copytree(home / "data", formatted)
+
+
+def _listeners(ports: Sequence[int], settings: Settings) -> str:
+    """Plain text on the first port, and with a certificate TLS on the third; the second is a controller's."""
+    ssl = f",SSL://127.0.0.1:{ports[2]}" if "ssl.keystore.location" in settings else ""
+    return f"PLAINTEXT://127.0.0.1:{ports[0]}{ssl}"
 
 
 def _write_configuration(home: Path, properties: Settings) -> None:

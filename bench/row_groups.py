@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "transactions": ("transactions",),
     "latency": ("end to end",),
     "librdkafka": ("librdkafka",),
+    "tls": ("TLS",),
     "java": ("Java",),
     "history": ("history", "compaction"),
     "growth": ("growth",),

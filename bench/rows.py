@@ -102,19 +102,23 @@ CONSUMER_SETTINGS = ("queued.min.messages=1000000", "queued.max.messages.kbytes=
 
 
 def librdkafka_round_trip(
-    bench: Bench, broker: BrokerProcess, size: int, settings: tuple[str, ...]
+    bench: Bench, broker: BrokerProcess, size: int, settings: tuple[str, ...], of_both: tuple[str, ...] = ()
 ) -> tuple[float, ...]:
-    """Produces and consumes the same records: MB/s each, then the broker's CPU seconds per GB each."""
+    """Produces and consumes the same records: MB/s each, then the broker's CPU seconds per GB each.
+
+    `settings` are those of the producer, beside what both clients have.
+    """
     records = bench.records(size)
     payloads = str(bench.payload_file(size))
-    produce_settings = ("acks=1", *PRODUCER_SETTINGS, *settings)
+    produce_settings = ("acks=1", *PRODUCER_SETTINGS, *settings, *of_both)
     spread = [setting for setting in settings if setting.startswith("partitions=")]
+    consume_settings = (*CONSUMER_SETTINGS, *spread, *of_both)
     partitions = int(spread[0].partition("=")[2]) if spread else 1
     with fresh_topic(bench, broker, bench.megabytes_to_write(size), partitions) as topic:
         cpu_0 = broker.cpu_seconds()
         produced = run([rdload(), "produce", broker.bootstrap, topic, payloads, str(records), *produce_settings])
         cpu_1 = broker.cpu_seconds()
-        consumed = run([rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS, *spread])
+        consumed = run([rdload(), "consume", broker.bootstrap, topic, str(records), *consume_settings])
         cpu_2 = broker.cpu_seconds()
     consume_s, consumed_bytes = map(float, consumed.split())
     total = records * size

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bench.brokers import BrokerProcess
 from bench.requests import fetch_request, one_topic_metadata_request, produce_request, send_requests
 from bench.rows import librdkafka_round_trip
+from bench.tls import round_trip_over_tls
 from bench.work import Bench, Scale
 
 WARM_UP_SCALE = Scale(warm_up_s=0.0, requests_s=2.0, megabytes=300, latency_s=0, history_megabytes=0)
@@ -27,6 +28,13 @@ def warm_up(bench: Bench, broker: BrokerProcess) -> None:
     bench = bench._replace(scale=WARM_UP_SCALE)
     for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
         librdkafka_round_trip(bench, broker, size, ())
+
+
+def warm_up_over_tls(bench: Bench, broker: BrokerProcess) -> None:
+    """As often as without TLS: a JVM has ciphers to compile too."""
+    bench = bench._replace(scale=WARM_UP_SCALE)
+    for _, size in itertools.product(range(WARM_UP_ROUND_TRIPS), (100, 1000)):
+        round_trip_over_tls(size, bench, broker)
 
 
 def warm_up_with_requests(bench: Bench, broker: BrokerProcess) -> None:

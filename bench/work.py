@@ -82,6 +82,8 @@ class Work(NamedTuple):
     """Whether it is done when nothing is asked for by name; without `in_quick` not in a quick run."""
     settings: Mapping[str, str] | None = None
     """Of the new broker, beside those that all have."""
+    over_tls: bool = False
+    """Whether the broker that all share must have a listener for it."""
 
 
 @contextmanager

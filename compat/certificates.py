@@ -42,13 +42,18 @@ class Certificates(NamedTuple):
         """Keys of a broker that asks its clients for certificates."""
         return self.of_broker(client_auth=how, truststore_type="PEM", truststore_location=str(self.ca))
 
+    @classmethod
+    def in_directory(cls, directory: Path) -> "Certificates":
+        """Those that have been made there."""
+        return cls(
+            *(directory / (f"{name}.pem" if "_" not in name else name.replace("_", ".")) for name in cls._fields)
+        )
+
 
 def make_certificates(directory: Path) -> Certificates:
     """Makes all files anew, in a directory that is made if need be."""
     directory.mkdir(parents=True, exist_ok=True)
-    names = (f"{name}.pem" for name in ("ca", "server", "client"))
-    stores = (f"{name}.p12" for name in ("server", "client", "ca"))
-    made = Certificates(*(directory / name for name in (*names, *stores)))
+    made = Certificates.in_directory(directory)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(made.ca)
     for pem, p12, issued in (
