@@ -243,6 +243,7 @@ def _prepare_kafka(java: Java, formatted: Path, home: Path, ports: Sequence[int]
         "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": listeners,
         "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
         "log.dirs": str(home / "data"),
         **settings,
     }

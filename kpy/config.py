@@ -251,16 +251,17 @@ class BrokerConfig:
         return BrokerConfig(self.settings, self.defaults, *kept)
 
 
-def validate_overrides(config: BrokerConfig, overrides: Mapping[str, str], *, per_broker: bool) -> None:
+def validate_overrides(config: BrokerConfig, overrides: Mapping[str, str], *, per_broker: bool) -> BrokerConfig:
     """Whether these may become the dynamic configs of one broker, or of all. Raises ApiError(INVALID_REQUEST).
 
-    `overrides` is the complete new set, not the change. Apache Kafka: DynamicBrokerConfig.validate.
+    Returns the configuration that they make. `overrides` is the complete new set, not the change. Apache Kafka:
+    DynamicBrokerConfig.validate.
     """
     refusal = _refusal(overrides, per_broker)
     if refusal:
         raise ApiError(ErrorCode.INVALID_REQUEST, refusal)
     try:
-        config.with_overrides(
+        return config.with_overrides(
             config.cluster_overrides if per_broker else overrides, overrides if per_broker else config.broker_overrides
         )
     except ConfigError as error:

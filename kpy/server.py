@@ -125,7 +125,7 @@ class Opened:
 
 async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: Started) -> None:
     broker, log_dirs, member = opened_broker.broker, opened_broker.log_dirs, opened_broker.member
-    tls = {name: _new_tls(config, name) for name, spoken in config.security_protocols.items() if spoken == "SSL"}
+    tls = _new_tls(config, broker) if "SSL" in config.security_protocols.values() else {}
     with ExitStack() as sockets:
         listening = {
             endpoint.name: [
@@ -168,12 +168,18 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             raise StorageError(f"every data directory has failed: {', '.join(log_dirs.offline_paths())}")
 
 
-def _new_tls(config: BrokerConfig, listener: str) -> "Tls":
-    # Imported here because OpenSSL would take a tenth of a start, which few need.
+def _new_tls(config: BrokerConfig, broker: Broker) -> "dict[str, Tls]":
+    """By listener. What the broker was started with must be right; dynamic configs may only replace it if they are."""
+    # Imported here because OpenSSL takes time, at the start, that most do not need.
     from kpy.net.tls_channel import Tls
-    from kpy.tls_context import server_context
+    from kpy.tls_context import TlsContexts
 
-    return Tls(server_context(config, listener))
+    contexts = broker.tls = TlsContexts(config)
+    if broker.config is not config:
+        contexts.reload(broker.config)
+    return {
+        name: Tls(partial(contexts.of, name)) for name, spoken in config.security_protocols.items() if spoken == "SSL"
+    }
 
 
 async def _watch_disks(log_dirs: LogDirs, member: "Member | None", serving: trio.CancelScope) -> None:
@@ -355,6 +361,8 @@ def _assemble(
             cluster.office.policy = _policy(configs.current)
             replicas.reconfigure()
             configure_rates(configs.current)
+            if broker.tls is not None:
+                broker.tls.reload(configs.current)
         groups.apply(image)
         transactions.apply(image)
 

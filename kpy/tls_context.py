@@ -6,6 +6,7 @@ trust store a certificate that a client shows is checked by the authorities that
 Kafka classes: DefaultSslEngineFactory, SslConfigs.
 """
 
+import logging
 import os
 import ssl
 from pathlib import Path
@@ -15,6 +16,8 @@ from kpy import key_stores
 from kpy.config import BrokerConfig
 from kpy.config_types import ConfigError, Type, Value, to_text
 from kpy.key_stores import KeyStore, KeyStoreError, WrongPasswordError
+
+log = logging.getLogger("kpy.server")
 
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH: Final = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -44,6 +47,33 @@ TLS_1_2_SUITES: Final = {
     "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
 }
 """IANA's names, which Java has too, and OpenSSL's. Those with DHE want parameters that no key of Kafka's gives."""
+
+
+class TlsContexts:
+    """The contexts of a broker's listeners of security protocol SSL. The constructor raises ConfigError."""
+
+    def __init__(self, config: BrokerConfig) -> None:
+        self._contexts = _server_contexts(config)
+
+    def of(self, listener: str) -> ssl.SSLContext:
+        """What the next connection to this listener gets."""
+        return self._contexts[listener]
+
+    def check(self, config: BrokerConfig) -> None:
+        """Whether `reload` can do what it should. Raises ConfigError."""
+        _server_contexts(config)
+
+    def reload(self, config: BrokerConfig) -> None:
+        """Reads all files again; if something is wrong with one, the log says so and all stays."""
+        try:
+            self._contexts = _server_contexts(config)
+        except ConfigError as error:
+            log.error("the certificates of before stay in use: %s", error)
+
+
+def _server_contexts(config: BrokerConfig) -> dict[str, ssl.SSLContext]:
+    spoken = config.security_protocols
+    return {name: server_context(config, name) for name in spoken if spoken[name] == "SSL"}
 
 
 def server_context(config: BrokerConfig, listener: str) -> ssl.SSLContext:

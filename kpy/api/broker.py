@@ -14,8 +14,9 @@ from kpy.replica.membership import Membership
 from kpy.transaction_coordinator import TransactionCoordinator
 
 if TYPE_CHECKING:
-    # Not at run time: the codec of Metadata is imported when it is first asked for.
+    # Not at run time: the codec of Metadata is imported when it is first asked for, and OpenSSL if there is need.
     from kpy.api.metadata_views import View, ViewKey
+    from kpy.tls_context import TlsContexts
 
 
 @dataclass(slots=True)
@@ -32,4 +33,6 @@ class Broker:
     rng: random.Random
     membership: Membership | None = None
     """None for a single broker, which no controller speaks to."""
+    tls: "TlsContexts | None" = None
+    """None without a listener of security protocol SSL."""
     metadata_views: "dict[ViewKey, View]" = field(default_factory=dict["ViewKey", "View"])

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 from kpy.api.broker import Broker
-from kpy.config import ConfigError, validate_overrides
+from kpy.config import ConfigError, kafka_message, validate_overrides
+from kpy.config_keys import without_listener
 from kpy.controller.topics import check_config_size
 from kpy.errors import ApiError, ErrorCode
 from kpy.topic_config import validate_topic_configs
@@ -93,14 +94,22 @@ async def change_overrides(
         return
     if resource_type == ResourceType.TOPIC:
         await broker.cluster.alter_configs("topics", name, changed)
-    else:
-        await broker.cluster.alter_configs("brokers", _broker_entity(name, broker), changed)
+        return
+    await broker.cluster.alter_configs("brokers", _broker_entity(name, broker), changed)
+    if name and broker.tls is not None:
+        # Also when no value is another one: a file may have been, and this is how Apache Kafka is told (KIP-226).
+        broker.tls.reload(broker.config)
 
 
 def _validate(resource_type: int, name: str, overrides: Mapping[str, str], broker: Broker) -> None:
     check_config_size(overrides)
     if resource_type != ResourceType.TOPIC:
-        validate_overrides(broker.config, overrides, per_broker=name != "")
+        config = validate_overrides(broker.config, overrides, per_broker=name != "")
+        if broker.tls is not None and any((without_listener(key) or "").startswith("ssl.") for key in overrides):
+            try:
+                broker.tls.check(config)
+            except ConfigError as error:
+                raise ApiError(ErrorCode.INVALID_REQUEST, kafka_message(error)) from error
         return
     try:
         validate_topic_configs(overrides, broker.config)

@@ -45,11 +45,11 @@ _AROUND_A_REASON = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
 
 
 class Tls:
-    """What all connections of one listener share: the context for those that come, which may be replaced."""
+    """What all connections of one listener share. `context` is asked at each one for that which is in force then."""
 
     __slots__ = ("context", "last_handshake", "received")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self.context = context
         self.last_handshake = 0.0
         """The round in which a step of a handshake was done last."""
@@ -78,7 +78,7 @@ class TlsChannel(Channel):
         self._from_client = ssl.MemoryBIO()
         self._to_client = ssl.MemoryBIO()
         # Of no type of its own, since what `read` returns depends on its arguments.
-        self._tls: Any = listener.context.wrap_bio(self._from_client, self._to_client, server_side=True)
+        self._tls: Any = listener.context().wrap_bio(self._from_client, self._to_client, server_side=True)
         self._is_in_handshake = True
         self._unsent: Buffer = ENCRYPTED
 

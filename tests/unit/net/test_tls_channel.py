@@ -35,11 +35,11 @@ class Ends:
 
     def __init__(self, certificates: Certificates) -> None:
         config = BrokerConfig.of({"listeners": "PLAINTEXT://:9092,SSL://:9093", **certificates.of_broker()})
-        self._server = server_context(config, "SSL")
+        self.server = server_context(config, "SSL")
         self._client = ssl.create_default_context(cafile=str(certificates.ca))
 
     def listener(self) -> Tls:
-        return Tls(self._server)
+        return Tls(lambda: self.server)
 
     def connect(self, poller: Poller, dispatch: Dispatch, listener: Tls, send_buffer_bytes: int = 0) -> TlsClient:
         ours, theirs = socket.socketpair()
@@ -411,13 +411,14 @@ def test_new_connections_have_the_context_that_the_listener_has_then(ends: Ends,
     others = Ends(make_certificates(tmp_path))
 
     async def main() -> None:
-        poller, listener = new_poller(), ends.listener()
+        in_force = ends
+        poller, listener = new_poller(), Tls(lambda: in_force.server)
         old = ends.connect(poller, echo, listener)
         with trio.fail_after(10), old.sock:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(poller.run)
                 await old.shake_hands()
-                listener.context = others.listener().context
+                in_force = others
                 new = others.connect(poller, echo, listener)
                 with new.sock:
                     await new.shake_hands()
