@@ -116,8 +116,9 @@ def end_of_fitting(
 ) -> tuple[int, int]:
     """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`; (start, -1) for none.
 
-    `headers` walks from a batch boundary; `indexed` is the boundary to begin at. With `min_one_batch` the first batch
-    fits. Ahead of a damaged batch the others are given, and if it is the first, CorruptBatchError is raised.
+    `headers` walks from a batch boundary; `indexed` is the one to begin at, and if none is there, it begins at `start`.
+    With `min_one_batch` the first batch fits. Ahead of a damaged batch the others are given, and if it is the first,
+    CorruptBatchError is raised.
     """
     boundary, offset = start, -1
     try:
@@ -131,10 +132,10 @@ def end_of_fitting(
             if batch_end >= start + max_bytes:
                 break
     except CorruptBatchError:
-        if boundary == start and indexed > start:
-            return end_of_fitting(headers, start, start, max_bytes, min_one_batch)
-        if boundary == start:
+        if boundary == start == indexed:
             raise
+    if boundary == start < indexed:
+        return end_of_fitting(headers, start, start, max_bytes, min_one_batch)
     return boundary, offset
 
 

@@ -361,8 +361,6 @@ class Segment:
     def _last_boundary(self, start: int, end: int, end_offset: int, max_bytes: int, min_one: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
         indexed = self.offset_index.boundary_before(start + max_bytes)
-        if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
-            indexed = start
         headers = partial(self.headers, end=end, end_offset=end_offset)
         boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
         if min_one and boundary == start:

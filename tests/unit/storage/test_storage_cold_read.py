@@ -172,6 +172,13 @@ def test_a_reader_at_the_end_asks_the_kernel_nothing(log: Log, fs: CountingFs) -
     assert fs.probes == 0
 
 
+def test_who_reads_on_does_not_have_the_kernel_asked_for_the_index(log: Log, fs: CountingFs) -> None:
+    assert fetch(log, fs, 0)[0] == 4
+    fs.probes = 0
+    assert cold_read(log, 4, 50_000, log.log_end_offset) is None
+    assert fs.probes == 1, "for the records"
+
+
 def test_damage_that_a_job_meets_is_left_to_the_owner(log: Log, fs: CountingFs) -> None:
     first = log.segments()[0]
     with open(first.path(), "r+b") as file:
