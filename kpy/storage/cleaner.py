@@ -21,9 +21,8 @@ in a worker thread. Which log is next, how fast and with how much memory: cleane
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kpy.records.batch import (
     DELETE_HORIZON,
@@ -75,6 +74,15 @@ class CleanResult(NamedTuple):
     stats: CleanStats
 
 
+class Pace(Protocol):
+    """Told of bytes that have been read or written, batch by batch or run by run; there a round may be held up.
+
+    With `others_ran` the interpreter was free meanwhile.
+    """
+
+    def __call__(self, size_bytes: int, others_ran: bool = False) -> None: ...
+
+
 class LastRecord(NamedTuple):
     """Where a live producer's sequence number is kept: its last data offset, or -1 if only a marker is left."""
 
@@ -97,7 +105,7 @@ class CleanTask:
     now_ms: int
     ratio: float
     is_due: bool
-    pace: Callable[[int], None]
+    pace: Pace
     map_bytes: int = MAP_BYTES
     map_load_factor: float = LOAD_FACTOR
 
@@ -126,14 +134,12 @@ def plan(
     fs: Fs,
     checkpoint: int | None,
     now_ms: int,
-    pace: Callable[[int], None],
+    pace: Pace,
     map_bytes: int = MAP_BYTES,
     map_load_factor: float = LOAD_FACTOR,
 ) -> CleanTask | None:
     """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one
     ended.
-
-    The round tells `pace` of the bytes it reads and writes, batch by batch; there it may be held up.
 
     What can be cleaned ends at the active segment, at the last stable offset, and at the first segment with records
     younger than min.compaction.lag.ms, whole segments only.
@@ -245,14 +251,14 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: OffsetMap
     # The marker of a transaction that was over before is not met here, so it would never end.
     transactions = _Transactions([txn for txn in task.aborted if txn.last_offset >= task.first_dirty_offset])
 
-    def account(size_bytes: int) -> None:
-        task.pace(size_bytes)
+    def account(size_bytes: int, others_ran: bool = False) -> None:
+        task.pace(size_bytes, others_ran)
         stats.map_bytes += size_bytes
 
     def put_run(batches: memoryview, next_offset: int) -> tuple[int, int]:
         size_bytes, next_offset = offsets.put_run(batches, next_offset, task.first_dirty_offset)
         if size_bytes:
-            account(size_bytes)
+            account(size_bytes, others_ran=True)
             offsets.latest_offset = next_offset - 1
         return size_bytes, next_offset
 
@@ -312,8 +318,8 @@ class _Copy:
         self._unwritten: list[bytes | memoryview] = []
         self._unwritten_bytes = 0
 
-    def has_read(self, size_bytes: int, records: int) -> None:
-        self._task.pace(size_bytes)
+    def has_read(self, size_bytes: int, records: int, others_ran: bool = False) -> None:
+        self._task.pace(size_bytes, others_ran)
         self._stats.read_bytes += size_bytes
         self._stats.read_records += records
 
@@ -349,7 +355,7 @@ def _copy_group(
         until_offset = stops[stop] if stop < len(stops) else LONG_MAX
         kept = offsets.keep_run(batches, next_offset, until_offset, task.now_ms, task.config.index_interval_bytes)
         if kept.size_bytes:
-            copy.has_read(kept.size_bytes, kept.read_records)
+            copy.has_read(kept.size_bytes, kept.read_records, others_ran=True)
             if kept.data:
                 copy.add(kept.data, kept.kept_records, kept.stretches)
         return kept.size_bytes, kept.next_offset

@@ -105,7 +105,7 @@ class CleanerManager:
             self._fail(directory.path, error)
         return None
 
-    def _pace(self, size_bytes: int) -> None:
+    def _pace(self, size_bytes: int, others_ran: bool = False) -> None:
         """In the worker thread: lets the others run, and pauses where the round is faster than it may be.
 
         What takes longer than PAUSE_S is paid for in parts, each at the speed that is allowed by then.
@@ -118,7 +118,8 @@ class CleanerManager:
             if delay_s > 0 or self._clock() >= self._next_yield_s:
                 self._next_yield_s = self._clock() + delay_s + YIELD_INTERVAL_S
                 self.check_cancelled()
-                self._sleep(min(delay_s, PAUSE_S))
+                if delay_s > 0 or not others_ran:
+                    self._sleep(min(delay_s, PAUSE_S))
             if unpaid_bytes <= 0:
                 return
 

@@ -276,7 +276,7 @@ def test_round_stops_where_its_map_is_full_and_the_next_goes_on(compacted: Compa
     rounds = 0
     checkpoint: int | None = None
     while True:
-        task = cleaner.plan(compacted.log, OsFs(), checkpoint, NOW_MS, lambda size_bytes: None)
+        task = cleaner.plan(compacted.log, OsFs(), checkpoint, NOW_MS, lambda size_bytes, others_ran=False: None)
         if task is None:
             break
         result = replace(task, map_bytes=SIXTEEN_KEYS[offset_map.NATIVE is None]).run()
