@@ -26,7 +26,7 @@ class _Runnable(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.tasks: set[trio.lowlevel.Task] = set()
-        # Methods of the set, since both are called at each step of each task.
+        # Methods of the set, since both are called at each step of each task; trio calls whatever is there.
         self.task_scheduled = self.tasks.add  # pyright: ignore[reportAttributeAccessIssue]
         self.before_task_step = self.tasks.discard  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -94,19 +94,27 @@ def answer_from_a_thread(pipe: Pipe, asked: threading.Semaphore, count: int) -> 
     return thread
 
 
-def test_the_loop_does_not_go_around_for_what_is_waited_for() -> None:
+def turns_for_a_hundred_answers() -> int:
+    """How often the loop goes around while a thread answers so often, each time when it was asked."""
+    turns = LoopTurns()
+
     async def main(pipe: Pipe) -> None:
-        asked, turns = threading.Semaphore(0), LoopTurns()
+        asked = threading.Semaphore(0)
         thread = answer_from_a_thread(pipe, asked, 100)
         async with WaitInPlaceOfTrio(pipe.reader) as waiting:
             trio.lowlevel.add_instrument(turns)
             for _ in range(100):
                 asked.release()
                 await take_all(pipe, waiting, 1)
+            trio.lowlevel.remove_instrument(turns)
         thread.join()
-        assert turns.count == 0
 
     run(main)
+    return turns.count
+
+
+def test_the_loop_does_not_go_around_for_what_is_waited_for() -> None:
+    assert turns_for_a_hundred_answers() == 0
 
 
 def test_without_what_trio_does_not_promise_one_waits_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,19 +122,7 @@ def test_without_what_trio_does_not_promise_one_waits_through_it(monkeypatch: py
         return None
 
     monkeypatch.setattr(kpy.net.trio_loop, "_seek", find_nothing)
-
-    async def main(pipe: Pipe) -> None:
-        asked, turns = threading.Semaphore(0), LoopTurns()
-        thread = answer_from_a_thread(pipe, asked, 100)
-        async with WaitInPlaceOfTrio(pipe.reader) as waiting:
-            trio.lowlevel.add_instrument(turns)
-            for _ in range(100):
-                asked.release()
-                await take_all(pipe, waiting, 1)
-        thread.join()
-        assert turns.count >= 100
-
-    run(main)
+    assert turns_for_a_hundred_answers() >= 100
 
 
 def test_all_who_are_runnable_run_first() -> None:
