@@ -1,10 +1,9 @@
 """Compaction of whole runs of batches in C leaves the bytes that compaction in Python leaves, batch by batch."""
 
-import importlib.util
 import random
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from kpy.storage.log_dirs import LogDirs
 from kpy.storage.offset_map import OffsetMap
 from kpy.storage.scan import CorruptBatchError, scan_batches
 from kpy.storage.segment import Segment
-from protocol import native
 
 SEED = 20_261_128
 DAMAGED = 400
@@ -114,16 +112,9 @@ def check_indexes(log: Log) -> None:
 
 
 @pytest.fixture
-def portable(tmp_path_factory: pytest.TempPathFactory, accelerator: Any) -> Any:
+def portable(compiled_accelerator: Callable[..., Any]) -> Any:
     """The accelerator as it is where the processor has no instruction for CRCs."""
-    path = tmp_path_factory.mktemp("portable") / "_native.so"
-    native.compile_to(path, "-Werror", "-DKPY_PORTABLE")
-    spec = importlib.util.spec_from_file_location("_native", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return compiled_accelerator("-DKPY_PORTABLE")
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + 8))
