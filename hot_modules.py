@@ -43,9 +43,11 @@ HOT_MODULES = (
     "kpy/replica/purgatory.py",
     "kpy/replica/rotation.py",
     "kpy/storage/cold_read.py",
+    "kpy/storage/header_order.py",
     "kpy/storage/index.py",
     "kpy/storage/log.py",
     "kpy/storage/producer_state.py",
+    "kpy/storage/scan.py",
     "kpy/storage/segment.py",
 )
 # -O1 takes half the time of -O2, and the modules are as fast: they call CPython most of the time.
