@@ -226,7 +226,9 @@ def iter_keys(data: bytes, records_count: int) -> Iterator[tuple[int, int, bytes
                 offset, pos = read_varint(data, pos, 32)
             byte = data[pos]
             size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
-            key = None if size < 0 else data[pos : (pos := pos + size)]
+            key: bytes | None = None
+            if size >= 0:
+                key, pos = data[pos : pos + size], pos + size
             if pos >= end:
                 raise invalid_record("A record runs past its end")
             yield timestamp, offset, key, data[pos] != _NULL, start, end
@@ -283,13 +285,17 @@ def _read_records_unchecked(data: bytes, header: BatchHeader, pos: int, index: i
             pos += 1
         else:
             size, pos = _read_varint(data, pos, 32)
-        key = None if size < 0 else data[pos : (pos := pos + size)]
+        key: bytes | None = None
+        if size >= 0:
+            key, pos = data[pos : pos + size], pos + size
         if (byte := data[pos]) < 0x80:
             size = zigzag[byte]
             pos += 1
         else:
             size, pos = _read_varint(data, pos, 32)
-        value = None if size < 0 else data[pos : (pos := pos + size)]
+        value: bytes | None = None
+        if size >= 0:
+            value, pos = data[pos : pos + size], pos + size
         headers: Headers = ()
         if data[pos]:
             headers, pos = _read_headers(data, pos, record_end)
