@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.link import Link, answers, free_ports
-from bench.proc import Memory, cpu_seconds, descriptors, memory
+from bench.proc import Memory, cpu_seconds, descriptors, forget_peak, memory, peak_rss_mb
 from bench.programs import JVM_PERFORMANCE_FLAGS, Java, WorkFailedError, installed_kpy, run
 
 START_TIMEOUT_S = 180.0
@@ -146,6 +146,12 @@ class BrokerProcess:
 
     def memory(self) -> Memory:
         return memory(self.pid)
+
+    def forget_peak(self) -> None:
+        forget_peak(self.pid)
+
+    def peak_rss_mb(self) -> float:
+        return peak_rss_mb(self.pid)
 
     def descriptors(self) -> int:
         return descriptors(self.pid)

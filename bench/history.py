@@ -7,9 +7,10 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.brokers import BrokerProcess
 from bench.link import Link, frame
@@ -32,6 +33,7 @@ KEYS = 100_000
 KEYED_BYTES = 500
 KEYED_A_BATCH = 200
 COMPACTION_TIMEOUT_S = 110.0
+COMPACTED = "compacted"
 COMPACTED_SETTINGS = {"log.cleaner.backoff.ms": "100"}
 """A cleaner that looks every 15 s, as both do, would measure its sleep."""
 
@@ -99,7 +101,7 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
             position = request.error_position(link.exchange(request_frame))
             reader = subprocess.Popen(_consumer(broker, history, records), stdout=subprocess.PIPE, text=True)
             try:
-                waited_ms = sorted(_waits_ms(link, request_frame, position, reader))
+                waited_ms = sorted(_waits_ms(link, request_frame, position, lambda: reader.poll() is not None))
             finally:
                 reader.kill()
                 printed, _ = reader.communicate()
@@ -112,10 +114,10 @@ def produce_beside_a_cold_reader(bench: Bench, broker: BrokerProcess) -> tuple[f
     return statistics.median(waited_ms), waited_ms[len(waited_ms) * 99 // 100], read_bytes / read_s / MB
 
 
-def _waits_ms(link: Link, request_frame: bytes, position: int, reader: subprocess.Popen[str]) -> Iterator[float]:
-    """How long each request waits for its answer, at a steady pace until the reader is done."""
+def _waits_ms(link: Link, request_frame: bytes, position: int, is_done: Callable[[], bool]) -> Iterator[float]:
+    """How long each request waits for its answer, at a steady pace until it is done."""
     due = time.monotonic()
-    while reader.poll() is None:
+    while not is_done():
         due += 1 / PRODUCED_PER_S
         time.sleep(max(0.0, due - time.monotonic()))
         sent = time.perf_counter()
@@ -126,23 +128,72 @@ def _waits_ms(link: Link, request_frame: bytes, position: int, reader: subproces
 
 
 def compaction(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
-    """MB/s of a log that a topic has when it becomes a compacted one, and the broker's CPU seconds per GB of it."""
+    """MB/s of a log that a topic has when it becomes a compacted one, the broker's CPU seconds per GB of it, and the
+    most memory that it has meanwhile.
+    """
     broker.start()
-    megabytes = bench.scale.history_megabytes // 10
     with Link(broker.port) as link:
-        link.create_topic("compacted", segment_bytes=str(16 * MB), min_cleanable_dirty_ratio="0.01")
-        _write_keyed(link, "compacted", megabytes * MB // KEYED_BYTES)
-        directory = broker.data_dir / "compacted-0"
-        *inactive, active = sorted(directory.glob("*.log"))
-        size = sum(log.stat().st_size for log in inactive)
+        log = _keyed_log(link, broker, bench.scale.history_megabytes // 10)
+        broker.forget_peak()
         cpu_before, started = broker.cpu_seconds(), time.monotonic()
-        link.alter_topic("compacted", cleanup_policy="compact")
-        _wait_until_compacted(broker.data_dir / "cleaner-offset-checkpoint", int(active.stem))
+        link.alter_topic(COMPACTED, cleanup_policy="compact")
+        deadline = started + COMPACTION_TIMEOUT_S
+        while not log.is_compacted(deadline):
+            time.sleep(0.01)
         seconds, cpu_s = time.monotonic() - started, broker.cpu_seconds() - cpu_before
-    left = sum(log.stat().st_size for log in directory.glob("*.log") if int(log.stem) < int(active.stem))
-    if left > size / 2:
-        raise WorkFailedError(f"of {size} bytes {left} are left after compaction")
-    return size / seconds / MB, cpu_s * GB / size
+    log.check()
+    return log.size / seconds / MB, cpu_s * GB / log.size, broker.peak_rss_mb()
+
+
+def produce_beside_compaction(bench: Bench, broker: BrokerProcess) -> tuple[float, ...]:
+    """Milliseconds that a producer of single records waits meanwhile, p50 and p99."""
+    broker.start()
+    topic = "beside-compaction"
+    request = produce_request(topic)
+    request_frame = frame(request.api, request.message, request.version)
+    with Link(broker.port) as link:
+        log = _keyed_log(link, broker, bench.scale.history_megabytes // 10)
+        link.create_topic(topic)
+        position = request.error_position(link.exchange(request_frame))
+        link.alter_topic(COMPACTED, cleanup_policy="compact")
+        is_compacted = partial(log.is_compacted, time.monotonic() + COMPACTION_TIMEOUT_S)
+        waited_ms = sorted(_waits_ms(link, request_frame, position, is_compacted))
+    log.check()
+    if len(waited_ms) < MIN_REQUESTS:
+        raise WorkFailedError(f"the log was compacted after {len(waited_ms)} requests of the producer")
+    return statistics.median(waited_ms), waited_ms[len(waited_ms) * 99 // 100]
+
+
+class _KeyedLog(NamedTuple):
+    """What is to be compacted: the segments below the active one, which begins at `end_offset`, in bytes."""
+
+    directory: Path
+    size: int
+    end_offset: int
+
+    def is_compacted(self, deadline: float) -> bool:
+        """Whether the cleaner's checkpoint has come to its end. Raises WorkFailedError behind the deadline."""
+        checkpoint = self.directory.parent / "cleaner-offset-checkpoint"
+        lines = checkpoint.read_text().splitlines() if checkpoint.exists() else []
+        if any(line.startswith(f"{COMPACTED} 0 ") and int(line.split()[2]) >= self.end_offset for line in lines):
+            return True
+        if time.monotonic() > deadline:
+            raise WorkFailedError(f"the log is not compacted within {COMPACTION_TIMEOUT_S:.0f} s")
+        return False
+
+    def check(self) -> None:
+        """Raises WorkFailedError where much of it is left."""
+        left = sum(log.stat().st_size for log in self.directory.glob("*.log") if int(log.stem) < self.end_offset)
+        if left > self.size / 2:
+            raise WorkFailedError(f"of {self.size} bytes {left} are left after compaction")
+
+
+def _keyed_log(link: Link, broker: BrokerProcess, megabytes: int) -> _KeyedLog:
+    link.create_topic(COMPACTED, segment_bytes=str(16 * MB), min_cleanable_dirty_ratio="0.01")
+    _write_keyed(link, COMPACTED, megabytes * MB // KEYED_BYTES)
+    directory = broker.data_dir / f"{COMPACTED}-0"
+    *inactive, active = sorted(directory.glob("*.log"))
+    return _KeyedLog(directory, sum(log.stat().st_size for log in inactive), int(active.stem))
 
 
 def _write_keyed(link: Link, topic: str, records: int) -> None:
@@ -157,16 +208,6 @@ def _write_keyed(link: Link, topic: str, records: int) -> None:
         answer = link.call(produce, produce.ProduceRequest(None, 1, 60_000, [data]), PRODUCE_VERSION)
         if error := answer.responses[0].partition_responses[0].error_code:
             raise WorkFailedError(f"keyed records are answered with error {error}")
-
-
-def _wait_until_compacted(checkpoint: Path, end_offset: int) -> None:
-    deadline = time.monotonic() + COMPACTION_TIMEOUT_S
-    while time.monotonic() < deadline:
-        lines = checkpoint.read_text().splitlines() if checkpoint.exists() else []
-        if any(line.startswith("compacted 0 ") and int(line.split()[2]) >= end_offset for line in lines):
-            return
-        time.sleep(0.01)
-    raise WorkFailedError(f"the log is not compacted within {COMPACTION_TIMEOUT_S:.0f} s")
 
 
 def _history_work(partitions: int) -> Work:
@@ -192,8 +233,22 @@ HISTORY_WORKS: tuple[Work, ...] = (
         in_quick=False,
     ),
     Work(
-        (Row("compaction", "MB/s", "higher"), Row("compaction: broker CPU", "s/GB", "lower")),
+        (
+            Row("compaction", "MB/s", "higher"),
+            Row("compaction: broker CPU", "s/GB", "lower"),
+            Row("compaction: peak RSS", "MB", "lower"),
+        ),
         compaction,
+        on_new_broker=True,
+        in_quick=False,
+        settings=COMPACTED_SETTINGS,
+    ),
+    Work(
+        (
+            Row("compaction: Produce beside it, p50", "ms", "lower"),
+            Row("compaction: Produce beside it, p99", "ms", "lower"),
+        ),
+        produce_beside_compaction,
         on_new_broker=True,
         in_quick=False,
         settings=COMPACTED_SETTINGS,

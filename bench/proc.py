@@ -78,6 +78,21 @@ def memory(root: int) -> Memory:
     return Memory(pss_kb * 1024 / 1e6, rss_kb * 1024 / 1e6)
 
 
+def forget_peak(root: int) -> None:
+    """The peak is what it is now."""
+    for process in family(root, processes()):
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def peak_rss_mb(root: int) -> float:
+    """The largest RSS since then, of each process."""
+    peak_kb = 0
+    for process in family(root, processes()):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak_kb += int(status.partition("VmHWM:")[2].split()[0])
+    return peak_kb * 1024 / 1e6
+
+
 def descriptors(root: int) -> int:
     """How many file descriptors a process and its children have open."""
     return sum(len(os.listdir(f"/proc/{process.pid}/fd")) for process in family(root, processes()))

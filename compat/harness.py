@@ -60,9 +60,26 @@ def answers(port: int) -> bool:
 
 
 def controller_id(port: int) -> int:
-    """The controller that Metadata v1 names; -1 where there is none, or no answer."""
-    answer = _ask(port, struct.pack(">hhihi", 3, 1, 1, 0, 0))
-    return metadata.decode_response(memoryview(answer), 1, 4).controller_id if answer else -1
+    """The controller that this broker names; -1 where there is none, or no answer."""
+    known = _metadata(port, [])
+    return known.controller_id if known is not None else -1
+
+
+def partitions_of(port: int, topic: str) -> list[metadata.MetadataResponsePartition]:
+    """The partitions of a topic as this very broker knows them; none where there is no such topic, or no answer.
+
+    A client is no help in this: librdkafka asks any broker of the cluster that it is connected to.
+    """
+    known = _metadata(port, [topic])
+    return known.topics[0].partitions if known is not None else []
+
+
+def _metadata(port: int, topics: list[str]) -> metadata.MetadataResponse | None:
+    version = 4
+    wanted = [metadata.MetadataRequestTopic(name=name) for name in topics]
+    request = metadata.encode_request(metadata.MetadataRequest(topics=wanted, allow_auto_topic_creation=False), version)
+    answer = _ask(port, struct.pack(">hhih", metadata.API_KEY, version, 1, 0) + b"".join(request))
+    return metadata.decode_response(memoryview(answer), version, 4) if answer else None
 
 
 def _ask(port: int, request: bytes) -> bytes:

@@ -330,9 +330,7 @@ def _assemble(
     )
 
     def configure_rates(config: BrokerConfig) -> None:
-        log_dirs.cleaner.configure(
-            CleanerConfig(config.log_cleaner_dedupe_buffer_size, config.log_cleaner_io_max_bytes_per_second)
-        )
+        log_dirs.cleaner.configure(_cleaner_config(config))
         log_dirs.mover.quota.bytes_per_second = config.replica_alter_log_dirs_io_max_bytes_per_second
         replicas.throttles.limit(config.leader_replication_throttled_rate, config.follower_replication_throttled_rate)
 
@@ -353,6 +351,14 @@ def _assemble(
     cluster.on_change = follow
     follow(cluster.image)
     return broker
+
+
+def _cleaner_config(config: BrokerConfig) -> CleanerConfig:
+    return CleanerConfig(
+        config.log_cleaner_dedupe_buffer_size,
+        config.log_cleaner_io_max_bytes_per_second,
+        config.log_cleaner_io_buffer_load_factor,
+    )
 
 
 def _policy(config: BrokerConfig) -> Policy:

@@ -5,10 +5,13 @@
 #include <stdint.h>
 
 /* To be raised with each change of what kpy calls: kpy/native.py passes over an accelerator of another number. */
-#define KPY_INTERFACE 3
+#define KPY_INTERFACE 4
 
 extern PyTypeObject Records_Type;
-extern PyMethodDef compaction_functions[];
+extern PyTypeObject OffsetTable_Type;
+
+/* Which of two ways to compute CRCs this processor has. */
+void choose_crc(void);
 
 /* Where there are eventfds; elsewhere there is no Sender. Less than 0 with an exception. */
 int add_sender(PyObject *module);

@@ -861,17 +861,17 @@ static PyTypeObject Writer_Type = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kpy._native",
-    .m_doc = "The generated codecs' layouts, the records of batches, the keys that compaction compares, and sending, in C.",
-    .m_methods = compaction_functions,
+    .m_doc = "The generated codecs' layouts, the records of batches, compaction, and sending, in C.",
     .m_size = -1,
 };
 
 PyMODINIT_FUNC PyInit__native(void)
 {
+    choose_crc();
     PyObject *self = PyModule_Create(&module);
     if (self == NULL || PyModule_AddType(self, &Layout_Type) < 0 || PyModule_AddType(self, &Reader_Type) < 0 ||
         PyModule_AddType(self, &Writer_Type) < 0 || PyModule_AddType(self, &Records_Type) < 0 ||
-        add_sender(self) < 0 ||
+        PyModule_AddType(self, &OffsetTable_Type) < 0 || add_sender(self) < 0 ||
         PyModule_AddIntConstant(self, "INTERFACE", KPY_INTERFACE) < 0) {
         Py_XDECREF(self);
         return NULL;

@@ -1,7 +1,7 @@
 /* Reads the records of a batch, in C: what _read_records of kpy/records/batch.py does, one record at a time.
  *
  * As with messages, this knows the well-formed case only. At the first record that is anything else, and at the end if
- * bytes are left over, the Python function goes on from there: it alone says what is wrong. Compaction (native_keys.c)
+ * bytes are left over, the Python function goes on from there: it alone says what is wrong. Compaction (native_offset_map.c)
  * reads less of a record, by the same varints. */
 
 #include "native.h"

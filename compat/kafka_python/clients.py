@@ -35,7 +35,9 @@ class Clients:
         return producer
 
     def consumer(self, *topics: str, **settings: Any) -> KafkaConsumer:
-        settings = {"auto_offset_reset": "earliest", "heartbeat_interval_ms": 200, **settings}
+        # A consumer may forget a topic that it is given while it asks for Metadata, until it asks for Metadata again.
+        defaults = {"auto_offset_reset": "earliest", "heartbeat_interval_ms": 200, "metadata_max_age_ms": 1_000}
+        settings = {**defaults, **settings}
         consumer = KafkaConsumer(*topics, bootstrap_servers=self.bootstrap, **settings)
         self._stack.callback(consumer.close, timeout_ms=5000)
         return consumer

@@ -7,10 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from compat.harness import Backend, BrokerProcess, controller_id, wait_until
+from compat.harness import Backend, BrokerProcess, controller_id, partitions_of, wait_until
 from compat.zookeeper.zookeeper_server import ZookeeperServer, started
 from kpy.records.batch import iter_batches
 
@@ -85,21 +84,12 @@ class Cluster:
 
     def isrs(self, topic: str, asking: int) -> dict[int, set[int]]:
         """The ISR of each partition, as one broker knows it."""
-        admin = AdminClient({"bootstrap.servers": self.brokers[asking].bootstrap})
-        try:
-            found = admin.list_topics(topic, timeout=5).topics[topic]
-        except KafkaException:
-            return {}
-        return {index: set(partition.isrs) for index, partition in found.partitions.items()}
+        found = partitions_of(self.brokers[asking].port, topic)
+        return {partition.partition_index: set(partition.isr_nodes) for partition in found}
 
     def leaders(self, topic: str, asking: int) -> dict[int, int]:
         """The leader of each partition, as one broker knows it."""
-        admin = AdminClient({"bootstrap.servers": self.brokers[asking].bootstrap})
-        try:
-            found = admin.list_topics(topic, timeout=5).topics[topic]
-        except KafkaException:
-            return {}
-        return {index: partition.leader for index, partition in found.partitions.items()}
+        return {each.partition_index: each.leader_id for each in partitions_of(self.brokers[asking].port, topic)}
 
     def wait_for_isrs(self, topic: str, assignment: list[list[int]], asking: int) -> None:
         """Until all replicas of each partition are in sync."""

@@ -24,7 +24,7 @@ TEST_TIMEOUT_S = 30
 def prepare(build_dir: Path) -> Path:
     """The unpacked source distribution, which is downloaded once."""
     source = build_dir / f"kafka_python-{VERSION}"
-    if not (source / "test" / "service.py").exists():
+    if not (source / "test" / "__init__.py").exists():
         requirements = HERE / "kafka_python.requirements"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--no-binary", ":all:", "--require-hashes", "-r", str(requirements), "-d", str(build_dir)]
@@ -32,7 +32,7 @@ def prepare(build_dir: Path) -> Path:
         with tarfile.open(build_dir / f"{source.name}.tar.gz") as archive:
             archive.extractall(build_dir, filter="data")
         (source / "test" / "__init__.py").touch()
-        shutil.copy(HERE / "kafka_python_service.py", source / "test" / "service.py")
+    shutil.copy(HERE / "kafka_python_service.py", source / "test" / "service.py")
     return source
 
 

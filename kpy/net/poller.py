@@ -16,6 +16,7 @@ import trio
 from kpy.net.channel import Channel
 from kpy.net.connection import Dispatch
 from kpy.net.sender import BUSY_ROUND, new_sender
+from kpy.net.trio_loop import WaitInPlaceOfTrio
 
 SHARED_BUFFER_BYTES = 256 * 1024
 MAX_EVENTS = 256
@@ -93,44 +94,48 @@ class Poller:
 
     async def run(self) -> None:
         """Serves every connection until cancelled, then closes them all."""
-        epoll, sender = self._epoll, self._sender
-        sleepless_until = 0.0
-        last_lone_talker = NOBODY
         try:
-            while True:
-                events = epoll.poll(0, MAX_EVENTS)
-                if not events:
-                    if time.perf_counter() > sleepless_until:
-                        await trio.lowlevel.wait_readable(epoll.fileno())
-                    continue
-                self._in_round = True
-                self._begin_round()
-                if sender is not None and len(events) >= BUSY_ROUND:
-                    sender.open()
-                self._serve(events, trio.current_time())
-                self._end_round()
-                self._send_answers()
-                if sender is not None and sender.is_open:
-                    sender.publish()
-                self._in_round = False
-                lone_talker = events[0][0] if len(events) == 1 else NOBODY
-                if lone_talker != NOBODY and lone_talker == last_lone_talker and self._asks_again_soon(lone_talker):
-                    sleepless_until = time.perf_counter() + SLEEPLESS_SECONDS
-                last_lone_talker = lone_talker
-                self._turns_left -= 1
-                if self._turns_left <= 0:
-                    self._turns_left = TURNS_BETWEEN_CHECKPOINTS
-                    await trio.lowlevel.checkpoint()
-                    if self._somebody_connects:
-                        # At the first checkpoint the task that accepts is woken, but this one may be the next to run.
-                        self._somebody_connects = False
-                        await trio.lowlevel.checkpoint()
+            async with WaitInPlaceOfTrio(self._epoll.fileno()) as waiting:
+                await self._serve_rounds(waiting)
         finally:
             for channel in list(self._channels.values()):
                 channel.close()
-            if sender is not None:
-                sender.close()
-            epoll.close()
+            if self._sender is not None:
+                self._sender.close()
+            self._epoll.close()
+
+    async def _serve_rounds(self, waiting: WaitInPlaceOfTrio) -> None:
+        epoll, sender = self._epoll, self._sender
+        sleepless_until = 0.0
+        last_lone_talker = NOBODY
+        while True:
+            events = epoll.poll(0, MAX_EVENTS)
+            if not events:
+                if time.perf_counter() > sleepless_until:
+                    await waiting.until_readable()
+                continue
+            self._in_round = True
+            self._begin_round()
+            if sender is not None and len(events) >= BUSY_ROUND:
+                sender.open()
+            self._serve(events, trio.current_time())
+            self._end_round()
+            self._send_answers()
+            if sender is not None and sender.is_open:
+                sender.publish()
+            self._in_round = False
+            lone_talker = events[0][0] if len(events) == 1 else NOBODY
+            if lone_talker != NOBODY and lone_talker == last_lone_talker and self._asks_again_soon(lone_talker):
+                sleepless_until = time.perf_counter() + SLEEPLESS_SECONDS
+            last_lone_talker = lone_talker
+            self._turns_left -= 1
+            if self._turns_left <= 0:
+                self._turns_left = TURNS_BETWEEN_CHECKPOINTS
+                await trio.lowlevel.checkpoint()
+                if self._somebody_connects:
+                    # At the first checkpoint the task that accepts is woken, but this one may be the next to run.
+                    self._somebody_connects = False
+                    await trio.lowlevel.checkpoint()
 
     def close_idle(self, idle_seconds: float) -> None:
         """Closes what was silent for `idle_seconds` and waits for nothing; the others give spare memory back."""

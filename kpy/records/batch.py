@@ -226,9 +226,8 @@ def iter_keys(data: bytes, records_count: int) -> Iterator[tuple[int, int, bytes
                 offset, pos = read_varint(data, pos, 32)
             byte = data[pos]
             size, pos = (zigzag[byte], pos + 1) if byte < 0x80 else read_varint(data, pos, 32)
-            key: bytes | None = None
-            if size >= 0:
-                key, pos = data[pos : pos + size], pos + size
+            key = None if size < 0 else data[pos : pos + size]
+            pos += max(size, 0)
             if pos >= end:
                 raise invalid_record("A record runs past its end")
             yield timestamp, offset, key, data[pos] != _NULL, start, end
@@ -285,17 +284,15 @@ def _read_records_unchecked(data: bytes, header: BatchHeader, pos: int, index: i
             pos += 1
         else:
             size, pos = _read_varint(data, pos, 32)
-        key: bytes | None = None
-        if size >= 0:
-            key, pos = data[pos : pos + size], pos + size
+        key = None if size < 0 else data[pos : pos + size]
+        pos += max(size, 0)
         if (byte := data[pos]) < 0x80:
             size = zigzag[byte]
             pos += 1
         else:
             size, pos = _read_varint(data, pos, 32)
-        value: bytes | None = None
-        if size >= 0:
-            value, pos = data[pos : pos + size], pos + size
+        value = None if size < 0 else data[pos : pos + size]
+        pos += max(size, 0)
         headers: Headers = ()
         if data[pos]:
             headers, pos = _read_headers(data, pos, record_end)

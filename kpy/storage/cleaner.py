@@ -19,10 +19,10 @@ undoes whatever a crash leaves.
 in a worker thread. Which log is next, how fast and with how much memory: cleaner_manager.py.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kpy.records.batch import (
     DELETE_HORIZON,
@@ -39,13 +39,13 @@ from kpy.storage.fs import Fs
 from kpy.storage.index import AbortedTxn
 from kpy.storage.log import Log
 from kpy.storage.log_config import LONG_MAX, LogConfig
-from kpy.storage.offset_map import NOTHING, OffsetMap, Staying
+from kpy.storage.offset_map import LOAD_FACTOR, NOTHING, OffsetMap, Staying
 from kpy.storage.producer_state import parse_marker
-from kpy.storage.scan import CorruptBatchError
+from kpy.storage.scan import CorruptBatchError, scan_batches
 from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
 
-MAX_MAP_ENTRIES = 1_000_000
-"""Keys in one round's map by default. A round stops where it is full, and the next goes on from there."""
+MAP_BYTES = 1 << 27
+"""One round's map by default. A round stops where it is full, and the next goes on from there."""
 WRITE_AT_ONCE_BYTES = 1 << 20
 MAX_RELATIVE_OFFSET = 0x7FFFFFFF
 
@@ -56,6 +56,7 @@ class CleanStats:
 
     map_bytes: int = 0
     map_entries: int = 0
+    max_map_entries: int = 0
     read_bytes: int = 0
     read_records: int = 0
     written_bytes: int = 0
@@ -71,6 +72,15 @@ class CleanResult(NamedTuple):
     groups: list[list[int]]
     end_offset: int
     stats: CleanStats
+
+
+class Pace(Protocol):
+    """Told of bytes that have been read or written, batch by batch or run by run; there a round may be held up.
+
+    With `others_ran` the interpreter was free meanwhile.
+    """
+
+    def __call__(self, size_bytes: int, others_ran: bool = False) -> None: ...
 
 
 class LastRecord(NamedTuple):
@@ -95,8 +105,9 @@ class CleanTask:
     now_ms: int
     ratio: float
     is_due: bool
-    pace: Callable[[int], None]
-    max_map_entries: int = MAX_MAP_ENTRIES
+    pace: Pace
+    map_bytes: int = MAP_BYTES
+    map_load_factor: float = LOAD_FACTOR
 
     def run(self) -> CleanResult:
         """Write the `.cleaned` files. Raises CorruptBatchError, ApiError for damaged records, and OSError."""
@@ -105,10 +116,10 @@ class CleanTask:
         for segment in segments:
             # A power cut must not take the record that supersedes another, once a copy without the other is durable.
             segment.file.sync()
-        offsets = OffsetMap(self.max_map_entries)
+        offsets = OffsetMap(self.map_bytes, self.map_load_factor)
         stats = CleanStats()
         _map_dirty_part(self, segments, offsets, stats)
-        stats.map_entries = len(offsets)
+        stats.map_entries, stats.max_map_entries = len(offsets), offsets.max_entries
         end_offset = offsets.latest_offset + 1
         groups: list[list[int]] = []
         transactions = _Transactions(self.aborted)
@@ -123,13 +134,12 @@ def plan(
     fs: Fs,
     checkpoint: int | None,
     now_ms: int,
-    pace: Callable[[int], None],
-    max_map_entries: int = MAX_MAP_ENTRIES,
+    pace: Pace,
+    map_bytes: int = MAP_BYTES,
+    map_load_factor: float = LOAD_FACTOR,
 ) -> CleanTask | None:
     """The next round over a compacted log; None when nothing of it can be cleaned. `checkpoint` is where the last one
     ended.
-
-    The round tells `pace` of the bytes it reads and writes, batch by batch; there it may be held up.
 
     What can be cleaned ends at the active segment, at the last stable offset, and at the first segment with records
     younger than min.compaction.lag.ms, whole segments only.
@@ -167,7 +177,8 @@ def plan(
         ratio=ratio,
         is_due=ratio > config.min_cleanable_dirty_ratio or is_overdue,
         pace=pace,
-        max_map_entries=max_map_entries,
+        map_bytes=map_bytes,
+        map_load_factor=map_load_factor,
     )
 
 
@@ -239,19 +250,33 @@ def _map_dirty_part(task: CleanTask, segments: list[Segment], offsets: OffsetMap
     """Read keys from the first dirty offset on, until the end of the round or until the map is full."""
     # The marker of a transaction that was over before is not met here, so it would never end.
     transactions = _Transactions([txn for txn in task.aborted if txn.last_offset >= task.first_dirty_offset])
+
+    def account(size_bytes: int, others_ran: bool = False) -> None:
+        task.pace(size_bytes, others_ran)
+        stats.map_bytes += size_bytes
+
+    def put_run(batches: memoryview, next_offset: int) -> tuple[int, int]:
+        size_bytes, next_offset = offsets.put_run(batches, next_offset, task.first_dirty_offset)
+        if size_bytes:
+            account(size_bytes, others_ran=True)
+            offsets.latest_offset = next_offset - 1
+        return size_bytes, next_offset
+
     for segment, segment_end in _with_ends(segments, task.end_offset):
         if segment_end <= task.first_dirty_offset:
             continue
-        for header, batch in segment.batches(segment.position_of(task.first_dirty_offset) or 0):
-            task.pace(header.size_bytes)
-            stats.map_bytes += header.size_bytes
+        position = segment.position_of(task.first_dirty_offset) or 0
+        for header, batch in scan_batches(segment.file, segment.path(), position, segment.size, put_run):
+            account(header.size_bytes)
             if header.is_control:
                 transactions.ends_nothing(header, batch)
             elif not transactions.is_aborted(header):
-                if offsets.is_full and offsets.latest_offset >= task.first_dirty_offset:
-                    return
                 data = record_bytes(batch, header)
-                offsets.put(data, header.records_count, header.base_offset, task.first_dirty_offset)
+                refused = offsets.put(data, header.records_count, header.base_offset, task.first_dirty_offset)
+                if refused is not None:
+                    # One more offset at least in each round, or there would be no end of rounds.
+                    offsets.latest_offset = max(offsets.latest_offset, refused - 1, task.first_dirty_offset)
+                    return
             offsets.latest_offset = header.last_offset
         offsets.latest_offset = segment_end - 1
 
@@ -282,36 +307,74 @@ def _group_by_size(segments: list[Segment], task: CleanTask, end_offset: int) ->
     return groups
 
 
+class _Copy:
+    """A `.cleaned` segment that is being written."""
+
+    def __init__(self, task: CleanTask, base_offset: int, stats: CleanStats) -> None:
+        interval = task.config.index_interval_bytes
+        self.segment = Segment.create(task.fs, task.directory, base_offset, interval, CLEANED_SUFFIX)
+        self._task = task
+        self._stats = stats
+        self._unwritten: list[bytes | memoryview] = []
+        self._unwritten_bytes = 0
+
+    def has_read(self, size_bytes: int, records: int, others_ran: bool = False) -> None:
+        self._task.pace(size_bytes, others_ran)
+        self._stats.read_bytes += size_bytes
+        self._stats.read_records += records
+
+    def add(self, data: bytes | memoryview, records: int, stretches: list[tuple[int, int, int, int]]) -> None:
+        """Batches that stay; for `stretches` see Kept."""
+        for size, last_offset, max_timestamp, its_offset in stretches:
+            self.segment.index_append(self.segment.size, size, last_offset, max_timestamp, its_offset)
+            self.segment.size += size
+        self._unwritten.append(data)
+        self._unwritten_bytes += len(data)
+        self._stats.written_records += records
+        if self._unwritten_bytes >= WRITE_AT_ONCE_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        data = self._unwritten[0] if len(self._unwritten) == 1 else b"".join(self._unwritten)
+        self._task.pace(len(data))
+        self.segment.file.write(data, self.segment.size - len(data))
+        self._stats.written_bytes += len(data)
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+
+
 def _copy_group(
     task: CleanTask, group: list[Segment], offsets: OffsetMap, transactions: _Transactions, stats: CleanStats
 ) -> None:
     """Write what stays of the group to one `.cleaned` segment, durably."""
-    interval = task.config.index_interval_bytes
-    cleaned = Segment.create(task.fs, task.directory, group[0].base_offset, interval, CLEANED_SUFFIX)
-    unwritten = bytearray()
+    copy = _Copy(task, group[0].base_offset, stats)
+    stops = _last_offsets_that_may_stay_empty(task)
+
+    def keep_run(batches: memoryview, next_offset: int) -> tuple[int, int]:
+        stop = bisect_left(stops, next_offset)
+        until_offset = stops[stop] if stop < len(stops) else LONG_MAX
+        kept = offsets.keep_run(batches, next_offset, until_offset, task.now_ms, task.config.index_interval_bytes)
+        if kept.size_bytes:
+            copy.has_read(kept.size_bytes, kept.read_records, others_ran=True)
+            if kept.data:
+                copy.add(kept.data, kept.kept_records, kept.stretches)
+        return kept.size_bytes, kept.next_offset
+
     for segment in group:
-        for header, batch in segment.batches(0):
-            task.pace(header.size_bytes)
-            stats.read_bytes += header.size_bytes
-            stats.read_records += header.records_count
+        for header, batch in scan_batches(segment.file, segment.path(), 0, segment.size, keep_run):
+            copy.has_read(header.size_bytes, header.records_count)
             if not check_crc(batch):
                 raise CorruptBatchError(segment.path(), segment.position_of(header.base_offset) or 0, "bad CRC")
             kept, aborted = _filter_batch(task, header, batch, offsets, transactions)
             if aborted is not None:
-                cleaned.txn_index.append(aborted)
+                copy.segment.txn_index.append(aborted)
             if kept is not None:
                 kept_header = read_header(kept)
-                cleaned.index_batch(cleaned.size, kept_header)
-                cleaned.size += kept_header.size_bytes
-                unwritten += kept
-                stats.written_records += kept_header.records_count
-            if len(unwritten) >= WRITE_AT_ONCE_BYTES:
-                task.pace(len(unwritten))
-                cleaned.file.write(unwritten, cleaned.size - len(unwritten))
-                unwritten.clear()
-    task.pace(len(unwritten))
-    cleaned.file.write(unwritten, cleaned.size - len(unwritten))
-    stats.written_bytes += cleaned.size
+                last_offset = kept_header.last_offset
+                stretch = kept_header.size_bytes, last_offset, kept_header.max_timestamp, last_offset
+                copy.add(kept, kept_header.records_count, [stretch])
+    copy.write()
+    cleaned = copy.segment
     cleaned.become_inactive()
     cleaned.flush()
     task.fs.set_modified_ms(cleaned.path(), task.fs.modified_ms(group[-1].path()))
@@ -355,6 +418,12 @@ def _staying(task: CleanTask, header: BatchHeader, batch: memoryview, offsets: O
     latest_offset = -1 if header.is_control else offsets.latest_offset
     data = record_bytes(batch, header)
     return offsets.staying(data, header.records_count, header.base_offset, latest_offset, horizon_passed)
+
+
+def _last_offsets_that_may_stay_empty(task: CleanTask) -> list[int]:
+    """In order: where the data batches end that `_must_stay` is right about."""
+    lasts = {last.offset for last in task.last_records.values() if last.offset >= 0}
+    return sorted(lasts | {task.end_offset - 1})
 
 
 def _must_stay(task: CleanTask, header: BatchHeader) -> bool:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     # Not at run time: it is imported when there is a log to compact.
     from kpy.storage.cleaner import CleanResult, CleanTask
 
-MAP_ENTRY_BYTES = 200
-"""What a key costs in a round's map, at the map's worst moment. Apache Kafka, which keeps hashes only, needs 24."""
 PAUSE_S = 0.1
 """The longest that a round sleeps before it looks again whether the broker stops."""
 YIELD_INTERVAL_S = 0.002
@@ -37,14 +35,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class CleanerConfig:
-    """The broker's log.cleaner.* keys that bound a round: bytes of memory, and bytes of reads and writes a second."""
+    """The broker's log.cleaner.* keys that bound a round: bytes of memory for the map, bytes of reads and writes a
+    second, and how full the map may be.
+    """
 
     dedupe_buffer_bytes: int = 1 << 27
     io_max_bytes_per_second: float = UNLIMITED_BYTES_PER_SECOND
-
-    @property
-    def max_map_entries(self) -> int:
-        return max(1, self.dedupe_buffer_bytes // MAP_ENTRY_BYTES)
+    load_factor: float = 0.9
 
 
 class CleanerManager:
@@ -98,27 +95,32 @@ class CleanerManager:
         from kpy.storage.cleaner import plan
 
         key = log.topic, log.partition
-        checkpoint = directory.cleaned_up_to(key)
+        checkpoint, config = directory.cleaned_up_to(key), self._config
         log.truncated_to = LONG_MAX
         try:
-            return plan(log, self._fs, checkpoint, now_ms, self._pace, self._config.max_map_entries)
+            return plan(log, self._fs, checkpoint, now_ms, self._pace, config.dedupe_buffer_bytes, config.load_factor)
         except (CorruptBatchError, ApiError) as error:
             self._set_aside(key, error)
         except OSError as error:
             self._fail(directory.path, error)
         return None
 
-    def _pace(self, size_bytes: int) -> None:
-        """In the worker thread: lets the others run, and pauses where the round is faster than it may be."""
-        delay_s = self._throttle.delay_s(size_bytes)
-        if delay_s <= 0 and self._clock() < self._next_yield_s:
-            return
-        self._next_yield_s = self._clock() + delay_s + YIELD_INTERVAL_S
+    def _pace(self, size_bytes: int, others_ran: bool = False) -> None:
+        """In the worker thread: lets the others run, and pauses where the round is faster than it may be.
+
+        What takes longer than PAUSE_S is paid for in parts, each at the speed that is allowed by then.
+        """
+        unpaid_bytes: float = size_bytes
         while True:
-            self.check_cancelled()
-            self._sleep(min(delay_s, PAUSE_S))
-            delay_s -= PAUSE_S
-            if delay_s <= 0:
+            part_bytes = min(unpaid_bytes, PAUSE_S * max(self._throttle.bytes_per_second, 1.0))
+            delay_s = self._throttle.delay_s(part_bytes)
+            unpaid_bytes -= part_bytes
+            if delay_s > 0 or self._clock() >= self._next_yield_s:
+                self._next_yield_s = self._clock() + delay_s + YIELD_INTERVAL_S
+                self.check_cancelled()
+                if delay_s > 0 or not others_ran:
+                    self._sleep(min(delay_s, PAUSE_S))
+            if unpaid_bytes <= 0:
                 return
 
     def _set_aside(self, key: TopicPartition, error: Exception) -> None:
@@ -175,5 +177,5 @@ def _report(task: "CleanTask", key: TopicPartition, result: "CleanResult", elaps
         f"compacted {key[0]}-{key[1]} up to {result.end_offset}, dirty from {task.first_dirty_offset}:"
         f" {stats.read_bytes / mb:.1f} MB in {stats.read_records} records became {stats.written_bytes / mb:.1f} MB in"
         f" {stats.written_records}, in {elapsed_s:.1f} s ({rate:.1f} MB/s, map"
-        f" {100 * stats.map_entries / task.max_map_entries:.0f}% full)"
+        f" {100 * stats.map_entries / stats.max_map_entries:.0f}% full)"
     )

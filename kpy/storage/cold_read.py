@@ -61,7 +61,7 @@ def _is_cached(segment: Segment, start: int, max_bytes: int) -> bool:
     ahead = segment.size - start
     if segment.open_file is None or not segment.index_is_sound:
         return False
-    if ahead > max_bytes and not segment.offset_index.entries.is_cached():
+    if ahead > max_bytes and not segment.offset_index.knows_boundary_before(start + max_bytes):
         return False
     # A little more than is sent, because the search for the last whole batch reads that far.
     return ahead <= 0 or segment.open_file.is_cached(start, min(ahead, max_bytes + SCAN_BYTES))

@@ -81,9 +81,9 @@ class _Entries:
     def in_memory(self) -> bool:
         return self._memory is not None
 
-    def is_cached(self) -> bool:
-        """Whether lookups need not wait for the disk."""
-        if self._memory is not None or not self.count:
+    def is_cached_for(self, column: int, target: int) -> bool:
+        """Whether the lookup of `target` need not wait for the disk."""
+        if self._memory is not None or not self.count or self._is_in(self._run[1], column, target):
             return True
         return File(self._fs, self.path).is_cached(0, self.count * self._layout.size)
 
@@ -188,6 +188,10 @@ class OffsetIndex:
         entries = self.entries
         slot = entries.floor_slot(1, position)
         return entries.entry(slot)[1] if slot >= 0 else 0
+
+    def knows_boundary_before(self, position: int) -> bool:
+        """Whether `boundary_before` need not wait for the disk."""
+        return self.entries.is_cached_for(1, position)
 
     def last(self) -> tuple[int, int]:
         """(offset, position) of the last entry; (base offset, 0) when empty."""

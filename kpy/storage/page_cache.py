@@ -1,8 +1,9 @@
 """Whether a range of a file is in the page cache, so that reading it does not wait for the disk.
 
 cachestat(2), Linux 6.5 and later, counts the cached pages of any range in about 1.5 us. An older kernel is asked to
-read the range without waiting (preadv with RWF_NOWAIT), which copies it: 70 to 120 us for a megabyte. A byte here and
-there would not do, since pages are reclaimed one by one, and mincore(2) needs a mapping: 40 us for a megabyte.
+read the range without waiting (preadv with RWF_NOWAIT), which copies it: 70 to 120 us for a megabyte, and has the
+kernel fetch what is missing, so that the next answer may be another. A byte here and there would not do, since pages
+are reclaimed one by one, and mincore(2) needs a mapping: 40 us for a megabyte.
 """
 
 import ctypes

@@ -40,6 +40,12 @@ class CorruptBatchError(Exception):
         self.position = position
 
 
+TakeRun = Callable[[memoryview, int], tuple[int, int]]
+"""Deals with whole batches at the beginning of these bytes, the first of which can have this offset or a higher one, as
+many as it likes. Returns how many bytes that were, and the same offset for what follows.
+"""
+
+
 class CheckedBatch(NamedTuple):
     """A batch in a file, and whether its CRC is right. `data` is None if it is larger than REPLAY_BYTES."""
 
@@ -86,8 +92,7 @@ def scan_headers(
         if header.base_offset != next_offset and (
             header.last_offset >= end_offset or not may_leave_gap(file, header, next_offset, next_position, end)
         ):
-            what = f"offsets {header.base_offset} to {header.last_offset} contradict those around them"
-            raise CorruptBatchError(path, position, what)
+            raise _out_of_order(path, position, header)
         next_offset = header.base_offset + header.last_offset_delta + 1
         if next_position > end:
             return
@@ -97,6 +102,11 @@ def scan_headers(
 
 def _no_batch(path: str, position: int, header: BatchHeader) -> CorruptBatchError:
     what = f"no batch begins here (length {header.batch_length}, magic {header.magic})"
+    return CorruptBatchError(path, position, what)
+
+
+def _out_of_order(path: str, position: int, header: BatchHeader) -> CorruptBatchError:
+    what = f"offsets {header.base_offset} to {header.last_offset} contradict those around them"
     return CorruptBatchError(path, position, what)
 
 
@@ -116,8 +126,9 @@ def end_of_fitting(
 ) -> tuple[int, int]:
     """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`; (start, -1) for none.
 
-    `headers` walks from a batch boundary; `indexed` is the boundary to begin at. With `min_one_batch` the first batch
-    fits. Ahead of a damaged batch the others are given, and if it is the first, CorruptBatchError is raised.
+    `headers` walks from a batch boundary; `indexed` is the one to begin at, and if none is there, it begins at `start`.
+    With `min_one_batch` the first batch fits. Ahead of a damaged batch the others are given, and if it is the first,
+    CorruptBatchError is raised.
     """
     boundary, offset = start, -1
     try:
@@ -131,23 +142,47 @@ def end_of_fitting(
             if batch_end >= start + max_bytes:
                 break
     except CorruptBatchError:
-        if boundary == start and indexed > start:
-            return end_of_fitting(headers, start, start, max_bytes, min_one_batch)
-        if boundary == start:
+        if boundary == start == indexed:
             raise
+    if boundary == start < indexed:
+        return end_of_fitting(headers, start, start, max_bytes, min_one_batch)
     return boundary, offset
 
 
-def scan_batches(file: File, path: str, position: int, end: int) -> Iterator[tuple[BatchHeader, memoryview]]:
-    """As `scan_headers`, with each batch's bytes, which are the caller's to keep."""
+def scan_batches(
+    file: File, path: str, position: int, end: int, take_run: TakeRun | None = None
+) -> Iterator[tuple[BatchHeader, memoryview]]:
+    """As `scan_headers`, with each batch's bytes, which are the caller's to keep; but for what `take_run` takes."""
     chunk, chunk_start = memoryview(b""), position
-    for found in scan_headers(file, path, position, end):
-        size = found.header.size_bytes
-        start = found.position - chunk_start
+    next_offset = 0
+    while end - position >= HEADER_SIZE:
+        start = position - chunk_start
+        if start + HEADER_SIZE > len(chunk):
+            chunk, chunk_start, start = memoryview(file.read(min(REPLAY_BYTES, end - position), position)), position, 0
+            if len(chunk) < HEADER_SIZE:
+                return
+        if take_run is not None:
+            taken_bytes, next_offset = take_run(chunk[start:], next_offset)
+            if taken_bytes:
+                position += taken_bytes
+                continue
+        header = read_header(chunk, start)
+        if header.magic != MAGIC or header.batch_length < MIN_BATCH_LENGTH:
+            raise _no_batch(path, position, header)
+        size = LOG_OVERHEAD + header.batch_length
+        next_position = position + size
+        if header.base_offset != next_offset and not may_leave_gap(file, header, next_offset, next_position, end):
+            raise _out_of_order(path, position, header)
+        if next_position > end:
+            return
         if start + size > len(chunk):
-            chunk_start, start = found.position, 0
-            chunk = memoryview(file.read(max(size, min(REPLAY_BYTES, end - found.position)), chunk_start))
-        yield found.header, chunk[start : start + size]
+            chunk, chunk_start = memoryview(file.read(max(size, min(REPLAY_BYTES, end - position)), position)), position
+            if len(chunk) < size:
+                return
+            continue
+        next_offset = header.last_offset + 1
+        yield header, chunk[start : start + size]
+        position = next_position
 
 
 def scan_checked(file: File, path: str, position: int, end: int) -> Iterator[CheckedBatch]:

@@ -361,8 +361,6 @@ class Segment:
     def _last_boundary(self, start: int, end: int, end_offset: int, max_bytes: int, min_one: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
         indexed = self.offset_index.boundary_before(start + max_bytes)
-        if indexed > start and not self._holds_batch_at(indexed, self.base_offset + MAX_RELATIVE_OFFSET):
-            indexed = start
         headers = partial(self.headers, end=end, end_offset=end_offset)
         boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
         if min_one and boundary == start:
@@ -417,14 +415,15 @@ class Segment:
     def index_batch(self, position: int, header: BatchHeader) -> None:
         """Account for a batch that is in the log already, as `append` does for one it writes."""
         last_offset = header.last_offset
-        if self._first_timestamp is None:
-            self._first_timestamp = header.max_timestamp
-        if header.max_timestamp > self.max_timestamp:
-            self._max_timestamp = header.max_timestamp
-            self._offset_of_max_timestamp = last_offset
+        self.index_append(position, header.size_bytes, last_offset, header.max_timestamp, last_offset)
+
+    def index_append(self, position: int, size: int, last_offset: int, max_timestamp: int, its_offset: int) -> None:
+        """The same for batches that stand together, of which the one that ends at `its_offset` has the timestamp."""
+        if max_timestamp > self.max_timestamp:
+            self._max_timestamp, self._offset_of_max_timestamp = max_timestamp, its_offset
         if self._bytes_since_index_entry > self.index_interval_bytes:
             self._add_index_entry(last_offset, position)
-        self._bytes_since_index_entry += header.size_bytes
+        self._bytes_since_index_entry += size
 
     def rebuild_indexes(self, keep_in_memory: bool) -> None:
         """Write the indexes anew from the log, up to what is damaged: lookups behind it come by there, and say so."""
@@ -487,8 +486,7 @@ class Segment:
             self._first_timestamp = self._first_append_ms = None
         for _, header in self.headers(self.offset_index.last()[1]):
             if header.max_timestamp > self._max_timestamp:
-                self._max_timestamp = header.max_timestamp
-                self._offset_of_max_timestamp = header.last_offset
+                self._max_timestamp, self._offset_of_max_timestamp = header.max_timestamp, header.last_offset
             self._bytes_since_index_entry += header.size_bytes
         return offset if found is None else min(offset, found.header.base_offset)
 

@@ -13,7 +13,7 @@ class Throttle:
         self._clock = clock
         self._paid_until = 0.0
 
-    def delay_s(self, size_bytes: int) -> float:
+    def delay_s(self, size_bytes: float) -> float:
         """Time that was not used is not saved up, so a pause in the work does not lead to a burst after it."""
         now = self._clock()
         self._paid_until = max(self._paid_until, now) + size_bytes / max(self.bytes_per_second, 1.0)

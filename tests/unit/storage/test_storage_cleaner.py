@@ -19,6 +19,8 @@ from kpy.storage.log_dirs import LogDirs
 CONFIG = LogConfig(cleanup_policy=frozenset({"compact"}), segment_bytes=2000, index_interval_bytes=100)
 TOPIC_ID = bytes(range(16))
 NOW_MS = 100 * DAY_MS
+SIXTEEN_KEYS = (18 * 24, 16 * offset_map.DICT_ENTRY_BYTES)
+"""The buffer of a map of so many, in C and in Python."""
 
 
 class Compacted:
@@ -274,10 +276,10 @@ def test_round_stops_where_its_map_is_full_and_the_next_goes_on(compacted: Compa
     rounds = 0
     checkpoint: int | None = None
     while True:
-        task = cleaner.plan(compacted.log, OsFs(), checkpoint, NOW_MS, lambda size_bytes: None)
+        task = cleaner.plan(compacted.log, OsFs(), checkpoint, NOW_MS, lambda size_bytes, others_ran=False: None)
         if task is None:
             break
-        result = replace(task, max_map_entries=16).run()
+        result = replace(task, map_bytes=SIXTEEN_KEYS[offset_map.NATIVE is None]).run()
         assert checkpoint is None or result.end_offset > checkpoint
         assert cleaner.swap_in(compacted.log, task, result)
         checkpoint = result.end_offset

@@ -2,20 +2,18 @@
 
 import logging
 import random
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kpy.records.batch import HEADER_SIZE, NewRecord, build_batch, read_header
+from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
 from kpy.storage import cleaner
-from kpy.storage.cleaner_manager import MAP_ENTRY_BYTES, CleanerConfig, CleanerManager
+from kpy.storage.cleaner_manager import CleanerConfig, CleanerManager
 from kpy.storage.log import Log
 from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
-from kpy.storage.offset_map import OffsetMap
 from kpy.storage.throttle import Throttle
 
 CONFIG = LogConfig(
@@ -112,7 +110,7 @@ def test_unused_time_is_not_saved_up() -> None:
 
 
 def test_more_keys_than_the_buffer_holds_take_several_rounds(dirs: LogDirs) -> None:
-    dirs.cleaner.configure(CleanerConfig(dedupe_buffer_bytes=20 * MAP_ENTRY_BYTES))
+    dirs.cleaner.configure(CleanerConfig(dedupe_buffer_bytes=500))
     log = fill(dirs, "t", 100)
     rounds = 0
     while (job := dirs.clean_job(NOW_MS)) is not None:
@@ -120,23 +118,6 @@ def test_more_keys_than_the_buffer_holds_take_several_rounds(dirs: LogDirs) -> N
         rounds += 1
     assert rounds >= 5
     assert records(log) == 100
-
-
-def test_map_keeps_to_its_share_of_memory() -> None:
-    count = 100_000
-    offsets = OffsetMap(count)
-    records = [NewRecord(0, b"a key that is longer than its hash %d" % key, None) for key in range(count)]
-    batches = [
-        build_batch(records[base_offset : base_offset + 1000], base_offset=base_offset)
-        for base_offset in range(0, count, 1000)
-    ]
-    tracemalloc.start()
-    for batch in batches:
-        offsets.put(batch[HEADER_SIZE:], 1000, read_header(batch).base_offset, 0)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert offsets.is_full
-    assert peak_bytes < count * MAP_ENTRY_BYTES
 
 
 def test_round_is_reported_in_one_line(dirs: LogDirs, caplog: pytest.LogCaptureFixture) -> None:

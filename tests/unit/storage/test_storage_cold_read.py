@@ -1,9 +1,11 @@
 """Reads that would wait for the disk: they are found out, a job reads all they touch, and warm ones cost no job."""
 
+import ctypes
+import errno
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from kpy.storage.log_config import LogConfig
 from kpy.storage.log_dirs import LogDirs
 
 PAGE = 4096
+Holds = Callable[[int, int, int], bool]
 CONFIG = LogConfig(segment_bytes=600_000, index_interval_bytes=4096)
 RECORD_BYTES = 10_000
 
@@ -169,6 +172,13 @@ def test_a_reader_at_the_end_asks_the_kernel_nothing(log: Log, fs: CountingFs) -
     assert fs.probes == 0
 
 
+def test_who_reads_on_does_not_have_the_kernel_asked_for_the_index(log: Log, fs: CountingFs) -> None:
+    assert fetch(log, fs, 0)[0] == 4
+    fs.probes = 0
+    assert cold_read(log, 4, 50_000, log.log_end_offset) is None
+    assert fs.probes == 1, "for the records"
+
+
 def test_damage_that_a_job_meets_is_left_to_the_owner(log: Log, fs: CountingFs) -> None:
     first = log.segments()[0]
     with open(first.path(), "r+b") as file:
@@ -182,19 +192,63 @@ def test_damage_that_a_job_meets_is_left_to_the_owner(log: Log, fs: CountingFs) 
     assert Path(first.path(".index")).read_bytes() == before
 
 
-def test_the_kernel_says_what_is_in_the_page_cache(tmp_path: Path) -> None:
+@pytest.fixture
+def cached_fd(tmp_path: Path) -> Iterator[int]:
+    """A file of ten pages, all of them in the page cache."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(10 * PAGE))
     fd = os.open(path, os.O_RDWR)
-    try:
-        for holds in (page_cache.holds, page_cache.can_be_read_at_once):
-            assert holds(fd, 0, 10 * PAGE)
-            assert holds(fd, PAGE - 1, 2)
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        answers = {holds(fd, 0, 10 * PAGE) for holds in (page_cache.holds, page_cache.can_be_read_at_once)}
-        assert len(answers) == 1
-        os.pread(fd, 10 * PAGE, 0)
-        assert page_cache.holds(fd, 0, 10 * PAGE)
-    finally:
-        os.close(fd)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("holds", [page_cache.holds, page_cache.can_be_read_at_once])
+def test_what_was_just_written_is_in_the_page_cache(holds: Holds, cached_fd: int) -> None:
+    assert holds(cached_fd, 0, 10 * PAGE)
+    assert holds(cached_fd, PAGE - 1, 2)
+
+
+def test_what_was_evicted_is_there_again_once_it_is_read(cached_fd: int) -> None:
+    # Whether the kernel evicts is its own affair: on tmpfs it does not, and read-ahead may bring pages back at once.
+    os.fsync(cached_fd)
+    os.posix_fadvise(cached_fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.pread(cached_fd, 10 * PAGE, 0)
+    assert page_cache.holds(cached_fd, 0, 10 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (10 * PAGE, True),
+        (9 * PAGE, False),
+        (BlockingIOError(errno.EAGAIN, "would block"), False),
+        (OSError(errno.EOPNOTSUPP, "not supported"), True),
+    ],
+    ids=["all", "a part", "none", "a file system that cannot tell"],
+)
+def test_a_read_that_does_not_wait_tells_what_is_there(
+    answer: int | OSError, expected: bool, cached_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preadv(fd: int, buffers: list[memoryview], position: int, flags: int) -> int:
+        assert (fd, position, flags) == (cached_fd, 0, os.RWF_NOWAIT)
+        if isinstance(answer, OSError):
+            raise answer
+        return min(answer, len(buffers[0]))
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert page_cache.can_be_read_at_once(cached_fd, 0, 10 * PAGE) is expected
+
+
+@pytest.mark.parametrize("unknown", [errno.ENOSYS, errno.EPERM])
+def test_a_kernel_without_cachestat_is_asked_by_reading(
+    unknown: int, cached_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(unknown)
+        return -1
+
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(page_cache, "_syscall", refuse)
+    monkeypatch.setattr(page_cache, "can_be_read_at_once", lambda *wanted: asked.append(wanted) or False)
+    assert not page_cache.holds(cached_fd, PAGE, 2 * PAGE)
+    assert asked == [(cached_fd, PAGE, 2 * PAGE)]

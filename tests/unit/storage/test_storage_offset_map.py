@@ -1,7 +1,9 @@
 """The map of compaction and what stays by it, in Python and in C: the same for sound batches and for damaged ones."""
 
 import random
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +20,15 @@ DAMAGED = 20_000
 EDGES = [0, 1, 0x7F, 0x80, 0xFF]
 LAST = 2**63 - 1
 ROUNDS = 100
+BUFFER_BYTES = 1 << 20
+TABLE_KEY = bytes(range(16))
 
 
 @pytest.fixture(params=["Python", "C"])
 def new_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], OffsetMap]:
     """Makes maps of one kind."""
     monkeypatch.setattr(offset_map, "NATIVE", request.getfixturevalue("accelerator") if request.param == "C" else None)
-    return lambda: OffsetMap(1_000_000)
+    return lambda: OffsetMap(BUFFER_BYTES)
 
 
 def encoded(*records: tuple[bytes | None, bytes | None], timestamps: tuple[int, ...] = ()) -> bytes:
@@ -127,20 +131,18 @@ def some_records(rng: random.Random, *counts: int) -> bytes:
 
 
 def outcome(native: Any, monkeypatch: pytest.MonkeyPatch, data: bytes, count: int, numbers: tuple[int, ...]) -> Any:
-    """What the map holds and what stays, or what is refused."""
+    """How many keys the map holds and what stays, or what is refused."""
     base_offset, first_offset, latest_offset, without_tombstones = numbers
     monkeypatch.setattr(offset_map, "NATIVE", native)
-    offsets = OffsetMap(1000)
+    offsets = OffsetMap(BUFFER_BYTES)
     found: list[Any] = []
-    for look in (
-        lambda: offsets.put(data, count, base_offset, first_offset),
-        lambda: offsets.staying(data, count, base_offset, latest_offset, bool(without_tombstones)),
-    ):
-        try:
-            found.append(look())
-        except ApiError as error:
-            found.append(str(error))
-    return found, offsets._offsets
+    try:
+        found.append(offsets.put(data, count, base_offset, first_offset))
+        found.append(len(offsets))
+        found.append(offsets.staying(data, count, base_offset, latest_offset, bool(without_tombstones)))
+    except ApiError as error:
+        found.append(str(error))
+    return found
 
 
 def test_damaged_records_have_the_same_outcome_in_c_and_in_python(
@@ -164,7 +166,7 @@ def test_damaged_records_have_the_same_outcome_in_c_and_in_python(
         wanted = outcome(None, monkeypatch, bytes(data), count, numbers)
         found = outcome(accelerator, monkeypatch, bytes(data), count, numbers)
         assert found == wanted, f"seed {SEED}, number {number}: {data.hex()}, {count}, {numbers}"
-        kinds.add(type(wanted[0][1]))
+        kinds.add(type(wanted[-1]))
     assert kinds == {Staying, str}
 
 
@@ -173,59 +175,134 @@ def test_sound_records_have_the_same_outcome_in_c_and_in_python(
 ) -> None:
     rng = random.Random(SEED)
     for _ in range(100):
-        data = some_records(rng, 1, 3, 80, 200)
-        count = next(
-            count for count in (1, 3, 80, 200) if accelerator.put_keys({}, None, 1 << 62, data, count, 0, LAST)
-        )
+        count = rng.choice((1, 3, 80, 200))
+        data = some_records(rng, count)
         for numbers in ((0, 0, LAST, 0), (5, 40, 60, 1), (1 << 40, 0, (1 << 40) + 100, 1)):
             wanted = outcome(None, monkeypatch, data, count, numbers)
-            assert isinstance(wanted[0][1], Staying)
+            assert isinstance(wanted[-1], Staying)
             assert outcome(accelerator, monkeypatch, data, count, numbers) == wanted
+
+
+def test_a_full_map_says_where_it_ends_and_keeps_what_it_has(new_map: Callable[[], OffsetMap]) -> None:
+    offsets = new_map()
+    room = offsets.max_entries
+    keys = [b"%d" % number for number in range(room)]
+    for start in range(0, room, 1000):
+        data = encoded(*[(key, b"") for key in keys[start : start + 1000]])
+        assert offsets.put(data, len(keys[start : start + 1000]), start, 0) is None
+    assert len(offsets) == room
+    known, unknown = (keys[7], b""), (b"one more", b"")
+    assert offsets.put(encoded(known, (None, b""), known), 3, room, 0) is None, "what it knows needs no room"
+    assert offsets.put(encoded(known, unknown, known), 3, room + 3, 0) == room + 4
+    assert offsets.put(encoded(unknown, known), 2, room + 3, room + 4) is None, "only what counts needs room"
+    assert len(offsets) == room
+    for start in range(0, room, 1000):
+        data = encoded(*[(key, b"") for key in keys[start : start + 1000]])
+        count = len(keys[start : start + 1000])
+        assert staying(offsets, data, count, start).records_count == count - (start == 0)
+
+
+@pytest.mark.parametrize("buffer_bytes", [-1, 0, 1, 100, 10_000, 98_303, 98_304, 150_000, 1 << 20])
+def test_each_buffer_has_room_for_a_key_and_is_never_exceeded(
+    new_map: Callable[[], OffsetMap], buffer_bytes: int
+) -> None:
+    del new_map  # It has settled of which kind maps are.
+    batches = [
+        encoded(*[(b"a key that is longer than its hash %d" % n, None) for n in range(k, k + 100)])
+        for k in range(0, 50_000, 100)
+    ]
+    tracemalloc.start()
+    offsets = OffsetMap(buffer_bytes)
+    assert offsets.max_entries >= 1
+    for number, batch in enumerate(batches):
+        if offsets.put(batch, 100, 100 * number, 0) is not None:
+            break
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(offsets) == min(offsets.max_entries, 50_000)
+    assert peak_bytes < max(buffer_bytes, 0) + 5000
+
+
+@pytest.mark.parametrize("load_factor", [1e-9, 0.5, 0.9, 1.0, 7.0])
+def test_a_table_is_as_full_as_its_load_factor_says(accelerator: Any, load_factor: float) -> None:
+    table = accelerator.OffsetTable(24 * 1000, load_factor, TABLE_KEY)
+    assert table.max_entries == max(1, min(999, int(1000 * load_factor)))
+    data = encoded(*[(b"%d" % number, None) for number in range(1000)])
+    assert table.put(data, 1000, 0, 0) == table.max_entries == len(table)
+
+
+@pytest.mark.parametrize(
+    ("load_factor", "key"), [(0.0, TABLE_KEY), (-1.0, TABLE_KEY), (float("nan"), TABLE_KEY), (0.9, b"short")]
+)
+def test_a_table_that_cannot_be_is_refused(accelerator: Any, load_factor: float, key: bytes) -> None:
+    with pytest.raises(ValueError, match="16 bytes"):
+        accelerator.OffsetTable(1000, load_factor, key)
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="the vectors are little-endian, and the hash as the machine is")
+@pytest.mark.parametrize(
+    ("size", "hash_value"),
+    [
+        (0, "a3817f04ba25a8e66df67214c7550293"),
+        (1, "da87c1d86b99af44347659119b22fc45"),
+        (8, "3b62a9ba6258f5610f83e264f31497b4"),
+    ],
+)
+def test_the_hash_is_that_of_the_reference_implementation(accelerator: Any, size: int, hash_value: str) -> None:
+    table = accelerator.OffsetTable(BUFFER_BYTES, 0.9, TABLE_KEY)
+    assert table.hash(bytes(range(size))).hex() == hash_value
+
+
+def test_each_map_has_a_hash_of_its_own(accelerator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offset_map, "NATIVE", accelerator)
+    assert OffsetMap(BUFFER_BYTES)._table.hash(b"a") != OffsetMap(BUFFER_BYTES)._table.hash(b"a")
 
 
 def test_c_leaves_nothing_sound_to_python(accelerator: Any) -> None:
     data = encoded(*[(b"key-%d" % (number % 50), b"v" * number) for number in range(300)])
-    offsets: dict[bytes, int] = {}
-    assert accelerator.put_keys(offsets, None, HASH_SIZE, data, 300, 7, 0)
-    assert offsets == {b"key-%d" % number: 257 + number for number in range(50)}
-    assert accelerator.staying_records(offsets, None, HASH_SIZE, data, 300, 7, LAST, False)[0] == 50
+    table = accelerator.OffsetTable(BUFFER_BYTES, 0.9, TABLE_KEY)
+    assert table.put(data, 300, 7, 0) == LAST
+    assert len(table) == 50
+    assert table.staying(data, 300, 7, LAST, False)[0] == 50
 
 
-def test_errors_of_the_digest_are_met_in_python(accelerator: Any) -> None:
-    data = encoded((b"a" * HASH_SIZE, b"1"))
-    for digest in (None, lambda key: 1 / 0, lambda key: []):
-        assert accelerator.put_keys({}, digest, HASH_SIZE, data, 1, 0, 0) is None
-        assert accelerator.staying_records({}, digest, HASH_SIZE, data, 1, 0, LAST, False) is None
-
-
-def test_others_run_while_a_large_batch_is_looked_at(accelerator: Any) -> None:
+def test_others_run_while_a_large_batch_is_looked_at_but_not_on_the_same_table(accelerator: Any) -> None:
     """A batch may hold millions of records, and who serves clients must not wait for all of them."""
     count = 200_000
     data = encoded(*[(b"%d" % number, None) for number in range(count)])
-    growing: list[dict[bytes, int]] = [{}]
-    seen_half_full = threading.Event()
+    table = accelerator.OffsetTable(24 * 2 * count, 0.9, TABLE_KEY)
+    refused: list[str] = []
 
     def fill() -> None:
-        while not seen_half_full.is_set() and len(growing) < ROUNDS:
-            growing.append({})
-            accelerator.put_keys(growing[-1], None, HASH_SIZE, data, count, 0, 0)
+        for _ in range(ROUNDS):
+            if not refused:
+                table.put(data, count, 0, 0)
 
     worker = threading.Thread(target=fill)
     worker.start()
-    while worker.is_alive() and not seen_half_full.is_set():
-        if 0 < len(growing[-1]) < count:
-            seen_half_full.set()
+    while worker.is_alive() and not refused:
+        try:
+            table.put(b"", 0, 0, 0)
+        except RuntimeError as error:
+            refused.append(str(error))
     worker.join()
-    assert seen_half_full.is_set()
+    assert refused == ["another thread is using this table"]
 
 
 def test_no_memory_is_lost(accelerator: Any) -> None:
     data = encoded(*[(b"k" * (number % 60), b"v" * number) for number in range(100)])
-    offsets: dict[bytes, int] = {}
+    batch = build_batch([NewRecord(1000, b"%d" % number, b"v") for number in range(9000)])
+    batches = memoryview(
+        batch + build_batch([NewRecord(1000, b"%d" % number, b"v") for number in range(7)], base_offset=9000)
+    )
 
     def work() -> None:
+        table = accelerator.OffsetTable(BUFFER_BYTES, 0.9, TABLE_KEY)
         for end in (len(data), *range(0, len(data), 97)):
-            accelerator.put_keys(offsets, offset_map.digest, HASH_SIZE, data[:end], 100, 0, 0)
-            accelerator.staying_records(offsets, offset_map.digest, HASH_SIZE, data[:end], 100, 0, 90, True)
+            table.put(data[:end], 100, 0, 0)
+            table.staying(data[:end], 100, 0, 90, True)
+        for end in (len(batches), 100, 60):
+            table.put_batches(batches[:end], 0, 0)
+            table.keep_batches(batches[:end], 0, 8999, LAST, 0, 0)
 
     assert grown_bytes(work) < 5000
