@@ -7,8 +7,10 @@ gets a copy of kpy as installing would give it, for the benchmark and for the te
 
 What mypyc asks of these modules: annotations that are true, since a `bytes` is no bytearray there; one type for each
 name of a function, caught errors too; no `del` of an attribute, nothing of a class or a module replaced from outside,
-and no generator expression that may not become a list. And they must not compute for long in a thread of their own:
-unlike the interpreter, compiled loops do not let the event loop in every 5 ms. So what reads whole logs
+and no generator expression that may not become a list. A class that has subclasses has them among these modules too.
+The fields of a dataclass or a named tuple have types that are there at run time, and `Any` for `object`; a dataclass
+with slots is not generic. The bounds of a slice change nothing. And they must not compute for long in a thread of their
+own: unlike the interpreter, compiled loops do not let the event loop in every 5 ms. So what reads whole logs
 (storage/recovery.py, storage/cleaner.py) is not among them.
 """
 
@@ -28,6 +30,17 @@ HOT_MODULES = (
     "kpy/api/metadata_views.py",
     "kpy/api/produce.py",
     "kpy/api/registry.py",
+    "kpy/coordinator.py",
+    "kpy/group/classic.py",
+    "kpy/group/group.py",
+    "kpy/group/offsets.py",
+    "kpy/group/rebalance.py",
+    "kpy/group/records.py",
+    "kpy/group/shard.py",
+    "kpy/group/turn.py",
+    "kpy/group_coordinator.py",
+    "kpy/java_hash.py",
+    "kpy/machine.py",
     "kpy/net/channel.py",
     "kpy/net/connection.py",
     "kpy/net/poller.py",
@@ -49,6 +62,8 @@ HOT_MODULES = (
     "kpy/storage/producer_state.py",
     "kpy/storage/scan.py",
     "kpy/storage/segment.py",
+    "kpy/timers.py",
+    "kpy/transaction_coordinator.py",
 )
 # -O1 takes half the time of -O2, and the modules are as fast: they call CPython most of the time.
 SETUP = """

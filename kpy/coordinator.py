@@ -22,7 +22,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -112,17 +112,19 @@ class Uncommitted:
     deadline_ms: int
 
 
-@dataclass(slots=True, eq=False)
 class Led(Generic[M]):
     """One partition of a coordinator's topic that this broker leads."""
 
-    partition: Partition
-    leader_epoch: int
-    is_loaded: bool
-    machine: M | None = None
-    """None as long as the partition is empty and nobody has asked for anything of it."""
-    uncommitted: deque[Uncommitted] = field(default_factory=deque["Uncommitted"])
-    """In the order of their offsets, and so of their deadlines too."""
+    __slots__ = ("is_loaded", "leader_epoch", "machine", "partition", "uncommitted")
+
+    def __init__(self, partition: Partition, *, is_loaded: bool) -> None:
+        self.partition = partition
+        self.leader_epoch = partition.leader_epoch
+        self.is_loaded = is_loaded
+        self.machine: M | None = None
+        """None as long as the partition is empty and nobody has asked for anything of it."""
+        self.uncommitted: deque[Uncommitted] = deque()
+        """In the order of their offsets, and so of their deadlines too."""
 
 
 class Replicas(Protocol):
@@ -237,7 +239,7 @@ class Coordinator(ABC, Generic[M]):
         last_offset = -1
         for batch_of in in_batches(effects.records, partition.log.config.max_message_bytes):
             data = build_batch(
-                (NewRecord(now_ms, key, value) for key, value in batch_of),
+                [NewRecord(now_ms, key, value) for key, value in batch_of],
                 codec=self._state_topic.codec,
                 producer_id=effects.producer_id,
                 producer_epoch=effects.producer_epoch,
@@ -316,7 +318,7 @@ class Coordinator(ABC, Generic[M]):
 
     def _elect(self, index: int, partition: Partition) -> None:
         is_empty = partition.log.log_end_offset == partition.log.log_start_offset
-        self._led[index] = Led(partition, partition.leader_epoch, is_loaded=is_empty)
+        self._led[index] = Led(partition, is_loaded=is_empty)
         if not is_empty:
             self._to_load.append(index)
             self._work.set()

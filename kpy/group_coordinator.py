@@ -146,7 +146,7 @@ class GroupCoordinator(Coordinator["GroupShard"]):
                 break
             # One that does not fit is judged again with the next batch, which changes nothing: nothing is replayed yet.
             effects = machine.handle(gathered[0], now_ms)
-            added_bytes = sum(map(size_in_batch, effects.records))
+            added_bytes = sum(size_in_batch(record) for record in effects.records)
             if together.records and size_bytes + added_bytes > limit_bytes:
                 break
             gathered.popleft()

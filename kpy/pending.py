@@ -7,15 +7,16 @@ tailing one.
 """
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Pending(Generic[T]):
     """Completed with a value by `complete`, or given up by `abandon`. The receiver is set before either happens."""
 
-    __slots__ = ("_deliver", "done", "may_be_overtaken", "on_abandon")
+    __slots__ = ("_convert", "_deliver", "done", "may_be_overtaken", "on_abandon")
 
     def __init__(self, on_abandon: Callable[[], None] | None = None, *, may_be_overtaken: bool = False) -> None:
         self.done = False
@@ -24,17 +25,23 @@ class Pending(Generic[T]):
         this one.
         """
         self.on_abandon = on_abandon
-        self._deliver: Callable[[T], None] | None = None
+        self._convert: Callable[[T], Any] | None = None
+        self._deliver: Callable[[Any], None] | None = None
 
     def deliver_to(self, receiver: Callable[[T], None]) -> None:
         """Says who gets the value. Called by whoever got this object as an answer, before anything else can run."""
         self._deliver = receiver
 
+    def convert(self, into: Callable[[T], U]) -> "Pending[U]":
+        """The same wait, of what `into` makes of the value. Called at most once, before `deliver_to`."""
+        self._convert = into
+        return cast("Pending[U]", self)
+
     def complete(self, value: T) -> None:
         """Hands the value over. After `abandon`, or a second time, it does nothing."""
-        deliver = self._deliver
+        convert, deliver = self._convert, self._deliver
         if self._finish() and deliver is not None:
-            deliver(value)
+            deliver(value if convert is None else convert(value))
 
     def abandon(self) -> None:
         """The client is gone: the owner is told, so that it can forget the wait."""
@@ -45,5 +52,5 @@ class Pending(Generic[T]):
     def _finish(self) -> bool:
         was_open = not self.done
         self.done = True
-        self.on_abandon = self._deliver = None
+        self.on_abandon = self._convert = self._deliver = None
         return was_open

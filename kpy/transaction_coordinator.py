@@ -85,14 +85,15 @@ class TransactionCoordinatorConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Others:
-    """The other brokers, and what they are asked."""
+    """The other brokers, and what they are asked. `broker_id` is this broker's own."""
 
-    broker_id: int
-    """This broker's own."""
-    markers: "PeerQueues[MarkerOf]"
-    questions: "PeerQueues[Question]"
+    __slots__ = ("broker_id", "markers", "questions")
+
+    def __init__(self, broker_id: int, markers: "PeerQueues[MarkerOf]", questions: "PeerQueues[Question]") -> None:
+        self.broker_id = broker_id
+        self.markers = markers
+        self.questions = questions
 
     def keep(self, alive: Container[int]) -> None:
         self.markers.keep(alive)

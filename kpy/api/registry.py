@@ -187,7 +187,7 @@ class Dispatcher:
         if answer is None:
             return None
         if isinstance(answer, Pending):
-            return self._encode_later(cast("Pending[Any]", answer), route, version, correlation_id)
+            return _encoded_later(cast("Pending[Any]", answer), route, version, correlation_id)
         return self._run_later(answer, route, version, correlation_id)
 
     def _control_route(self, key: int) -> Route:
@@ -211,13 +211,6 @@ class Dispatcher:
         route.load()
         return route.encode(unsupported_version(), 0, correlation_id)
 
-    def _encode_later(
-        self, answer: "Pending[Any]", route: Route, version: int, correlation_id: int
-    ) -> "Pending[Buffers | None]":
-        encoded: Pending[Buffers | None] = Pending(answer.abandon, may_be_overtaken=answer.may_be_overtaken)
-        answer.deliver_to(lambda response: encoded.complete(route.encode(response, version, correlation_id)))
-        return encoded
-
     def _run_later(
         self, answer: Coroutine[Any, Any, Any], route: Route, version: int, correlation_id: int
     ) -> "Pending[Buffers | None]":
@@ -233,6 +226,12 @@ class Dispatcher:
 
         self._spawn(_run, answer, scope, complete)
         return encoded
+
+
+def _encoded_later(
+    answer: "Pending[Any]", route: Route, version: int, correlation_id: int
+) -> "Pending[Buffers | None]":
+    return answer.convert(lambda response: route.encode(response, version, correlation_id))
 
 
 def _after_tags(buf: memoryview, position: int, end: int) -> int:

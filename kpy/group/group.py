@@ -7,7 +7,7 @@ the table in kpy/group/classic.py. Kafka classes ClassicGroup and ClassicGroupMe
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.group.transitions import TRANSITIONS, Cause, GroupState
@@ -22,7 +22,7 @@ UNKNOWN_MEMBER_ID = ""
 class Waiting(NamedTuple):
     """A parked JoinGroup or SyncGroup: whom to answer, and in which version."""
 
-    token: object
+    token: Any
     version: int
 
 

@@ -166,8 +166,8 @@ def commit_offsets(turn: Turn, request: Request, refused: ErrorCode, partition_e
             if not error:
                 committed = committed_offset(each, message.retention_time_ms, request.version, turn.now_ms)
                 turn.effects.append([offset_record(message.group_id, topic.name, each.partition_index, committed)])
-            results.append(OffsetCommitResponsePartition(partition_index=each.partition_index, error_code=error))
-        topics.append(OffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results))
+            results.append(OffsetCommitResponsePartition(each.partition_index, error))
+        topics.append(OffsetCommitResponseTopic(topic.name, topic.topic_id, results))
     turn.effects.reply(request.token, OffsetCommitResponse(topics=topics))
 
 
@@ -255,11 +255,11 @@ def committed_offset(
     if version in RETENTION_TIME_VERSIONS and retention_time_ms != NO_RETENTION_TIME:
         expire_timestamp_ms = now_ms + retention_time_ms
     return CommittedOffset(
-        offset=partition.committed_offset,
-        leader_epoch=partition.committed_leader_epoch,
-        metadata=partition.committed_metadata or "",
-        commit_timestamp_ms=commit_timestamp_ms,
-        expire_timestamp_ms=expire_timestamp_ms,
+        partition.committed_offset,
+        partition.committed_leader_epoch,
+        partition.committed_metadata or "",
+        commit_timestamp_ms,
+        expire_timestamp_ms,
     )
 
 

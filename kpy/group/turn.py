@@ -1,7 +1,7 @@
 """One event being handled: what the clock says, what the configuration allows, and the effects gathered so far."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kpy.machine import Effects
 from kpy.timers import Timers
@@ -37,15 +37,17 @@ class GroupConfig:
     offsets_retention_check_interval_ms: int = 600_000
 
 
-@dataclass(slots=True)
 class Turn:
     """Passed down to whatever handles the event. Only timers, soft state and `effects` change during a turn."""
 
-    now_ms: int
-    config: GroupConfig
-    rng: random.Random
-    timers: Timers[TimerKey]
-    effects: Effects = field(default_factory=Effects)
+    __slots__ = ("config", "effects", "now_ms", "rng", "timers")
+
+    def __init__(self, now_ms: int, config: GroupConfig, rng: random.Random, timers: Timers[TimerKey]) -> None:
+        self.now_ms = now_ms
+        self.config = config
+        self.rng = rng
+        self.timers = timers
+        self.effects = Effects()
 
     def new_member_id(self, prefix: str) -> str:
         """A fresh id that starts with the client's id, or with the instance id of a static member."""

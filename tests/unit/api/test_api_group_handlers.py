@@ -69,7 +69,7 @@ class Groups:
         effects = self.shard.handle(Request(message, client.version, client.client_id, client.host, None), 1_000)
         for key, value in effects.records:
             self.shard.replay(key, value)
-        response = effects.replies[0].response
+        response = effects.replies[0][1]
         if not self.late:
             return response
         self.pending.append((Pending(), response))
