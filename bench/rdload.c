@@ -107,6 +107,10 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value) {
     if (rd_kafka_conf_set(conf, name, value, why, sizeof why)) fail("setting", why);
 }
 
+static int begins(const char *name, const char *prefix) {
+    return !strncmp(name, prefix, strlen(prefix));
+}
+
 static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, int count) {
     char why[512];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
@@ -122,10 +126,11 @@ static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, 
         char *equals = strchr(settings[i], '=');
         if (!equals) fail("not name=value", settings[i]);
         char *name = strndup(settings[i], equals - settings[i]);
-        int is_for_consumers = !strncmp(name, "fetch.", 6) || !strncmp(name, "queued.", 7);
+        int is_for_consumers = begins(name, "fetch.") || begins(name, "queued.");
+        int is_for_both = begins(name, "bootstrap.") || begins(name, "security.") || begins(name, "ssl.");
         if (!strcmp(name, "partitions")) partitions = atoi(equals + 1);
         else if (!strcmp(name, "rate")) rate = atol(equals + 1);
-        else if (is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
+        else if (is_for_both || is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
         free(name);
     }
     rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof why);

@@ -5,7 +5,6 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import kafka
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
@@ -15,6 +14,7 @@ from compat.confluent.clients import Clients as ConfluentClients
 from compat.confluent.clients import numbered, read_to_end, send_all, values_of
 from compat.harness import BrokerProcess, unique
 from compat.java.kafka_tools import VERSIONS, KafkaTools
+from compat.kafka_python.clients import Clients as KafkaPythonClients
 
 LISTENERS = ("SSL", "MUTUAL")
 SMALL = numbered(200)
@@ -49,20 +49,13 @@ def test_librdkafka(broker: BrokerProcess, ports: dict[str, int], certificates: 
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_kafka_python(broker: BrokerProcess, ports: dict[str, int], certificates: Certificates, listener: str) -> None:
     topic = unique("kafka-python")
-    settings: dict[str, Any] = {
-        "bootstrap_servers": f"127.0.0.1:{ports[listener]}",
-        "security_protocol": "SSL",
-        "ssl_context": python_context(certificates, listener),
-    }
-    producer = kafka.KafkaProducer(**settings)
-    consumer = kafka.KafkaConsumer(topic, **settings, auto_offset_reset="earliest", consumer_timeout_ms=20_000)
-    try:
+    settings: dict[str, Any] = {"security_protocol": "SSL", "ssl_context": python_context(certificates, listener)}
+    with KafkaPythonClients(f"127.0.0.1:{ports[listener]}") as clients:
+        producer = clients.producer(**settings)
         for value in SMALL + LARGE:
             producer.send(topic, value).get(20)
+        consumer = clients.consumer(topic, **settings, consumer_timeout_ms=20_000)
         found = [record.value for _, record in zip(SMALL + LARGE, consumer, strict=False)]
-    finally:
-        producer.close()
-        consumer.close()
     assert found == SMALL + LARGE
 
 

@@ -410,7 +410,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     data = group.add_mutually_exclusive_group()
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="keep data here (log.dirs)")
     data.add_argument("--ephemeral", action="store_true", help="keep nothing: data in $TMPDIR, removed at the end")
-    group.add_argument("--listen", metavar="HOST:PORT", help="listen here (listeners); port 0 finds a free one")
+    group.add_argument(
+        "--listen", metavar="HOST:PORT", help="listen here, without TLS (listeners); port 0 is any free one"
+    )
     group.add_argument("--advertise", metavar="HOST:PORT", help="where clients connect, if it is not where kpy listens")
     group.add_argument(
         *("--set", "--override"),

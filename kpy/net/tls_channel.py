@@ -34,7 +34,7 @@ log = logging.getLogger("kpy.net")
 
 PIECE_BYTES = 64 * 1024
 """What is received, or encrypted and sent, at once; also what a BIO keeps at most, or little more. With 128 KiB a
-gigabyte costs as much, with 16 KiB a fifth more."""
+gigabyte costs as much, with 16 KiB a third more."""
 
 PIECES_A_TURN = 16
 """A client that reads as fast as this encrypts lets the others have their turn then."""
