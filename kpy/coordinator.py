@@ -121,10 +121,8 @@ class Led(Generic[M]):
         self.partition = partition
         self.leader_epoch = partition.leader_epoch
         self.is_loaded = is_loaded
-        self.machine: M | None = None
-        """None as long as the partition is empty and nobody has asked for anything of it."""
-        self.uncommitted: deque[Uncommitted] = deque()
-        """In the order of their offsets, and so of their deadlines too."""
+        self.machine: M | None = None  # As long as the partition is empty and nobody has asked for anything of it.
+        self.uncommitted: deque[Uncommitted] = deque()  # Their offsets rise, and so do their deadlines.
 
 
 class Replicas(Protocol):

@@ -16,19 +16,24 @@ SIZE_BYTES = 256 << 20
 
 
 class LoopDisk:
-    """An ext4 file system in a file of `work_dir`, mounted at `path`. Needs root and loop devices."""
+    """An ext4 file system in a file of `work_dir`, mounted at `path`. Needs root and loop devices.
+
+    It keeps one loop device from beginning to end: to let the kernel detach one at each unmount and to attach the next
+    is a race, after which the file system that was just mounted may answer with errors.
+    """
 
     def __init__(self, work_dir: Path) -> None:
         self.path = work_dir / "mounted"
-        self._image = work_dir / "disk.img"
+        image = work_dir / "disk.img"
         self.path.mkdir()
-        with self._image.open("wb") as image:
-            image.truncate(SIZE_BYTES)
-        _run(require_tool("mkfs.ext4"), "-q", str(self._image))
+        with image.open("wb") as file:
+            file.truncate(SIZE_BYTES)
+        _run(require_tool("mkfs.ext4"), "-q", str(image))
+        self._device = _run(require_tool("losetup"), "--find", "--show", str(image)).strip()
         self.mount()
 
     def mount(self) -> None:
-        _run("mount", "-o", "loop", str(self._image), str(self.path))
+        _run("mount", self._device, str(self.path))
 
     def cut_power(self) -> None:
         """From now on every call fails, and nothing that is not on the disk yet gets there."""
@@ -41,6 +46,11 @@ class LoopDisk:
     def unmount(self) -> None:
         _run("umount", str(self.path))
 
+    def close(self) -> None:
+        """Gives the loop device back."""
+        self.unmount()
+        _run("losetup", "--detach", self._device)
+
 
 @contextmanager
 def loop_disk(work_dir: Path) -> Iterator[LoopDisk]:
@@ -52,9 +62,10 @@ def loop_disk(work_dir: Path) -> Iterator[LoopDisk]:
     try:
         yield disk
     finally:
-        disk.unmount()
+        disk.close()
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
+    return result.stdout

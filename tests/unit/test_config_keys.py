@@ -56,7 +56,7 @@ def test_every_key_says_in_one_line_what_it_is_for():
 DERIVED = frozenset(
     {
         *("settings", "defaults", "cluster_overrides", "broker_overrides", "values", "origins", "warnings"),
-        *("endpoints", "advertised_endpoints", "inter_broker_listener", "data_dirs"),
+        *("endpoints", "advertised_endpoints", "inter_broker_listener", "security_protocols", "data_dirs"),
     }
 )
 
