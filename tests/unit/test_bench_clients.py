@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.link import API_VERSIONS_REQUEST, CORRELATION_ID
+from bench.link import API_VERSIONS_REQUEST, CORRELATION_ID, Link
 from bench.proc import raise_descriptor_limit, require_descriptors
 from bench.programs import NotInstalledError, WorkFailedError, loadgen, rdload, run, talking
 from compat.harness import require_module, require_tool, running_broker
@@ -161,7 +161,9 @@ def test_a_producer_keeps_to_its_rate(tmp_path: Path) -> None:
     require_module("confluent_kafka")
     payloads = tmp_path / "payloads"
     payloads.write_text("x" * 100 + "\n")
-    with running_broker(tmp_path / "broker", {"auto.create.topics.enable": "true"}) as broker:
+    with running_broker(tmp_path / "broker") as broker:
+        with Link(broker.port) as link:
+            link.create_topic("paced")
         load = [rdload(), "produce", broker.bootstrap, "paced", str(payloads), "1000"]
         paced_s = float(run([*load, "rate=2000"]))
         free_s = float(run([*load, "linger.ms=0"]))
