@@ -71,6 +71,21 @@ def echo(buf: memoryview, start: int, end: int) -> Buffers:
     return [b"re:", bytes(buf[start:end])]
 
 
+class EchoThatParks:
+    """Answers as `echo` does, but for a request of these eight bytes, which waits: parked!!."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        self.parked: list[Pending[Buffers | None]] = []
+
+    def __call__(self, buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None]:
+        self.seen.append(bytes(buf[start:end]))
+        if self.seen[-1] == b"parked!!":
+            self.parked.append(Pending())
+            return self.parked[-1]
+        return echo(buf, start, end)
+
+
 def test_requests_are_answered() -> None:
     async def client(sock: socket.socket, poller: Poller) -> None:
         await send(sock, frame(b"request1") + frame(b"request2"))
@@ -135,24 +150,16 @@ def test_a_fault_in_a_handler_closes_its_connection_only(caplog: pytest.LogCaptu
 
 
 def test_a_waiting_connection_is_muted_until_its_answer_comes() -> None:
-    seen: list[bytes] = []
-    parked: list[Pending[Buffers | None]] = []
-
-    def dispatch(buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None]:
-        seen.append(bytes(buf[start:end]))
-        if seen[-1] == b"parked!!":
-            parked.append(Pending())
-            return parked[-1]
-        return echo(buf, start, end)
+    dispatch = EchoThatParks()
 
     async def client(sock: socket.socket, poller: Poller) -> None:
         await send(sock, frame(b"parked!!"))
-        while not parked:
+        while not dispatch.parked:
             await trio.lowlevel.checkpoint()
         await send(sock, frame(b"request2"))
         await trio.testing.wait_all_tasks_blocked()
-        assert seen == [b"parked!!"]
-        parked[0].complete([b"late"])
+        assert dispatch.seen == [b"parked!!"]
+        dispatch.parked[0].complete([b"late"])
         assert await receive(sock, 15) == b"latere:request2"
 
     run_with(dispatch, client)

@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,9 +23,9 @@ from kpy.net.tls_channel import PIECE_BYTES, PIECES_A_TURN, Tls
 from kpy.pending import Pending
 from kpy.storage.fs import File, FileRegion, OsFs
 from kpy.tls_context import server_context
+from tests.unit.net.test_channel import MAX_REQUEST_BYTES, EchoThatParks, echo, frame
 from tests.unit.net.tls_client import TlsClient
 
-MAX_REQUEST_BYTES = 10_000_000
 LARGE = os.urandom(300_000)
 
 
@@ -74,14 +73,6 @@ def new_poller() -> Poller:
     return Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
 
 
-def frame(body: bytes) -> bytes:
-    return struct.pack(">i", len(body)) + body
-
-
-def echo(buf: memoryview, start: int, end: int) -> Buffers:
-    return [b"re:", bytes(buf[start:end])]
-
-
 def test_requests_are_answered(ends: Ends) -> None:
     async def test(client: TlsClient, poller: Poller) -> None:
         await client.shake_hands()
@@ -103,7 +94,7 @@ def test_a_request_may_come_with_the_end_of_the_handshake(ends: Ends) -> None:
                 await transmit(data)
 
         poller_has_answered: list[bool] = []
-        client.transmit = hold_back  # type: ignore[method-assign]
+        client.transmit = hold_back  # type: ignore[method-assign]  # The last flight is held back.
         await client.shake_hands()
         await transmit(bytes(held) + client.encrypted(frame(b"request1")))
         assert await client.receive(11) == b"re:request1"
@@ -204,25 +195,17 @@ def test_no_request_is_left_in_openssl(ends: Ends, data: st.DataObject) -> None:
 
 
 def test_a_waiting_connection_is_muted_though_its_next_requests_are_decrypted(ends: Ends) -> None:
-    seen: list[bytes] = []
-    parked: list[Pending[Buffers | None]] = []
-
-    def dispatch(buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None]:
-        seen.append(bytes(buf[start:end]))
-        if seen[-1] == b"parked!!":
-            parked.append(Pending())
-            return parked[-1]
-        return echo(buf, start, end)
+    dispatch = EchoThatParks()
 
     async def test(client: TlsClient, poller: Poller) -> None:
         await client.shake_hands()
         await client.send(frame(b"parked!!") + frame(b"request2"), frame(b"request3"))
         await client.send(frame(b"request4"))
-        while not parked:
+        while not dispatch.parked:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
-        assert seen == [b"parked!!"]
-        parked[0].complete([b"late"])
+        assert dispatch.seen == [b"parked!!"]
+        dispatch.parked[0].complete([b"late"])
         assert await client.receive(37) == b"latere:request2re:request3re:request4"
 
     ends.run(dispatch, test)
