@@ -58,8 +58,8 @@ def open_dirs(root: Path, fs: CountingFs, config: LogConfig) -> LogDirs:
     )
 
 
-def fill(dirs: LogDirs) -> Log:
-    log = dirs.create_log("t", 0, bytes(range(16)), LogConfig(index_interval_bytes=500))
+def fill(dirs: LogDirs, index_interval_bytes: int = 500) -> Log:
+    log = dirs.create_log("t", 0, bytes(range(16)), LogConfig(index_interval_bytes=index_interval_bytes))
     for _ in range(BATCHES):
         data = build_batch([NewRecord(1, None, bytes(40)) for _ in range(RECORDS)])
         log.append_as_leader(ValidBatch(read_header(data), memoryview(data), -1), 0, 0)
@@ -205,3 +205,15 @@ def test_a_clean_start_finds_that_the_last_batch_has_moved(tmp_path: Path, fs: C
     dirs = open_dirs(tmp_path, fs, config)
     assert dirs.logs["t", 0].log_end_offset == END_OFFSET - RECORDS
     dirs.close(clean=False)
+
+
+def test_one_look_finds_the_end_of_large_batches_of_its_own(dirs: LogDirs, fs: CountingFs) -> None:
+    log = fill(dirs, index_interval_bytes=1)
+    size = log.segments()[0].size // BATCHES
+    assert log.read(0, 3 * size + 1, END_OFFSET, True)
+    fs.reads = 0
+    for slot in range(3, BATCHES - 3, 3):
+        read = log.read(slot * RECORDS, 3 * size + 1, END_OFFSET, True)
+        assert read is not None
+        assert (read.position, read.size) == (slot * size, 3 * size)
+    assert fs.reads == 2
