@@ -12,7 +12,7 @@ from kpy.config import BrokerConfig
 from kpy.controller_channels import ControllerChannels
 from kpy.errors import ApiError, ErrorCode
 from kpy.metadata.cluster import Cluster
-from kpy.peers import ControllerChannel, PeerChannel, PeerError
+from kpy.peers import ControllerChannel, PeerChannel, PeerError, Readers
 from kpy.replica.alter_partition import AlterPartitionSender
 from kpy.replica.fetchers import Fetchers
 from kpy.replica.follower import Limits
@@ -37,6 +37,8 @@ class Member:
         self._config = config
         self._cluster = cluster
         self._membership = membership
+        self.readers: Readers | None = None
+        """To be set before the broker registers itself, since then it may have to follow others."""
         client_id = str(config.broker_id)
         self._controller = ControllerChannel(
             lambda: cluster.image.controller_id,
@@ -91,7 +93,7 @@ class Member:
                 raise PeerError(f"broker {broker_id} is not known to live")
             return await trio.open_tcp_stream(*endpoint)
 
-        return PeerChannel(connect, client_id, timeout_ms)
+        return PeerChannel(connect, client_id, timeout_ms, self.readers)
 
     async def _next_producer_ids(self) -> range:
         request = AllocateProducerIdsRequest(self._config.broker_id, self._membership.broker_epoch)

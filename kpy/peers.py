@@ -5,22 +5,24 @@ RECONNECT_BACKOFF_MS to RECONNECT_BACKOFF_MAX_MS (reconnect.backoff.ms and its m
 their requests go out one behind the other, and whoever sent first reads first. A question that fails, or is given up
 half-way, closes the connection, because what comes next on it would be somebody else's answer.
 
-A follower's fetch is a question, so it is kept short: with the streams and locks of trio it went through the scheduler
-four times, which was most of its cost. Now it does so once, while it waits for the answer.
+A follower asks again as soon as it is answered, for every record of a producer who waits for it. So that goes on in a
+conversation: its answers are taken in by the rounds of the poller (net/poller.py), which has nothing go through the
+scheduler of trio as long as the next question is known at once.
 """
 
 import functools
 import importlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from kpy.errors import WireError
+from kpy.storage.fs import Buffer
 from kpy.wire.apis import APIS
 from kpy.wire.primitives import Message
 
@@ -42,6 +44,13 @@ class PeerError(Exception):
     """The other broker could not be asked, or did not answer in time. Whether it acted on the question is unknown."""
 
 
+class Readers(Protocol):
+    """Who calls back when a descriptor can be read: the poller."""
+
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> None: ...
+    def unwatch(self, fd: int) -> None: ...
+
+
 class _Socket:
     """Frames on a connected socket. Raises OSError, and WireError for a stream that cannot be one of answers."""
 
@@ -49,48 +58,70 @@ class _Socket:
         # From here on without trio's wrapper, which goes through the scheduler after each call that need not wait.
         self._sock = socket.socket(fileno=stream.socket.detach())
         self._sock.setblocking(False)
+        self.fd = self._sock.fileno()
         self._received = bytearray(RECEIVE_BYTES)
         self._count = 0
+        self._frame: memoryview | None = None
+        """Of the answer that has begun, once its size is known; the first `_filled` bytes are there."""
+        self._filled = 0
 
-    async def send(self, data: bytes) -> None:
-        """Goes through the scheduler only when the socket is full."""
+    def send_at_once(self, data: Buffer) -> memoryview:
+        """What the socket has no room for is returned."""
         left = memoryview(data)
-        while True:
-            with suppress(BlockingIOError):
+        with suppress(BlockingIOError):
+            while left:
                 left = left[self._sock.send(left) :]
-            if not left:
-                return
+        return left
+
+    async def send(self, data: Buffer) -> None:
+        """Goes through the scheduler only when the socket is full."""
+        while left := self.send_at_once(data):
             await trio.lowlevel.wait_writable(self._sock)
+            data = left
 
     async def receive_frame(self) -> memoryview:
         """The next answer, without its size."""
-        while self._count < _size.size:
-            self._count += await self._receive_into(memoryview(self._received)[self._count :])
-        (size,) = _size.unpack_from(self._received)
-        if not _size.size <= size <= MAX_RESPONSE_BYTES:
-            raise WireError(f"a response of {size} bytes; allowed are 4 to {MAX_RESPONSE_BYTES}")
-        end = _size.size + size
-        frame = memoryview(bytearray(size))
-        filled = min(self._count, end) - _size.size
-        frame[:filled] = self._received[_size.size : _size.size + filled]
-        rest = self._received[end : self._count]  # Of the next answer, which somebody else has asked for.
-        self._received[: len(rest)] = rest
-        self._count = len(rest)
-        while filled < size:
-            filled += await self._receive_into(frame[filled:])
+        while (frame := self.next_frame()) is None:
+            # Waits first: what has just been asked is not answered yet, and somebody else may work meanwhile.
+            await trio.lowlevel.wait_readable(self._sock)
+            self.receive()
         return frame
 
-    async def _receive_into(self, buffer: memoryview) -> int:
-        # Waits first: what has just been asked is not answered yet, and somebody else may work meanwhile in any case.
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            try:
-                count = self._sock.recv_into(buffer)
-            except BlockingIOError:
-                continue
-            if count == 0:
-                raise ConnectionError("the connection was closed")
-            return count
+    def next_frame(self) -> memoryview | None:
+        """The next answer, without its size, if all of it has been received."""
+        frame = self._frame
+        if frame is None:
+            if self._count < _size.size:
+                return None
+            (size,) = _size.unpack_from(self._received)
+            if not _size.size <= size <= MAX_RESPONSE_BYTES:
+                raise WireError(f"a response of {size} bytes; allowed are 4 to {MAX_RESPONSE_BYTES}")
+            end = _size.size + size
+            frame = self._frame = memoryview(bytearray(size))
+            self._filled = filled = min(self._count, end) - _size.size
+            frame[:filled] = self._received[_size.size : _size.size + filled]
+            rest = self._received[end : self._count]  # Of the next answer, which somebody else has asked for.
+            self._received[: len(rest)] = rest
+            self._count = len(rest)
+        if self._filled < len(frame):
+            return None
+        self._frame = None
+        return frame
+
+    def receive(self) -> None:
+        """Takes in what is there, at most what belongs to the answer that has begun."""
+        frame = self._frame
+        buffer = memoryview(self._received)[self._count :] if frame is None else frame[self._filled :]
+        try:
+            count = self._sock.recv_into(buffer)
+        except BlockingIOError:
+            return
+        if count == 0:
+            raise ConnectionError("the connection was closed")
+        if frame is None:
+            self._count += count
+        else:
+            self._filled += count
 
     def close(self) -> None:
         """Whoever waits for something on it gets trio.ClosedResourceError."""
@@ -98,13 +129,68 @@ class _Socket:
         self._sock.close()
 
 
+class _Conversation:
+    """Answers and the next questions on a connection that nobody else uses meanwhile, in the rounds of `readers`."""
+
+    def __init__(self, readers: Readers, connection: _Socket, reply: Callable[[memoryview], bytes | None]) -> None:
+        self._readers = readers
+        self._connection = connection
+        self._reply = reply
+        self._problem: Exception | None = None
+        self._unsent = memoryview(b"")
+        self._over = trio.Event()
+        self._asked_at = trio.current_time()
+        readers.watch(connection.fd, self._on_readable)
+
+    async def until_over(self, timeout_s: float) -> memoryview:
+        """What is left to be sent of a question; nothing after an answer that none follows.
+
+        Raises TimeoutError when an answer takes longer than `timeout_s`, and what goes wrong with one.
+        """
+        try:
+            while not self._over.is_set():
+                deadline = self._asked_at + timeout_s
+                if trio.current_time() >= deadline:
+                    raise TimeoutError(f"no answer within {1000 * timeout_s:.0f} ms")
+                with trio.move_on_at(deadline):
+                    await self._over.wait()
+        finally:
+            self._end()
+        if self._problem is not None:
+            raise self._problem
+        return self._unsent
+
+    def _on_readable(self) -> None:
+        try:
+            self._connection.receive()
+            frame = self._connection.next_frame()
+            if frame is None:
+                return
+            question = self._reply(frame)
+            if question is not None:
+                self._asked_at = trio.current_time()
+                self._unsent = self._connection.send_at_once(question)
+            if question is None or self._unsent:
+                self._end()
+        except Exception as error:  # noqa: BLE001 - it is raised where the conversation is waited for
+            self._problem = error
+            self._end()
+
+    def _end(self) -> None:
+        if not self._over.is_set():
+            self._over.set()
+            self._readers.unwatch(self._connection.fd)
+
+
 class PeerChannel:
     """A connection to one broker, kept up as long as questions are asked. `connect` raises OSError."""
 
-    def __init__(self, connect: Connect, client_id: str, timeout_ms: int) -> None:
+    def __init__(self, connect: Connect, client_id: str, timeout_ms: int, readers: Readers | None = None) -> None:
+        """Without `readers` there are no conversations."""
         self._connect = connect
         self._client_id = client_id.encode()
         self._timeout_ms = timeout_ms
+        self._readers = readers
         self._socket: _Socket | None = None
         self._sending = trio.Lock()
         self._receiving = trio.Lock()
@@ -126,39 +212,72 @@ class PeerChannel:
 
     async def ask(self, key: int, request: Message, version: int) -> Any:
         """The response. Raises PeerError."""
-        with trio.move_on_after(self._timeout_ms / 1000):
-            is_in_step = False  # Whether what comes next on the connection answers what is sent next.
+        with trio.move_on_after(self._timeout_ms / 1000), self._in_step():
+            await _acquire(self._sending)
             try:
-                await _acquire(self._sending)
-                try:
-                    connection = self._socket or await self._connected()
-                    self._correlation_id = correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
-                    await connection.send(self._encoded(key, version, request, correlation_id))
-                finally:
-                    self._sending.release()
-                # Locks are fair, and nothing runs between the two: who has sent first reads first.
-                await _acquire(self._receiving)
-                try:
-                    if connection is not self._socket:
-                        raise PeerError("the connection was closed")
-                    frame = await connection.receive_frame()
-                finally:
-                    self._receiving.release()
-                self._backoff_ms = 0
-                answer = _decoded(key, version, frame, correlation_id)
-                is_in_step = True
-                return answer
-            except PeerError:
-                is_in_step = True
-                raise
-            except (OSError, trio.ClosedResourceError, WireError) as error:
-                raise PeerError(str(error) or type(error).__name__) from error
+                connection = self._socket or await self._connected()
+                question = self._encoded(key, version, request)
+                correlation_id = self._correlation_id
+                await connection.send(question)
             finally:
-                if not is_in_step:
-                    self.close()
+                self._sending.release()
+            # Locks are fair, and nothing runs between the two: who has sent first reads first.
+            await _acquire(self._receiving)
+            try:
+                if connection is not self._socket:
+                    raise PeerError("the connection was closed")
+                frame = await connection.receive_frame()
+            finally:
+                self._receiving.release()
+            self._backoff_ms = 0
+            return _decoded(key, version, frame, correlation_id)
         raise PeerError(f"no answer within {self._timeout_ms} ms")
 
-    def _encoded(self, key: int, version: int, request: Message, correlation_id: int) -> bytes:
+    async def converse(self, key: int, request: Message, version: int, reply: Callable[[Any], Message | None]) -> None:
+        """Asks, and asks on what `reply` makes of each response, until that is None. `reply` is called in a round of
+        the poller. Raises PeerError, and what `reply` raises; all that others ask waits until it is over.
+        """
+        readers = self._readers
+        assert readers is not None, "this channel is for single questions"
+
+        def answered(frame: memoryview) -> bytes | None:
+            self._backoff_ms = 0
+            question = reply(_decoded(key, version, frame, self._correlation_id))
+            return None if question is None else self._encoded(key, version, question)
+
+        with self._in_step():
+            async with self._sending, self._receiving:
+                unsent = memoryview(self._encoded(key, version, request))
+                while unsent:
+                    connection = await self._sent(unsent)
+                    unsent = await _Conversation(readers, connection, answered).until_over(self._timeout_ms / 1000)
+
+    async def _sent(self, data: memoryview) -> _Socket:
+        """On this connection, a new one if there is none."""
+        with trio.move_on_after(self._timeout_ms / 1000):
+            connection = self._socket or await self._connected()
+            await connection.send(data)
+            return connection
+        raise TimeoutError(f"nothing could be asked within {self._timeout_ms} ms")
+
+    @contextmanager
+    def _in_step(self) -> Generator[None]:
+        """Closes the connection unless what comes next on it answers what is sent next. Failures become PeerError."""
+        is_in_step = False
+        try:
+            yield
+            is_in_step = True
+        except PeerError:
+            is_in_step = True
+            raise
+        except (OSError, trio.ClosedResourceError, WireError) as error:
+            raise PeerError(str(error) or type(error).__name__) from error
+        finally:
+            if not is_in_step:
+                self.close()
+
+    def _encoded(self, key: int, version: int, request: Message) -> bytes:
+        self._correlation_id = correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
         body = _codec(key).encode_request(request, version)
         flexible_since = APIS[key].flexible_since
         tags = b"\0" if flexible_since is not None and version >= flexible_since else b""

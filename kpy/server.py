@@ -125,6 +125,10 @@ class Opened:
 
 async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: Started) -> None:
     broker, log_dirs, member = opened_broker.broker, opened_broker.log_dirs, opened_broker.member
+    purgatory = broker.replicas.purgatory
+    poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
+    if member is not None:
+        member.readers = poller
     tls = _new_tls(config, broker) if "SSL" in config.security_protocols.values() else {}
     with ExitStack() as sockets:
         listening = {
@@ -144,8 +148,6 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
         )
         if not log_dirs.was_clean:
             await start_leader_epochs(broker.cluster, config.broker_id)
-        purgatory = broker.replicas.purgatory
-        poller = Poller(config.socket_request_max_bytes, purgatory.begin_round, purgatory.end_round)
         async with _stopped_in_order(member), trio.open_nursery() as nursery:
             nursery.start_soon(poller.run)
             nursery.start_soon(purgatory.run)

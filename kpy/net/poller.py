@@ -1,4 +1,4 @@
-"""Drives all client connections of the broker from one trio task.
+"""Drives all client connections of the broker from one trio task, and what reads answers of other brokers.
 
 One task waits on an epoll descriptor of its own and serves every ready connection synchronously: beside a task per
 connection this answers a third more requests at 50 connections and twice as many at 500, since a wake-up of trio's
@@ -58,6 +58,7 @@ class Poller:
         self._channels: dict[int, Channel] = {}
         self._watched: dict[int, int] = {}
         self._hosts: Counter[str] = Counter()
+        self._readers: dict[int, Callable[[], None]] = {}
         self._answered: dict[Channel, None] = {}
         self._in_round = False
         self._turns_left = TURNS_BETWEEN_CHECKPOINTS
@@ -92,6 +93,17 @@ class Poller:
     def give_way_to(self, listening: socket.socket) -> None:
         """Lets the task that accepts its connections run soon after each that arrives."""
         self._epoll.register(listening.fileno(), ARRIVAL)
+
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> None:
+        """Calls `on_readable` in each round in which there is something to read, until `unwatch`."""
+        self._readers[fd] = on_readable
+        self._epoll.register(fd, READ)
+
+    def unwatch(self, fd: int) -> None:
+        """To be called before the descriptor is closed."""
+        del self._readers[fd]
+        if not self._epoll.closed:
+            self._epoll.unregister(fd)
 
     def connections_of(self, host: str) -> int:
         return self._hosts[host]
@@ -154,11 +166,7 @@ class Poller:
         for fd, mask in events:
             channel = self._channels.get(fd)
             if channel is None:
-                if self._sender is not None and fd == self._sender.alarm_fd:
-                    self._sender.take_back()
-                    continue
-                # A listening socket, or a connection that was closed earlier in this round.
-                self._turns_left, self._somebody_connects = 0, True
+                self._serve_other(fd)
                 continue
             if mask & WRITE:
                 channel.on_writable()
@@ -174,6 +182,16 @@ class Poller:
                 channel.on_readable(now)
             if self._answered:
                 self._send_answers()
+
+    def _serve_other(self, fd: int) -> None:
+        on_readable = self._readers.get(fd)
+        if on_readable is not None:
+            on_readable()
+        elif self._sender is not None and fd == self._sender.alarm_fd:
+            self._sender.take_back()
+        else:
+            # A listening socket, or a connection that was closed earlier in this round.
+            self._turns_left, self._somebody_connects = 0, True
 
     def _asks_again_soon(self, fd: int) -> bool:
         """Not a client that reads in bulk: sleepless waiting for it was a tenth of what a gigabyte cost."""

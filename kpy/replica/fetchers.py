@@ -2,7 +2,8 @@
 
 For each leader there are up to num.replica.fetchers fetchers, each with a connection of its own; a partition always
 goes to the same one. A fetcher has one request in flight. What it asks and what an answer means is decided by
-follower.py; here the answer's steps are carried out on the logs, synchronously, before the next request.
+follower.py; here the answer's steps are carried out on the logs, synchronously, before the next request. That is done
+in a round of the poller, as the requests of clients are: a fetcher's task only runs where something must be waited for.
 """
 
 import logging
@@ -20,6 +21,7 @@ from kpy.replica.follower import Append, AskOffsets, Following, Key, Limits, Ste
 from kpy.replica.membership import Membership
 from kpy.replica.partition import Partition
 from kpy.replica.throttles import Throttles
+from kpy.wire.fetch import FetchRequest, FetchResponse
 from kpy.wire.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic
 from kpy.wire.primitives import Message
 
@@ -31,9 +33,12 @@ LATEST, EARLIEST = -1, -2
 
 
 class Peer(Protocol):
-    """A connection to a leader. `ask` raises PeerError."""
+    """A connection to a leader. Both raise PeerError (kpy/peers.py)."""
 
     async def ask(self, key: int, request: Message, version: int) -> Any: ...
+    async def converse(
+        self, key: int, request: Message, version: int, reply: Callable[[Any], Message | None]
+    ) -> None: ...
     def close(self) -> None: ...
 
 
@@ -114,6 +119,7 @@ class _Fetcher:
         self._throttles = throttles
         self._now_ms = now_ms
         self._partitions: dict[Key, Partition] = {}
+        self._questions: list[AskOffsets] = []
         self._unflushed: list[Partition] = []
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
@@ -157,21 +163,28 @@ class _Fetcher:
                 await self._changed.wait()
             return
         try:
-            response = await self._peer.ask(FETCH, request, FETCH_VERSION)
+            await self._peer.converse(FETCH, request, FETCH_VERSION, self._answered)
         except PeerError as error:
             self._problem.say(f"fetching from broker {self._leader} failed: {error}")
             self._following.disconnected(_clock_ms())
             return
+        questions, self._questions = self._questions, []
+        for question in questions:
+            await self._ask_offsets(question)
+        await self._flushed()
+
+    def _answered(self, response: FetchResponse) -> FetchRequest | None:
+        """Does what an answer says. The next request; None if something must be waited for before there is one."""
         if self._problem.over():
             log.info("fetching from broker %d works again", self._leader)
         if response.error_code:
             log.info("broker %d ends the fetch session: %s", self._leader, response.error_code)
         for step in self._following.answered(response, _clock_ms()):
             if isinstance(step, AskOffsets):
-                await self._ask_offsets(step)
+                self._questions.append(step)
             else:
                 self._carry_out(step)
-        await self._flushed()
+        return None if self._questions or self._unflushed else self._following.next_request(_clock_ms())
 
     async def _flushed(self) -> None:
         """Waits until what must be on disk is: the next request tells the leader that this broker has it."""

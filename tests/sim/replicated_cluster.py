@@ -417,6 +417,10 @@ class _Peer:
     async def ask(self, key: int, request: Any, version: int) -> Any:
         return await self._simulation.ask(self._source, self._target, key, request, client_id=self._client_id)
 
+    async def converse(self, key: int, request: Any, version: int, reply: Callable[[Any], Any]) -> None:
+        while request is not None:
+            request = reply(await self.ask(key, request, version))
+
     def close(self) -> None:
         return
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from kpy.net.poller import Poller
 from kpy.peers import MAX_RESPONSE_BYTES, RECEIVE_BYTES, PeerChannel, PeerError
 from kpy.wire import find_coordinator
 from kpy.wire.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
@@ -69,14 +70,16 @@ async def ask(channel: PeerChannel, key: str) -> str:
 Asking = Callable[[PeerChannel, OtherBroker], Awaitable[None]]
 
 
-def run(asking: Asking, serving: Callable[[OtherBroker], Awaitable[None]]) -> OtherBroker:
+def run(asking: Asking, serving: Callable[[OtherBroker], Awaitable[None]], *, timeout_ms: int = 20_000) -> OtherBroker:
     """Runs both sides until `asking` is through."""
     broker = OtherBroker()
 
     async def main() -> None:
-        channel = PeerChannel(broker.connect, CLIENT_ID, 20_000)
+        poller = Poller(1024, lambda: None, lambda: None)
+        channel = PeerChannel(broker.connect, CLIENT_ID, timeout_ms, poller)
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
                 nursery.start_soon(serving, broker)
                 await asking(channel, broker)
                 nursery.cancel_scope.cancel()
@@ -208,6 +211,162 @@ def test_a_question_that_is_given_up_ends_the_connection_and_those_behind_it() -
         assert (await broker.next_question())[1] == "given up"
         askers.start_soon(asker)
         assert (await broker.next_question())[1] == "behind"
+        scope.cancel()
+
+    async def serving(broker: OtherBroker) -> None:
+        await broker.is_connected(2)
+        await answer_all(broker)
+
+    run(asking, serving)
+
+
+class Talker:
+    """Asks for one key after the other in a conversation, until there are no more or an answer is `until`."""
+
+    def __init__(self, keys: list[str], until: str | None = None) -> None:
+        self._keys = iter(keys)
+        self._until = until
+        self.answers: list[str] = []
+
+    async def converse(self, channel: PeerChannel) -> None:
+        await channel.converse(FIND_COORDINATOR, self._question(next(self._keys)), VERSION, self._reply)
+
+    def _question(self, key: str) -> FindCoordinatorRequest:
+        return FindCoordinatorRequest(coordinator_keys=[key])
+
+    def _reply(self, response: FindCoordinatorResponse) -> FindCoordinatorRequest | None:
+        answer = response.coordinators[0].key
+        self.answers.append(answer)
+        key = None if answer == self._until else next(self._keys, None)
+        return None if key is None else self._question(key)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_conversation_goes_on_until_there_is_nothing_to_ask_however_the_stream_is_cut(seed: int) -> None:
+    rng = random.Random(seed)
+    keys = [rng.choice("abc") * rng.choice((1, 200, 30_000)) + str(number) for number in range(30)]
+    talker = Talker(keys, until=keys[-6])
+
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        await talker.converse(channel)
+        assert talker.answers == keys[:-5]
+        assert await ask(channel, "x") == "x"
+        await talker.converse(channel)
+
+    async def serving(broker: OtherBroker) -> None:
+        while True:
+            unsaid = answer_to(*await broker.next_question())
+            while unsaid:
+                size = rng.choice((1, 3, 60, RECEIVE_BYTES, 2 * RECEIVE_BYTES))
+                await broker.say(unsaid[:size])
+                unsaid = unsaid[size:]
+
+    broker = run(asking, serving)
+    assert talker.answers == keys
+    assert len(broker.connections) == 1
+
+
+def test_questions_of_a_conversation_may_be_longer_than_what_the_socket_takes() -> None:
+    keys = [letter * 30_000 * 100 for letter in "abc"]
+    received: list[int] = []
+
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        questions = iter([FindCoordinatorRequest(coordinator_keys=100 * [key[:30_000]]) for key in keys])
+        await channel.converse(FIND_COORDINATOR, next(questions), VERSION, lambda _: next(questions, None))
+
+    async def serving(broker: OtherBroker) -> None:
+        await broker.is_connected(1)
+        for number in range(len(keys)):
+            question = b""
+            while len(question) < 4 or len(question) < 4 + struct.unpack_from(">i", question)[0]:
+                question += bytes(await broker.connections[-1].receive_some(100_000))
+            received.append(len(question))
+            await broker.say(answer_to(number + 1, "x"))
+
+    broker = run(asking, serving)
+    assert len(broker.connections) == 1
+    assert len(received) == len(keys)
+    assert min(received) > len(keys[0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (answer_to(7, "x"), "an answer to request 7, not to 2"),
+        (struct.pack(">i", 3), "a response of 3 bytes"),
+        (struct.pack(">iib", 5, 2, 1), "unknown tagged fields"),
+        (struct.pack(">iib", 5, 2, 0), "FindCoordinator response"),
+        (None, "the connection was closed"),
+    ],
+)
+def test_what_cannot_be_an_answer_ends_a_conversation_and_its_connection(answer: bytes | None, problem: str) -> None:
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        talker = Talker(["a", "b", "c"])
+        with pytest.raises(PeerError, match=problem):
+            await talker.converse(channel)
+        assert talker.answers == ["a"]
+        await talker.converse(channel)
+        assert talker.answers == ["a", "c"]
+
+    async def serving(broker: OtherBroker) -> None:
+        await broker.say(answer_to(*await broker.next_question()))
+        assert (await broker.next_question())[1] == "b"
+        if answer is None:
+            await broker.connections[0].aclose()
+        else:
+            await broker.say(answer)
+            assert await broker.connections[0].receive_some(1) == b""
+        await broker.is_connected(2)
+        await answer_all(broker)
+
+    run(asking, serving)
+
+
+def test_a_conversation_in_which_an_answer_takes_too_long_is_over() -> None:
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        talker = Talker(["a", "b", "c"])
+        with pytest.raises(PeerError, match="no answer within 100 ms"):
+            await talker.converse(channel)
+        assert talker.answers == ["a"]
+
+    async def serving(broker: OtherBroker) -> None:
+        await broker.say(answer_to(*await broker.next_question()))
+        await broker.next_question()
+        assert await broker.connections[0].receive_some(1) == b""
+
+    run(asking, serving, timeout_ms=100)
+
+
+def test_what_a_reply_raises_is_raised_where_the_conversation_is_waited_for() -> None:
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await channel.converse(
+                FIND_COORDINATOR, FindCoordinatorRequest(coordinator_keys=["a"]), VERSION, lambda _: 1 / 0
+            )
+        assert await ask(channel, "b") == "b"
+
+    async def serving(broker: OtherBroker) -> None:
+        await broker.say(answer_to(*await broker.next_question()))
+        await broker.is_connected(2)
+        await answer_all(broker)
+
+    run(asking, serving)
+
+
+def test_a_conversation_that_is_given_up_ends_its_connection() -> None:
+    async def asking(channel: PeerChannel, broker: OtherBroker) -> None:
+        talker = Talker(["a", "b", "c"])
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give_up, broker, scope)
+                await talker.converse(channel)
+        assert talker.answers == ["a"]
+        await talker.converse(channel)
+        assert talker.answers == ["a", "c"]
+
+    async def give_up(broker: OtherBroker, scope: trio.CancelScope) -> None:
+        await broker.say(answer_to(*await broker.next_question()))
+        await broker.next_question()
         scope.cancel()
 
     async def serving(broker: OtherBroker) -> None:

@@ -16,6 +16,7 @@ from kpy.controller.machine import Observed
 from kpy.controller_channels import ControllerChannels
 from kpy.errors import ErrorCode
 from kpy.metadata.image import BrokerImage
+from kpy.net.poller import Poller
 from kpy.peers import PeerChannel, PeerError
 from kpy.replica.alter_partition import AlterPartitionSender
 from kpy.replica.fetchers import Fetchers
@@ -83,7 +84,7 @@ def test_a_follower_tries_every_backoff_and_says_so_once_a_minute(
     fetchers = Fetchers(
         1,
         Membership(7),
-        lambda leader, client_id: PeerChannel(attempts, client_id, 30_000),
+        lambda leader, client_id: PeerChannel(attempts, client_id, 30_000, Poller(1024, lambda: None, lambda: None)),
         now_ms=lambda: 0,
     )
 
