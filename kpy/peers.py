@@ -234,8 +234,10 @@ class PeerChannel:
         raise PeerError(f"no answer within {self._timeout_ms} ms")
 
     async def converse(self, key: int, request: Message, version: int, reply: Callable[[Any], Message | None]) -> None:
-        """Asks, and asks on what `reply` makes of each response, until that is None. `reply` is called in a round of
-        the poller. Raises PeerError, and what `reply` raises; all that others ask waits until it is over.
+        """Asks, and asks on what `reply` makes of each response, until that is None. All that others ask waits for it.
+
+        `reply` is called in a round of the poller. Raises PeerError, and what `reply` raises; an OSError of its own
+        counts as one of the connection.
         """
         readers = self._readers
         assert readers is not None, "this channel is for single questions"

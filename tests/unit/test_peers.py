@@ -266,6 +266,32 @@ def test_a_conversation_goes_on_until_there_is_nothing_to_ask_however_the_stream
     assert len(broker.connections) == 1
 
 
+class Steps(trio.abc.Instrument):
+    """How often a task has run."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self._task = task
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self._task
+
+
+def test_the_task_that_converses_does_not_run_for_each_answer() -> None:
+    async def steps_for(channel: PeerChannel, answers: int) -> int:
+        steps = Steps(trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(steps)
+        await Talker(answers * ["x"]).converse(channel)
+        trio.lowlevel.remove_instrument(steps)
+        return steps.count
+
+    async def asking(channel: PeerChannel, _: OtherBroker) -> None:
+        assert await ask(channel, "connects") == "connects"
+        assert await steps_for(channel, 100) == await steps_for(channel, 1) > 0
+
+    run(asking, answer_all)
+
+
 def test_questions_of_a_conversation_may_be_longer_than_what_the_socket_takes() -> None:
     keys = [letter * 30_000 * 100 for letter in "abc"]
     received: list[int] = []
