@@ -50,9 +50,10 @@ def test_a_topic_is_created_altered_and_deleted_through_zookeeper(cluster: KpyCl
         assert list(broker.data_dir.glob(f"{topic}-?"))
         topics(cluster, "--delete", "--topic", topic)
         wait_until(lambda: topic not in clients.admin().list_topics(), "the topic is gone")
+    # The brokers are told first. Then its nodes go, all at once.
+    wait_until(lambda: cluster.children("/admin/delete_topics") == [], "the deletion is over")
     assert cluster.document(f"/brokers/topics/{topic}") is None
     assert cluster.document(f"/config/topics/{topic}") is None
-    assert cluster.children("/admin/delete_topics") == []
     wait_until(lambda: not list(broker.data_dir.glob(f"{topic}-?")), "its logs are given up")
 
 
