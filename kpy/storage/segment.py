@@ -337,8 +337,7 @@ class Segment:
     ) -> FileRegion | None:
         """Whole batches from the one that holds `offset`, all below `max_offset`. None when there is nothing to give.
 
-        `end_offset` is where the segment ends. With `min_one_batch` the first batch is given even if it is larger than
-        `max_bytes`.
+        `end_offset` is where the segment ends. With `min_one_batch` the first batch is given, however large.
         """
         self.was_used = True
         start = self.position_of(offset, end_offset)
@@ -361,11 +360,10 @@ class Segment:
     def _last_boundary(self, start: int, end: int, end_offset: int, max_bytes: int, min_one: bool) -> tuple[int, int]:
         """(position, offset) where the last whole batch ends that fits in `max_bytes` from `start`."""
         indexed = self.offset_index.boundary_before(start + max_bytes)
-        if indexed > start >= self.header_order.unseen_end:
-            # Of batches as large as clients like to make them, the first that does not fit is often the indexed one.
-            header = header_at(self.file, indexed, end)
-            if header is not None and indexed + header.size_bytes > start + max_bytes:
-                return indexed, header.base_offset
+        # Of batches as large as clients like to make them, the first that does not fit is often the indexed one.
+        header = header_at(self.file, indexed, end) if indexed > start >= self.header_order.unseen_end else None
+        if header is not None and indexed + header.size_bytes > start + max_bytes:
+            return indexed, header.base_offset
         headers = partial(self.headers, end=end, end_offset=end_offset)
         boundary, offset = end_of_fitting(headers, start, max(start, indexed), max_bytes, min_one)
         if min_one and boundary == start:
