@@ -39,15 +39,21 @@ class OtherBroker:
         while len(self.connections) < times:
             await self._connected.wait()
 
-    async def next_question(self) -> tuple[int, str]:
-        """Correlation id, and what is asked for, of the next question on the newest connection."""
+    async def next_frame(self) -> bytes:
+        """The next question on the newest connection, without its size."""
         await self.is_connected(1)
         while len(self._received) < 4 or len(self._received) < 4 + struct.unpack_from(">i", self._received)[0]:
             data = bytes(await self.connections[-1].receive_some(100_000))
             assert data
             self._received += data
-        size, _, correlation_id = struct.unpack_from(">iii", self._received)
-        question, self._received = self._received[4 : 4 + size], self._received[4 + size :]
+        (size,) = struct.unpack_from(">i", self._received)
+        frame, self._received = self._received[4 : 4 + size], self._received[4 + size :]
+        return frame
+
+    async def next_question(self) -> tuple[int, str]:
+        """Its correlation id, and what is asked for."""
+        question = await self.next_frame()
+        _, correlation_id = struct.unpack_from(">ii", question)
         (key,) = find_coordinator.decode_request(memoryview(question), VERSION, BODY).coordinator_keys
         return correlation_id, key
 
@@ -293,26 +299,22 @@ def test_the_task_that_converses_does_not_run_for_each_answer() -> None:
 
 
 def test_questions_of_a_conversation_may_be_longer_than_what_the_socket_takes() -> None:
-    keys = [letter * 30_000 * 100 for letter in "abc"]
+    keys = "abc"
     received: list[int] = []
 
     async def asking(channel: PeerChannel, _: OtherBroker) -> None:
-        questions = iter([FindCoordinatorRequest(coordinator_keys=100 * [key[:30_000]]) for key in keys])
+        questions = iter([FindCoordinatorRequest(coordinator_keys=100 * [30_000 * key]) for key in keys])
         await channel.converse(FIND_COORDINATOR, next(questions), VERSION, lambda _: next(questions, None))
 
     async def serving(broker: OtherBroker) -> None:
-        await broker.is_connected(1)
-        for number in range(len(keys)):
-            question = b""
-            while len(question) < 4 or len(question) < 4 + struct.unpack_from(">i", question)[0]:
-                question += bytes(await broker.connections[-1].receive_some(100_000))
-            received.append(len(question))
-            await broker.say(answer_to(number + 1, "x"))
+        for correlation_id, _ in enumerate(keys, 1):
+            received.append(len(await broker.next_frame()))
+            await broker.say(answer_to(correlation_id, "x"))
 
     broker = run(asking, serving)
     assert len(broker.connections) == 1
     assert len(received) == len(keys)
-    assert min(received) > len(keys[0])
+    assert min(received) > 100 * 30_000
 
 
 @pytest.mark.parametrize(
