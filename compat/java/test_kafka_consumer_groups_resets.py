@@ -137,11 +137,12 @@ def test_a_static_member_that_is_killed_and_comes_back_disturbs_nobody(
     with member(tools, steady, group, topic, "steady"):
         with member(tools, moving, group, topic, "moving") as killed:
             wait_until(lambda: len(assigned(steady)) == len(assigned(moving)) == 1, "each has one", PATIENCE_S)
-            before = rebalances(broker, group)
+            before, kept = rebalances(broker, group), assigned(steady)
             killed.kill()
         with member(tools, back, group, topic, "moving"):
             wait_until(lambda: assigned(back) == assigned(moving), "it has its partition again", PATIENCE_S)
             assert rebalances(broker, group) == before != []
+            assert assigned(steady) == kept
             described = tools.run("consumer-groups", "--describe", "--group", group, "--members", "--verbose")
             rows = [line.split() for line in (described.stdout + described.stderr).splitlines() if group in line]
             assert {row[2] for row in rows} == {"steady", "moving"}
