@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
+from kazoo.client import KazooClient
 
 from compat.differential.apache_kafka import ZOOKEEPER_MODE
-from compat.harness import Backend, BrokerProcess
+from compat.harness import Backend, BrokerProcess, wait_until
 from compat.java.kafka_tools import TOOL_TIMEOUT_S, KafkaTools, java
 from kpy.metadata.embedded import EmbeddedStore
 from kpy.metadata.store import Node, with_parents
@@ -143,6 +144,18 @@ def znodes_to_kpy(work_dir: Path, zookeeper: str) -> None:
                 await store.create(path, None if data == "null" else base64.b64decode(data))
 
     trio.run(write)
+
+
+def wait_until_forgotten(zookeeper: str) -> None:
+    """Until ZooKeeper has ended the session of a killed broker: before, no other may register under its id."""
+    client = KazooClient(zookeeper)
+    client.start()
+    path = f"/brokers/ids/{SETTINGS['broker.id']}"
+    try:
+        wait_until(lambda: client.exists(path) is None, "the killed broker's session ends", timeout_s=60)
+    finally:
+        client.stop()
+        client.close()
 
 
 def check_dumps(work_dir: Path) -> int:

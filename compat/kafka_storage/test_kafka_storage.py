@@ -229,6 +229,7 @@ def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Pa
         back = handover.copied(copy, tmp_path / "back")
         assert handover.check_dumps(back) > 100
         handover.znodes_to_zookeeper(back, zookeeper.address)
+        handover.wait_until_forgotten(zookeeper.address)
         with running(handover.apache_kafka_on(back, zookeeper.address)) as again:
             same(all_served(again), expected)
             assert committed(again, GROUP) == [17, 23]

@@ -261,6 +261,8 @@ def test_a_group_in_chaos_delivers_every_record_and_never_two_owners(strategy: s
         load = Load(broker.bootstrap, topic)
         for name in [*STATIC_NAMES, *[NO_NAME] * (CONSUMERS - len(STATIC_NAMES))]:
             consumers.start(name)
+        # A member that sleeps or goes before the first assignment delays it by its session: all of a short chaos.
+        wait_until(consumers.read, "the group has an assignment", REST_TIMEOUT_S)
         chaos(consumers, chance, SECONDS / 2)
         consumers.wake(float("inf"))
         load.stop()
