@@ -9,9 +9,9 @@ What mypyc asks of these modules: annotations that are true, since a `bytes` is 
 name of a function, caught errors too; no `del` of an attribute, nothing of a class or a module replaced from outside,
 and no generator expression that may not become a list. A class that has subclasses has them among these modules too.
 The fields of a dataclass or a named tuple have types that are there at run time, and `Any` for `object`; a dataclass
-with slots is not generic. The bounds of a slice change nothing. And they must not compute for long in a thread of their
-own: unlike the interpreter, compiled loops do not let the event loop in every 5 ms. So what reads whole logs
-(storage/recovery.py, storage/cleaner.py) is not among them.
+with slots is not generic. The bounds of a slice change nothing: mypyc evaluates some of them twice. And they must not
+compute for long in a thread of their own: unlike the interpreter, compiled loops do not let the event loop in every
+5 ms. So what reads whole logs (storage/recovery.py, storage/cleaner.py) is not among them.
 """
 
 import argparse
@@ -46,9 +46,11 @@ HOT_MODULES = (
     "kpy/net/poller.py",
     "kpy/net/sender.py",
     "kpy/net/tls_channel.py",
+    "kpy/peers.py",
     "kpy/pending.py",
     "kpy/records/batch.py",
     "kpy/records/validate.py",
+    "kpy/replica/fetchers.py",
     "kpy/replica/follower.py",
     "kpy/replica/leader.py",
     "kpy/replica/manager.py",

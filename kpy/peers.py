@@ -70,7 +70,8 @@ class _Socket:
         left = memoryview(data)
         with suppress(BlockingIOError):
             while left:
-                left = left[self._sock.send(left) :]
+                sent = self._sock.send(left)
+                left = left[sent:]
         return left
 
     async def send(self, data: Buffer) -> None:

@@ -18,6 +18,7 @@ SUITES = (
     "tests/broker tests/fault/test_storage_histories.py tests/fault/test_kill9.py",
     "tests/sim",
     "compat/kafka_python",
+    "tests/unit/test_peers.py compat/replication/test_transactions_across_brokers.py",
 )
 PYTEST = """
 import sys, pytest, kpy.pending

@@ -191,9 +191,7 @@ class _Fetcher:
         unflushed, self._unflushed = self._unflushed, []
         for partition in unflushed:
             if partition.unflushed:
-                flushed = trio.Event()
-                partition.when_flushed(lambda _, flushed=flushed: flushed.set())
-                await flushed.wait()
+                await _flushed(partition)
 
     def _carry_out(self, step: Step) -> None:
         """Does to the log what a step says; a partition that cannot be served now rests."""
@@ -254,6 +252,12 @@ class _Fetcher:
 def fetcher_of(topic: str, partition: int, fetchers: int) -> int:
     """Which of a leader's fetchers a partition goes to (AbstractFetcherManager.getFetcherId)."""
     return without_sign((31 * string_hash(topic) + partition) & 0xFFFFFFFF) % fetchers
+
+
+async def _flushed(partition: Partition) -> None:
+    flushed = trio.Event()
+    partition.when_flushed(lambda _: flushed.set())
+    await flushed.wait()
 
 
 def _name(key: Key) -> str:
