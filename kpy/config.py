@@ -72,6 +72,8 @@ class BrokerConfig:
     zookeeper_sasl_clientconfig: str
 
     cluster_id: str | None
+    socket_send_buffer_bytes: int
+    socket_receive_buffer_bytes: int
     socket_request_max_bytes: int
     socket_listen_backlog_size: int
     connections_max_idle_ms: int

@@ -38,7 +38,7 @@ from kpy.metadata.office import Candidature, Policy
 from kpy.metadata.store import MetadataStore
 from kpy.metadata.znodes import CONSUMERS, SENSITIVE_PATHS
 from kpy.net.connection import Dispatch
-from kpy.net.listener import accept_connections, listen
+from kpy.net.listener import SocketBuffers, accept_connections, listen
 from kpy.net.poller import Poller
 from kpy.replica.disk_threads import run_in_thread
 from kpy.replica.manager import ReplicaManager
@@ -130,13 +130,12 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
     if member is not None:
         member.readers = poller
     tls = _new_tls(config, broker) if "SSL" in config.security_protocols.values() else {}
+    backlog = config.socket_listen_backlog_size
+    buffers = SocketBuffers(config.socket_send_buffer_bytes, config.socket_receive_buffer_bytes)
     with ExitStack() as sockets:
         listening = {
-            endpoint.name: [
-                sockets.enter_context(sock)
-                for sock in listen(endpoint.host, endpoint.port, config.socket_listen_backlog_size)
-            ]
-            for endpoint in config.endpoints
+            each.name: [sockets.enter_context(sock) for sock in listen(each.host, each.port, backlog, buffers)]
+            for each in config.endpoints
         }
         bound_ports = {name: socks[0].getsockname()[1] for name, socks in listening.items()}
         advertised = config.advertised(bound_ports, socket.gethostname())

@@ -217,15 +217,13 @@ class Channel:
         return [] if sent == len(data) else [memoryview(data)[sent:]]
 
     def _send_region(self, region: FileRegion) -> Buffers:
-        position, end = region.position, region.position + region.size
         if region.size >= LONG_ANSWER_BYTES:
             self.sent_long_answer = True
-        while position < end:
-            try:
-                sent = os.sendfile(self.fd, region.file.fileno(), position, end - position)
-            except BlockingIOError:
-                return [FileRegion(region.file, position, end - position)]
-            if sent == 0:
-                raise OSError("a segment file is shorter than its index says")
-            position += sent
-        return []
+        try:
+            sent = os.sendfile(self.fd, region.file.fileno(), region.position, region.size)
+        except BlockingIOError:
+            return [region]
+        if sent == 0:
+            raise OSError("a segment file is shorter than its index says")
+        # Less than all: the socket is full, which another call would only say again.
+        return [] if sent == region.size else [FileRegion(region.file, region.position + sent, region.size - sent)]

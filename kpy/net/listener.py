@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -26,11 +26,19 @@ NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """A name may stand for an IPv6 address on a machine without IPv6."""
 
 
-def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
+class SocketBuffers(NamedTuple):
+    """Bytes that the system may keep for a connection in each direction; negative: as many as it likes."""
+
+    send: int = -1
+    receive: int = -1
+
+
+def listen(host: str, port: int, backlog: int, buffers: SocketBuffers | None = None) -> list[socket.socket]:
     """Listening, non-blocking sockets on every address that `host` stands for ("": all of this machine), on one port.
 
     "localhost" is both 127.0.0.1 and ::1, and clients try either. Port 0 lets the system choose. Raises OSError.
     """
+    buffers = buffers or SocketBuffers()
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     unavailable: OSError | None = None
@@ -38,7 +46,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
         for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_listen(family, (address[0], chosen, *address[2:]), backlog))
+                sockets.append(_listen(family, (address[0], chosen, *address[2:]), backlog, buffers))
             except OSError as error:
                 if error.errno not in NO_SUCH_ADDRESS:
                     raise
@@ -52,12 +60,18 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     return sockets
 
 
-def _listen(family: socket.AddressFamily, address: tuple[object, ...], backlog: int) -> socket.socket:
+def _listen(
+    family: socket.AddressFamily, address: tuple[object, ...], backlog: int, buffers: SocketBuffers
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Each accepted socket inherits them; how large a window it may ever announce is settled when it is accepted.
+        for option, size_bytes in ((socket.SO_SNDBUF, buffers.send), (socket.SO_RCVBUF, buffers.receive)):
+            if size_bytes >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, option, size_bytes)
         sock.bind(address)
         sock.listen(backlog)
         sock.setblocking(False)

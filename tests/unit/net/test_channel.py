@@ -15,7 +15,7 @@ import kpy.net.poller
 from kpy.errors import WireError
 from kpy.net.channel import LONG_ANSWER_BYTES
 from kpy.net.connection import Buffers, Dispatch
-from kpy.net.listener import accept_connections, listen
+from kpy.net.listener import SocketBuffers, accept_connections, listen
 from kpy.net.poller import Poller
 from kpy.pending import Pending
 from kpy.storage.fs import File, FileRegion, OsFs
@@ -371,6 +371,21 @@ def test_localhost_listens_on_one_port_of_every_address_it_stands_for() -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+@pytest.mark.parametrize("option", [socket.SO_SNDBUF, socket.SO_RCVBUF])
+@pytest.mark.parametrize("size_bytes", [-1, 50_000])
+def test_accepted_connections_have_the_buffers_that_the_listener_was_given(option: int, size_bytes: int) -> None:
+    with socket.socket() as like_it:
+        like_it.setsockopt(socket.SOL_SOCKET, option, 50_000)
+        expected = like_it.getsockopt(socket.SOL_SOCKET, option)  # Linux doubles it, for what it needs itself.
+    buffers = SocketBuffers(send=size_bytes) if option == socket.SO_SNDBUF else SocketBuffers(receive=size_bytes)
+    [listening] = listen("127.0.0.1", 0, 10, buffers)
+    with listening, socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        with listening.accept()[0] as accepted:
+            is_as_given = accepted.getsockopt(socket.SOL_SOCKET, option) == expected
+    assert is_as_given == (size_bytes >= 0)
 
 
 def test_a_port_in_use_is_refused() -> None:
