@@ -23,7 +23,7 @@ import trio
 from kpy.api.broker import Broker
 from kpy.api.client import Client
 from kpy.api.fetch_sessions import FetchSessions
-from kpy.api.registry import Dispatcher
+from kpy.api.registry import Dispatcher, Spawn
 from kpy.config import BrokerConfig
 from kpy.config_checks import parse_connection_overrides
 from kpy.dynamic_configs import DynamicConfigs
@@ -160,7 +160,7 @@ async def _serve_opened(config: BrokerConfig, opened_broker: Opened, started: St
             nursery.start_soon(_watch_disks, log_dirs, member, nursery.cancel_scope)
             may_connect = partial(_may_connect, broker, poller)
             for name, socks in listening.items():
-                new_dispatch = partial(_new_dispatch, name, broker, nursery)
+                new_dispatch = partial(_new_dispatch, name, broker, nursery.start_soon)
                 for sock in socks:
                     poller.give_way_to(sock)
                     nursery.start_soon(accept_connections, sock, poller, new_dispatch, may_connect, tls.get(name))
@@ -425,8 +425,8 @@ def _transaction_config(config: BrokerConfig) -> TransactionCoordinatorConfig:
     )
 
 
-def _new_dispatch(listener: str, broker: Broker, nursery: trio.Nursery, host: str) -> Dispatch:
-    return Dispatcher(Client(host, listener), broker, nursery.start_soon)
+def _new_dispatch(listener: str, broker: Broker, spawn: Spawn, host: str) -> Dispatch:
+    return Dispatcher(Client(host, listener), broker, spawn)
 
 
 def _may_connect(broker: Broker, poller: Poller, host: str) -> bool:

@@ -31,8 +31,9 @@ READS_IN_A_ROW = 4
 
 
 class Channel:
-    """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for, `sent_long_answer` that the
-    client will not ask again at once: the poller, which alone wants to know, takes that back.
+    """One accepted socket. `wants_writable` and `closed` tell the poller what to wait for, which it notes in
+    `watched_for`; `sent_long_answer` that the client will not ask again at once: the poller, which alone wants to know,
+    takes that back.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Channel:
         "sent_long_answer",
         "sock",
         "wants_writable",
+        "watched_for",
     )
 
     def __init__(
@@ -67,6 +69,7 @@ class Channel:
         self.fd = sock.fileno()
         self.peer_host = peer_host
         self.wants_writable = False
+        self.watched_for = 0
         self.closed = False
         self.sent_long_answer = False
         self.last_active = 0.0

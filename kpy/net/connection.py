@@ -24,7 +24,6 @@ that the frame declares; it stays for the next large frame until `trim()`.
 """
 
 import struct
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -87,7 +86,8 @@ class Connection:
         self._own: bytearray | None = None
         self._filled = 0
         self._outgoing_bytes = 0
-        self._owed: deque[_Owed] = deque()
+        self._owed: list[_Owed] = []
+        """A list, though it is a queue: one that is empty takes a tenth of a deque, and this is seldom long."""
         self._owed_api_key = -1
         self.outgoing: Buffers = []
         self.waiting_for: Pending[Buffers | None] | None = None
@@ -120,7 +120,7 @@ class Connection:
         """The socket is gone: whoever prepares an answer is told."""
         self.waiting_for = None
         while self._owed:
-            pending = self._owed.popleft().pending
+            pending = self._owed.pop(0).pending
             if pending is not None:
                 pending.abandon()
 
@@ -188,7 +188,7 @@ class Connection:
         elif owed is not self._owed[0]:
             return
         while self._owed and self._owed[0].answer is not None:
-            self._queue(self._owed.popleft().answer or [])
+            self._queue(self._owed.pop(0).answer or [])
         last = self._owed[-1].pending if self._owed else None
         # Whether a request that waits behind what is still owed may be taken up now is seen when it is looked at again.
         self.waiting_for = None if last is None or last.may_be_overtaken else last

@@ -3,6 +3,7 @@
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,7 +106,7 @@ async def accept_connections(
             log.error("cannot accept a connection: %s; trying again", error.strerror)
             await trio.sleep(RETRY_SECONDS)
             continue
-        host: str = address[0]
+        host = sys.intern(address[0])  # One text for all connections from there.
         if not may_connect(host):
             log.warning("refused a connection of %s: max.connections or max.connections.per.ip is reached", host)
             sock.close()

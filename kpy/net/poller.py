@@ -56,10 +56,12 @@ class Poller:
         self._end_round = end_round
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
-        self._watched: dict[int, int] = {}
         self._hosts: Counter[str] = Counter()
         self._readers: dict[int, Callable[[], None]] = {}
         self._answered: dict[Channel, None] = {}
+        # Bound once, not for each of ten thousand connections.
+        self._on_change = self._watch
+        self._on_answer = self._answer_has_come
         self._in_round = False
         self._turns_left = TURNS_BETWEEN_CHECKPOINTS
         self._somebody_connects = False
@@ -78,17 +80,17 @@ class Poller:
         channel.last_active = trio.current_time()
         self._channels[channel.fd] = channel
         self._hosts[peer_host] += 1
-        self._watched[channel.fd] = READ
+        channel.watched_for = READ
         self._epoll.register(channel.fd, READ)
         return channel
 
     def _new_channel(self, sock: socket.socket, peer_host: str, dispatch: Dispatch, tls: "Tls | None") -> Channel:
         limit, shared, sender = self._max_request_bytes, self._shared, self._sender
         if tls is None:
-            return Channel(sock, peer_host, dispatch, limit, shared, self._watch, self._answer_has_come, sender)
+            return Channel(sock, peer_host, dispatch, limit, shared, self._on_change, self._on_answer, sender)
         from kpy.net.tls_channel import TlsChannel
 
-        return TlsChannel(sock, peer_host, dispatch, limit, shared, self._watch, self._answer_has_come, sender, tls)
+        return TlsChannel(sock, peer_host, dispatch, limit, shared, self._on_change, self._on_answer, sender, tls)
 
     def give_way_to(self, listening: socket.socket) -> None:
         """Lets the task that accepts its connections run soon after each that arrives."""
@@ -235,12 +237,12 @@ class Poller:
             wanted = select.EPOLLRDHUP
         else:
             wanted = READ
-        if self._watched[fd] != wanted:
-            self._watched[fd] = wanted
+        if channel.watched_for != wanted:
+            channel.watched_for = wanted
             self._epoll.modify(fd, wanted)
 
     def _forget(self, channel: Channel) -> None:
-        del self._channels[channel.fd], self._watched[channel.fd]
+        del self._channels[channel.fd]
         self._hosts[channel.peer_host] -= 1
         if not self._hosts[channel.peer_host]:
             del self._hosts[channel.peer_host]
