@@ -38,6 +38,7 @@ LEFT_OUT = (
     "tests/unit/storage/test_storage_log_dirs.py::test_a_deleted_log_is_let_go_at_once_and_not_by_the_garbage_collector",
     "tests/unit/txn/test_transaction_coordinator.py::test_records_that_wait_for_the_coordinator_are_kept",
     "tests/unit/txn/test_transaction_coordinator.py::test_what_could_not_be_written_of_an_end_is_written_later",
+    "tests/unit/txn/test_transactions_elsewhere.py",
 )
 """What puts something else in the place of a compiled class, method or constant, which compiled modules do not take, or
 refers weakly to an object of one.

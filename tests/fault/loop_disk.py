@@ -1,5 +1,6 @@
 """A real ext4 in a file, whose power a test can cut: the kernel then drops everything that was not on the disk."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compat.harness import require_root, require_tool, unavailable
+from compat.harness import require_root, require_tool, unavailable, wait_until
 
 FS_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSHING_THE_JOURNAL = 2
@@ -44,7 +45,20 @@ class LoopDisk:
             os.close(fd)
 
     def unmount(self) -> None:
+        """Returns once the file system is gone everywhere. A network namespace that was entered meanwhile has a copy of
+        all mounts, in which one whose power was cut would live on, and be mounted again as it is.
+        """
         _run("umount", str(self.path))
+        wait_until(self._is_nowhere_mounted, f"{self._device} is free", timeout_s=60)
+
+    def _is_nowhere_mounted(self) -> bool:
+        try:
+            os.close(os.open(self._device, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """Gives the loop device back."""
