@@ -58,7 +58,7 @@ KPY_DEFAULTS: Final[dict[str, Value]] = {
     # The wait gathers members while a deployment starts. A developer or a test starts one consumer and waits for it.
     "group.initial.rebalance.delay.ms": 0,
     # With 100 kB a reader waits more often than it must. With what the system allows, megabytes, one on this machine is
-    # woken for each 64 kB instead: kpy then needs 1.6 times the CPU a GB (bench/README.md).
+    # woken for each 64 kB instead: kpy then needs 1.75 times the CPU a GB (bench/README.md).
     "socket.send.buffer.bytes": 131_072,
     # A large Produce is received in a few long steps: with 100 kB, 0.77 times the MB/s at 1.7 times the CPU a GB.
     "socket.receive.buffer.bytes": -1,

@@ -70,7 +70,7 @@ class _Socket:
         left = memoryview(data)
         with suppress(BlockingIOError):
             while left:
-                sent = self._sock.send(left)
+                sent = self._sock.send(left)  # Not as a bound of the slice: mypyc would send twice.
                 left = left[sent:]
         return left
 

@@ -191,7 +191,7 @@ class _Fetcher:
         unflushed, self._unflushed = self._unflushed, []
         for partition in unflushed:
             if partition.unflushed:
-                await _flushed(partition)
+                await _until_flushed(partition)
 
     def _carry_out(self, step: Step) -> None:
         """Does to the log what a step says; a partition that cannot be served now rests."""
@@ -254,7 +254,8 @@ def fetcher_of(topic: str, partition: int, fetchers: int) -> int:
     return without_sign((31 * string_hash(topic) + partition) & 0xFFFFFFFF) % fetchers
 
 
-async def _flushed(partition: Partition) -> None:
+async def _until_flushed(partition: Partition) -> None:
+    """Something of it is `unflushed`."""
     flushed = trio.Event()
     partition.when_flushed(lambda _: flushed.set())
     await flushed.wait()
