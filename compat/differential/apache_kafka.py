@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compat.harness import Backend, BrokerProcess, controller_id, running
 from compat.java.kafka_tools import java
-from compat.zookeeper.zookeeper_server import ZookeeperServer, started
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 
 VERSION = "3.9.1"
 
@@ -34,7 +34,7 @@ ZOOKEEPER_MODE = Backend(_command, frozenset({0, 128 + signal.SIGTERM}), knows_i
 @contextmanager
 def running_apache_kafka(work_dir: Path, settings: Mapping[str, str]) -> Iterator[BrokerProcess]:
     """A started broker with a ZooKeeper of its own."""
-    with started(ZookeeperServer(work_dir)) as zookeeper:
+    with listening(ZookeeperServer(work_dir)) as zookeeper:
         broker = BrokerProcess(work_dir, {**settings, "zookeeper.connect": zookeeper.address}, ZOOKEEPER_MODE)
         # Killed at the end: nobody reads its data again, and to give up hundreds of partitions in good order takes it
         # half a minute. A test that does read them has stopped it.

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from compat.confluent.clients import create_topic
 from compat.harness import BrokerProcess, running, wait_until
 from compat.kafka_storage import handover
-from compat.zookeeper.zookeeper_server import ZookeeperServer, started
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 from kpy.config import BrokerConfig
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.compression import Codec
@@ -194,7 +194,7 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
     copy = handover.copied(tmp_path / "kpy", tmp_path / "apache-kafka")
     if end == "stopped":
         assert handover.check_dumps(copy) > 100
-    with started(ZookeeperServer(tmp_path / "zookeeper")) as zookeeper:
+    with listening(ZookeeperServer(tmp_path / "zookeeper")) as zookeeper:
         handover.znodes_to_zookeeper(copy, zookeeper.address)
         with running(handover.apache_kafka_on(copy, zookeeper.address)) as theirs:
             same(all_served(theirs), expected)
@@ -207,7 +207,7 @@ def test_apache_kafka_serves_what_kpy_has_written(tmp_path: Path, end: str) -> N
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_kpy_serves_what_apache_kafka_has_written_and_gives_it_back(tmp_path: Path, end: str) -> None:
-    with started(ZookeeperServer(tmp_path / "zookeeper")) as zookeeper:
+    with listening(ZookeeperServer(tmp_path / "zookeeper")) as zookeeper:
         with running(handover.apache_kafka_on(tmp_path / "first", zookeeper.address)) as theirs:
             create_topics(theirs)
             assert handover.tour("fill", theirs.bootstrap, *TOPICS) == ["filled"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from compat.harness import Backend, BrokerProcess, controller_id, partitions_of, wait_until
-from compat.zookeeper.zookeeper_server import ZookeeperServer, started
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 from kpy.records.batch import iter_batches
 
 IN_SYNC_TIMEOUT_S = 60.0
@@ -128,7 +128,7 @@ class Cluster:
 @contextmanager
 def cluster_in(work_dir: Path) -> Iterator[Cluster]:
     """A ZooKeeper, and brokers as they are started; all are killed at the end."""
-    with started(ZookeeperServer(work_dir)) as zookeeper:
+    with listening(ZookeeperServer(work_dir)) as zookeeper:
         cluster = Cluster(work_dir, zookeeper.address)
         try:
             yield cluster

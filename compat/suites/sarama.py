@@ -23,7 +23,7 @@ from compat.suites.brokers import KPY_WHERE_SET
 from compat.suites.expectations import Outcome
 from compat.suites.go_modules import build_tests, copy_of, go, tests_in
 from compat.suites.logged import run_logged
-from compat.zookeeper.zookeeper_server import ZookeeperServer, started
+from compat.zookeeper.zookeeper_server import ZookeeperServer, listening
 
 MODULE = "github.com/IBM/sarama"
 TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server"
@@ -115,7 +115,7 @@ def _toxiproxy(program: Path, brokers: Mapping[str, BrokerProcess], log: Path) -
 
 @contextmanager
 def _brokers(work_dir: Path) -> Generator[dict[str, BrokerProcess]]:
-    with started(ZookeeperServer(work_dir)) as zookeeper:
+    with listening(ZookeeperServer(work_dir)) as zookeeper:
         brokers: dict[str, BrokerProcess] = {}
         try:
             for broker_id in BROKER_IDS:

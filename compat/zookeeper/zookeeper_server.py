@@ -39,7 +39,7 @@ class ZookeeperServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns at once: clients wait for it by themselves."""
+        """Returns at once."""
         assert self._process is None, "ZooKeeper runs already"
         command = java(
             self._kafka_version,
@@ -89,20 +89,14 @@ class ZookeeperServer:
 
 
 @contextmanager
-def started(server: ZookeeperServer) -> Iterator[ZookeeperServer]:
-    """It may not listen yet."""
+def listening(server: ZookeeperServer) -> Iterator[ZookeeperServer]:
+    """It listens before anybody else starts: a broker gives up after `zookeeper.connection.timeout.ms`."""
     server.start()
     try:
+        server.wait()
         yield server
     finally:
         server.close()
-
-
-@contextmanager
-def listening(server: ZookeeperServer) -> Iterator[ZookeeperServer]:
-    with started(server):
-        server.wait()
-        yield server
 
 
 class Login(Protocol):
