@@ -23,7 +23,7 @@ from kpy.storage.data_check import DataCheck, lock_holder, log_bytes
 from kpy.storage.findings import Finding, ReadOnlyFs, Severity
 from kpy.storage.fs import Fs, OsFs
 from kpy.storage.log_directory import LOCK, META_PROPERTIES, PARTITION_DIR
-from kpy.storage.segment import LOG_SUFFIX
+from kpy.storage.segment_files import LOG_SUFFIX
 
 _DAMAGED: Final = 1
 _MISUSED: Final = 2

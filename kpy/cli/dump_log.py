@@ -24,7 +24,7 @@ from kpy.storage.findings import Finding, ReadOnlyFs, Severity
 from kpy.storage.fs import File
 from kpy.storage.log_directory import CLEAN_SHUTDOWN
 from kpy.storage.partition_check import PartitionCheck, PartitionFacts
-from kpy.storage.segment import SUFFIXES
+from kpy.storage.segment_files import SUFFIXES
 
 _DAMAGED: Final = 1
 _MISUSED: Final = 2

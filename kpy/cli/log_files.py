@@ -15,11 +15,11 @@ from kpy.records.batch import LOG_OVERHEAD, MAX_DECOMPRESSED_BYTES, BatchHeader,
 from kpy.records.legacy import iter_messages
 from kpy.storage import checkpoints
 from kpy.storage.fs import File, Fs, read_file
-from kpy.storage.index import OFFSET_ENTRY, TIME_ENTRY, TXN_ENTRY, CorruptIndexError, TransactionIndex
+from kpy.storage.index import OFFSET_ENTRY, TIME_ENTRY, TXN_ENTRY, CorruptIndexError, read_txns
 from kpy.storage.index_check import read_entries
 from kpy.storage.log_directory import CLEAN_SHUTDOWN, META_PROPERTIES, PARTITION_DIR, LogDirectory
 from kpy.storage.scan import CorruptBatchError, find_sound_batch, magic_of_message, scan_checked
-from kpy.storage.segment import (
+from kpy.storage.segment_files import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
     LOG_SUFFIX,
@@ -173,7 +173,7 @@ def _index(log: LogFile) -> Iterator[Item]:
 
 def _txn_index(log: LogFile) -> Iterator[Item]:
     try:
-        txns = TransactionIndex(log.fs, log.path, log.base_offset or 0).read()
+        txns = read_txns(log.fs, log.path, log.base_offset or 0)
     except CorruptIndexError as error:
         yield Damage(None, _without_path(error, log.path))
         return

@@ -251,7 +251,7 @@ class Observer:
             state.leader,
             state.leader_epoch,
             replicas,
-            state.isr,
+            replicas if state.isr == replicas else state.isr,
             state_node.version,
             state.leader_recovery_state != 0,
             node.adding.get(index, ()),

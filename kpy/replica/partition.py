@@ -112,8 +112,8 @@ class Partition:
         self.waiting: dict[ParkedFetch, None] = {}
         """Consumers, who wait for committed records."""
         self.waiting_followers: dict[ParkedFetch, None] = {}
-        self.resting: dict[Reader, None] = {}
-        self.resting_followers: dict[Reader, None] = {}
+        self.resting: dict[Reader, None] | None = None
+        self.resting_followers: dict[Reader, None] | None = None
         """Consumers and followers that have all, and of which none, or one that reads much else too, waits."""
         self.leadership: Leadership | None = None
         self._surroundings = surroundings
@@ -189,21 +189,27 @@ class Partition:
 
     def wake_later(self, reader: Reader, *, of_follower: bool) -> None:
         """Wakes `reader` once: a follower with the next append, both with the next commit or change of roles."""
-        (self.resting_followers if of_follower else self.resting)[reader] = None
+        if of_follower:
+            self.resting_followers = self.resting_followers or {}
+            self.resting_followers[reader] = None
+        else:
+            self.resting = self.resting or {}
+            self.resting[reader] = None
 
     def forget_reader(self, reader: Reader) -> None:
         """It need not be woken any more."""
-        self.resting.pop(reader, None)
-        self.resting_followers.pop(reader, None)
+        for readers in (self.resting, self.resting_followers):
+            if readers is not None:
+                readers.pop(reader, None)
 
     def _wake_consumers(self) -> None:
-        readers, self.resting = self.resting, {}
-        for reader in readers:
+        readers, self.resting = self.resting, None
+        for reader in readers or ():
             reader.wake(self)
 
     def _wake_followers(self) -> None:
-        readers, self.resting_followers = self.resting_followers, {}
-        for reader in readers:
+        readers, self.resting_followers = self.resting_followers, None
+        for reader in readers or ():
             reader.wake(self)
 
     def follower_had_all(self, replica: int, time_ms: int) -> None:

@@ -42,7 +42,8 @@ from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.offset_map import LOAD_FACTOR, NOTHING, OffsetMap, Staying
 from kpy.storage.producer_state import parse_marker
 from kpy.storage.scan import CorruptBatchError, scan_batches
-from kpy.storage.segment import CLEANED_SUFFIX, SWAP_SUFFIX, Segment
+from kpy.storage.segment import Segment
+from kpy.storage.segment_files import CLEANED_SUFFIX, SWAP_SUFFIX
 
 MAP_BYTES = 1 << 27
 """One round's map by default. A round stops where it is full, and the next goes on from there."""

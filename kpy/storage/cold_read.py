@@ -15,7 +15,8 @@ from kpy.storage.fs import File, FileRegion, read_file
 from kpy.storage.index import MAX_INDEX_BYTES, CorruptIndexError
 from kpy.storage.log import Log
 from kpy.storage.scan import SCAN_BYTES, CorruptBatchError, scan_headers
-from kpy.storage.segment import OFFSET_INDEX_SUFFIX, Segment
+from kpy.storage.segment import Segment
+from kpy.storage.segment_files import OFFSET_INDEX_SUFFIX
 
 READ_AT_ONCE_BYTES = 1 << 20
 
@@ -69,12 +70,12 @@ def _is_cached(segment: Segment, start: int, max_bytes: int) -> bool:
 
 def _job(segments: list[Segment], start: int | None, offset: int, max_bytes: int) -> Callable[[], None]:
     first = segments[0]
-    if first.offset_index.entries.in_memory:
+    if first.offset_index.in_memory:
         # Only the active segment's index is, and its file is behind.
         position = first.offset_index.position_for(offset) if start is None else start
         return partial(_read_in_active, first, first.open_file, position, first.size, offset, max_bytes)
     again = [
-        partial(_ReadOnlySegment.attach, each.fs, each.directory, each.base_offset, each.index_interval_bytes)
+        partial(_ReadOnlySegment.attach, each.fs, each.files.directory, each.base_offset, each.index_interval_bytes)
         for each in segments
     ]
     return partial(_read_in_inactive, again, offset, max_bytes)

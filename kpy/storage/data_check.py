@@ -34,7 +34,7 @@ from kpy.storage.log_directory import (
     Meta,
 )
 from kpy.storage.partition_check import PartitionCheck, PartitionFacts, PartitionSummary
-from kpy.storage.segment import LOG_SUFFIX
+from kpy.storage.segment_files import LOG_SUFFIX
 
 CHECKPOINTS = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_START_OFFSETS, CLEANER_OFFSETS)
 METADATA_FILE = "kpy-metadata.sqlite"

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from kpy.errors import ApiError, ErrorCode
+from kpy.storage.checkpoints import TopicPartition
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.scan import CorruptBatchError
 
@@ -18,10 +19,10 @@ class DiskGuard:
     garbage collector comes by, which never looks at what was there when the broker started (cli/start.py).
     """
 
-    __slots__ = ("_log_name", "on_error")
+    __slots__ = ("_partition", "on_error")
 
-    def __init__(self, log_name: str, on_error: Callable[[OSError], None]) -> None:
-        self._log_name = log_name
+    def __init__(self, partition: TopicPartition, on_error: Callable[[OSError], None]) -> None:
+        self._partition = partition
         self.on_error = on_error
 
     def __enter__(self) -> None:
@@ -38,6 +39,7 @@ class DiskGuard:
         if not isinstance(error, OSError):
             raise ApiError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
         self.on_error(error)
+        topic, index = self._partition
         raise ApiError(
-            ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {self._log_name}: {error.strerror}"
+            ErrorCode.KAFKA_STORAGE_ERROR, f"The disk failed under {topic}-{index}: {error.strerror}"
         ) from error

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kpy.errors import StorageError
 from kpy.records.batch import BatchHeader
-from kpy.storage.checkpoints import read_epochs, write_epochs
+from kpy.storage.checkpoints import LEADER_EPOCHS, read_epochs, write_epochs
 from kpy.storage.findings import Finding, Severity
 from kpy.storage.fs import Fs
 from kpy.storage.leader_epochs import UNDEFINED_EPOCH, LeaderEpochs
@@ -39,9 +39,10 @@ class _Run(NamedTuple):
 class EpochCheck:
     """Follows the epochs of a log's batches."""
 
-    def __init__(self, fs: Fs, path: str) -> None:
+    def __init__(self, fs: Fs, directory: str) -> None:
         self._fs = fs
-        self._path = path
+        self._directory = directory
+        self._path = f"{directory}/{LEADER_EPOCHS}"
         self._runs: list[_Run] = []
         self._outliers: list[_Run] = []
         self.epoch = UNDEFINED_EPOCH
@@ -85,7 +86,7 @@ class EpochCheck:
             yield Finding(Severity.WARNING, run.path, run.position, what, _MISLED)
         runs = [run for run in self._runs if run.epoch >= 0]
         repair = None if is_damaged else partial(self._rebuild, [(run.epoch, run.first_offset) for run in runs])
-        epochs = LeaderEpochs(self._fs, self._path)
+        epochs = LeaderEpochs(self._fs, self._directory)
         try:
             read_epochs(self._fs, self._path)
             epochs.load()

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kpy.storage.checkpoints import PARTITION_METADATA
 from kpy.storage.fs import File, Fs
 from kpy.storage.leader_epochs import LeaderEpochs
 from kpy.storage.segment import Segment
@@ -37,17 +38,17 @@ class SyncGate:
 class FlushJob(NamedTuple):
     """Makes a log durable below `end_offset`. `run` may run in a worker thread; then the log is told with `flushed`.
 
-    `files` and `directories` are those with changes that have never been synced. With `includes_active`, the last
-    segment was being appended to, and its indexes are left out.
+    `unsynced` are the changes of its directory that have never been synced. With `includes_active`, the last segment
+    was being appended to, and its indexes are left out.
     """
 
     gate: SyncGate
     fs: Fs
+    directory: str
     segments: list[Segment]
     leader_epochs: LeaderEpochs
     end_offset: int
-    files: dict[str, int]
-    directories: dict[str, int]
+    unsynced: "Changes"
     includes_active: bool
     is_gone: Callable[[], bool]
 
@@ -68,57 +69,76 @@ class FlushJob(NamedTuple):
             for segment in self.segments:
                 segment.flush()
             self.leader_epochs.sync()
-            for path in self.files:
-                File(self.fs, path).sync()
-            for directory in self.directories:
-                self.fs.sync_dir(directory)
+            if self.unsynced.metadata:
+                File(self.fs, f"{self.directory}/{PARTITION_METADATA}").sync()
+            if self.unsynced.names:
+                self.fs.sync_dir(self.directory)
+            if self.unsynced.own_name:
+                self.fs.sync_dir(os.path.dirname(self.directory))
         except FileNotFoundError:
             if not self.is_gone():
                 raise
 
 
-class Unsynced:
-    """The files and directories of a log, besides its segments and leader epochs, whose changes may not be on disk.
+class Changes(NamedTuple):
+    """The numbers of the last changes to parts of a log's directory that may not be on disk, 0 for none."""
 
-    Each with the number of its last change: what has changed once more while a job ran is not done with.
+    metadata: int
+    """To partition.metadata."""
+    names: int
+    """To the names of files."""
+    own_name: int
+    """To the name of the directory itself."""
+
+
+class Unsynced:
+    """What may not be on disk of a log besides its segments and leader epochs.
+
+    Changes are numbered: what has changed once more while a job ran is not done with.
     """
 
-    __slots__ = ("_changes", "_directories", "_files", "_fs", "_gate")
+    __slots__ = ("_changes_so_far", "_gate", "_metadata", "_names", "_own_name")
 
-    def __init__(self, fs: Fs, directories: list[str]) -> None:
-        self._fs = fs
-        self._gate = SyncGate()
-        self._changes = 0
-        self._directories = dict.fromkeys(directories, 0)
-        self._files: dict[str, int] = {}
+    def __init__(self) -> None:
+        self._gate: SyncGate | None = None
+        """There once there was a job: most logs of a broker that has many are only read."""
+        self._changes_so_far = self._names = self._own_name = 1
+        self._metadata = 0
 
-    def note_file(self, path: str) -> None:
-        self._changes += 1
-        self._files[path] = self._changes
+    def note_metadata(self) -> None:
+        self._metadata = self._next()
 
-    def note_names_in(self, directory: str) -> None:
-        self._changes += 1
-        self._directories[directory] = self._changes
+    def note_names(self) -> None:
+        self._names = self._next()
 
-    def moved(self, old: str, new: str) -> None:
+    def moved(self) -> None:
         """The log's directory has another name, which is not on disk yet."""
-        self._files = {path.replace(old, new, 1): change for path, change in self._files.items()}
-        self._directories = {}
-        self.note_names_in(new)
-        self.note_names_in(os.path.dirname(new))
+        self._names = self._own_name = self._next()
+
+    def _next(self) -> int:
+        self._changes_so_far += 1
+        return self._changes_so_far
 
     def job(
         self,
+        fs: Fs,
+        directory: str,
         segments: list[Segment],
         leader_epochs: LeaderEpochs,
         end_offset: int,
         includes_active: bool,
         is_gone: Callable[[], bool],
     ) -> FlushJob:
-        """The job that syncs all this together with the segments and leader epochs of the log."""
-        names = dict(self._files), dict(self._directories)
-        return FlushJob(self._gate, self._fs, segments, leader_epochs, end_offset, *names, includes_active, is_gone)
+        """The job that syncs all this together with the segments and leader epochs of the log in `directory`."""
+        if self._gate is None:
+            self._gate = SyncGate()
+        changes = Changes(self._metadata, self._names, self._own_name)
+        return FlushJob(
+            self._gate, fs, directory, segments, leader_epochs, end_offset, changes, includes_active, is_gone
+        )
 
     def synced(self, job: FlushJob) -> None:
-        self._files = dict(self._files.items() - job.files.items())
-        self._directories = dict(self._directories.items() - job.directories.items())
+        done = job.unsynced
+        self._metadata = 0 if self._metadata == done.metadata else self._metadata
+        self._names = 0 if self._names == done.names else self._names
+        self._own_name = 0 if self._own_name == done.own_name else self._own_name

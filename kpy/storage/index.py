@@ -16,6 +16,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from kpy.storage.fs import File, FileTooLargeError, Fs, read_file, remove_if_exists
+from kpy.storage.segment_files import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, SegmentFiles
 
 OFFSET_ENTRY = struct.Struct(">ii")
 TIME_ENTRY = struct.Struct(">qi")
@@ -37,31 +38,39 @@ class CorruptIndexError(Exception):
     """An index file whose bytes cannot be right; it is to be rebuilt from the log."""
 
 
-class _Entries:
+class _Index:
     """Sorted fixed-size entries of two integers, in memory while they grow, in their file otherwise."""
 
-    __slots__ = ("_fs", "_layout", "_memory", "_run", "_saved_count", "count", "path")
+    __slots__ = ("_base_offset", "_files", "_kind", "_layout", "_memory", "_run", "_saved_count", "count")
 
-    def __init__(self, fs: Fs, path: str, layout: struct.Struct) -> None:
-        self._fs = fs
+    def __init__(self, files: SegmentFiles, kind: str, layout: struct.Struct) -> None:
+        self._files = files
+        self._base_offset = files.base_offset
+        self._kind = kind
         self._layout = layout
         self._memory: bytearray | None = None
         self._saved_count = 0
         self.count = 0
-        self.path = path
         self._run = _NO_RUN
+
+    @property
+    def path(self) -> str:
+        return self._files.path(self._kind)
+
+    def _open(self, create: bool = False) -> File:
+        return File(self._files.fs, self.path, create)
 
     def create(self) -> None:
         """Start an empty index with an empty file."""
         self.forget_run()
         self._memory = bytearray()
         self.count = self._saved_count = 0
-        File(self._fs, self.path, create=True).truncate(0)
+        self._open(create=True).truncate(0)
 
     def attach(self) -> None:
         """Take over an existing file without reading it. Raises CorruptIndexError when its size cannot be right."""
         try:
-            size = self._fs.size(self.path)
+            size = self._files.fs.size(self.path)
         except FileNotFoundError as error:
             raise CorruptIndexError(f"{self.path} is missing") from error
         if size % self._layout.size:
@@ -75,39 +84,40 @@ class _Entries:
         if self._memory is None:
             self.forget_run()
             # Most segments of a broker with many partitions are too short for an entry: nothing to open then.
-            self._memory = bytearray(read_file(self._fs, self.path, MAX_INDEX_BYTES)) if self.count else bytearray()
+            read = read_file(self._files.fs, self.path, MAX_INDEX_BYTES) if self.count else b""
+            self._memory = bytearray(read)
 
     @property
     def in_memory(self) -> bool:
         return self._memory is not None
 
-    def is_cached_for(self, column: int, target: int) -> bool:
+    def _is_cached_for(self, column: int, target: int) -> bool:
         """Whether the lookup of `target` need not wait for the disk."""
         if self._memory is not None or not self.count or self._is_in(self._run[1], column, target):
             return True
-        return File(self._fs, self.path).is_cached(0, self.count * self._layout.size)
+        return self._open().is_cached(0, self.count * self._layout.size)
 
-    def append(self, first: int, second: int) -> None:
+    def _add(self, first: int, second: int) -> None:
         memory = self._memory
         assert memory is not None, "only the index of an active segment grows"
         memory += self._layout.pack(first, second)
         self.count += 1
 
-    def truncate(self, count: int) -> None:
+    def _truncate(self, count: int) -> None:
         """Keep the first `count` entries, in memory and in the file."""
         self.load()
         assert self._memory is not None
         del self._memory[count * self._layout.size :]
         self.count = count
         if self._saved_count > count:
-            File(self._fs, self.path).truncate(count * self._layout.size)
+            self._open().truncate(count * self._layout.size)
             self._saved_count = count
 
     def save(self, sync: bool = False) -> None:
         """Bring the file up to the entries in memory, durably with `sync`."""
         if self._memory is not None and self.count > self._saved_count:
             start = self._saved_count * self._layout.size
-            file = File(self._fs, self.path, create=True)
+            file = self._open(create=True)
             file.write(self._memory[start:], start)
             if sync:
                 file.sync()
@@ -120,9 +130,9 @@ class _Entries:
 
     def sync(self) -> None:
         """Make a file durable that does not grow any more. May run in a worker thread."""
-        File(self._fs, self.path).sync()
+        self._open().sync()
 
-    def entry(self, slot: int) -> tuple[int, int]:
+    def _entry(self, slot: int) -> tuple[int, int]:
         layout = self._layout
         if self._memory is not None:
             return layout.unpack_from(self._memory, slot * layout.size)
@@ -130,9 +140,9 @@ class _Entries:
         place = (slot - run_start) * layout.size
         if 0 <= place < len(run):
             return layout.unpack_from(run, place)
-        return layout.unpack(File(self._fs, self.path).read(layout.size, slot * layout.size))
+        return layout.unpack(self._open().read(layout.size, slot * layout.size))
 
-    def floor_slot(self, column: int, target: int) -> int:
+    def _floor_slot(self, column: int, target: int) -> int:
         """The last slot whose value in `column` is <= target; -1 when there is none."""
         if self._memory is not None:
             return self._floor_in(self._memory, column, target)
@@ -153,7 +163,7 @@ class _Entries:
         return bool(run) and unpack_from(run)[column] <= target < unpack_from(run, len(run) - size)[column]
 
     def _read_run(self, column: int, target: int) -> tuple[int, bytes]:
-        file, unpack_from, size = File(self._fs, self.path), self._layout.unpack_from, self._layout.size
+        file, unpack_from, size = self._open(), self._layout.unpack_from, self._layout.size
         above = bisect_right(
             range(self.count), target, key=lambda slot: unpack_from(file.read(size, slot * size))[column]
         )
@@ -165,82 +175,78 @@ class _Entries:
         self._run = _NO_RUN
 
 
-class OffsetIndex:
+class OffsetIndex(_Index):
     """Where in the segment an offset is found: (last offset of an append, position where that append starts)."""
 
-    __slots__ = ("_base_offset", "entries")
+    __slots__ = ()
 
-    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
-        self._base_offset = base_offset
-        self.entries = _Entries(fs, path, OFFSET_ENTRY)
+    def __init__(self, files: SegmentFiles) -> None:
+        super().__init__(files, OFFSET_INDEX_SUFFIX, OFFSET_ENTRY)
 
     def append(self, offset: int, position: int) -> None:
-        self.entries.append(offset - self._base_offset, position)
+        self._add(offset - self._base_offset, position)
 
     def position_for(self, offset: int) -> int:
         """A batch boundary at or before the batch that holds `offset`; 0 when no entry is that low."""
-        entries = self.entries
-        slot = entries.floor_slot(0, offset - self._base_offset)
-        return entries.entry(slot)[1] if slot >= 0 else 0
+        slot = self._floor_slot(0, offset - self._base_offset)
+        return self._entry(slot)[1] if slot >= 0 else 0
 
     def boundary_before(self, position: int) -> int:
         """The last indexed batch boundary <= position; 0 when there is none."""
-        entries = self.entries
-        slot = entries.floor_slot(1, position)
-        return entries.entry(slot)[1] if slot >= 0 else 0
+        slot = self._floor_slot(1, position)
+        return self._entry(slot)[1] if slot >= 0 else 0
 
     def knows_boundary_before(self, position: int) -> bool:
         """Whether `boundary_before` need not wait for the disk."""
-        return self.entries.is_cached_for(1, position)
+        return self._is_cached_for(1, position)
 
     def last(self) -> tuple[int, int]:
         """(offset, position) of the last entry; (base offset, 0) when empty."""
-        if not self.entries.count:
+        if not self.count:
             return self._base_offset, 0
-        relative_offset, position = self.entries.entry(self.entries.count - 1)
+        relative_offset, position = self._entry(self.count - 1)
         return self._base_offset + relative_offset, position
 
     def truncate_to(self, offset: int) -> None:
         """Drop the entries at and above `offset`."""
-        self.entries.truncate(self.entries.floor_slot(0, offset - 1 - self._base_offset) + 1)
+        self._truncate(self._floor_slot(0, offset - 1 - self._base_offset) + 1)
 
     def is_full(self, max_bytes: int) -> bool:
-        return self.entries.count >= max_bytes // OFFSET_ENTRY.size
+        return self.count >= max_bytes // OFFSET_ENTRY.size
 
 
-class TimeIndex:
+class TimeIndex(_Index):
     """From which offset on timestamps can be larger: (largest timestamp so far, last offset of its batch)."""
 
-    __slots__ = ("_base_offset", "entries")
+    __slots__ = ()
 
-    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
-        self._base_offset = base_offset
-        self.entries = _Entries(fs, path, TIME_ENTRY)
+    def __init__(self, files: SegmentFiles) -> None:
+        super().__init__(files, TIME_INDEX_SUFFIX, TIME_ENTRY)
 
     def append_if_later(self, timestamp: int, offset: int) -> None:
         if timestamp > self.last()[0]:
-            self.entries.append(timestamp, offset - self._base_offset)
+            self._add(timestamp, offset - self._base_offset)
 
     def last(self) -> tuple[int, int]:
         """(timestamp, offset) of the last entry; (NO_TIMESTAMP, base offset) when empty."""
-        count = self.entries.count
-        return self._entry(count - 1) if count else (NO_TIMESTAMP, self._base_offset)
+        count = self.count
+        return self._time_entry(count - 1) if count else (NO_TIMESTAMP, self._base_offset)
 
     def floor(self, timestamp: int) -> tuple[int, int]:
         """The last entry whose timestamp is <= the given one; (NO_TIMESTAMP, base offset) when there is none."""
-        slot = self.entries.floor_slot(0, timestamp)
-        return self._entry(slot) if slot >= 0 else (NO_TIMESTAMP, self._base_offset)
+        slot = self._floor_slot(0, timestamp)
+        return self._time_entry(slot) if slot >= 0 else (NO_TIMESTAMP, self._base_offset)
 
     def truncate_to(self, offset: int) -> None:
         """Drop the entries at and above `offset`."""
-        self.entries.truncate(self.entries.floor_slot(1, offset - 1 - self._base_offset) + 1)
+        self._truncate(self._floor_slot(1, offset - 1 - self._base_offset) + 1)
 
     def is_full(self, max_bytes: int) -> bool:
         """One slot short of full, since closing the segment adds a last entry."""
-        return self.entries.count >= max_bytes // TIME_ENTRY.size - 1
+        return self.count >= max_bytes // TIME_ENTRY.size - 1
 
-    def _entry(self, slot: int) -> tuple[int, int]:
-        timestamp, relative_offset = self.entries.entry(slot)
+    def _time_entry(self, slot: int) -> tuple[int, int]:
+        timestamp, relative_offset = self._entry(slot)
         return timestamp, self._base_offset + relative_offset
 
 
@@ -260,18 +266,20 @@ class TransactionIndex:
     file.
     """
 
-    __slots__ = ("_base_offset", "_fs", "_is_known_empty", "path")
+    __slots__ = ("_files", "_is_known_empty")
 
-    def __init__(self, fs: Fs, path: str, base_offset: int) -> None:
-        self._fs = fs
-        self._base_offset = base_offset
+    def __init__(self, files: SegmentFiles) -> None:
+        self._files = files
         self._is_known_empty = False
-        self.path = path
+
+    @property
+    def path(self) -> str:
+        return self._files.path(TXN_INDEX_SUFFIX)
 
     def append(self, txn: AbortedTxn) -> None:
         self._is_known_empty = False
-        file = File(self._fs, self.path, create=True)
-        file.write(TXN_ENTRY.pack(0, *txn), self._fs.size(self.path))
+        fs, path = self._files.fs, self.path
+        File(fs, path, create=True).write(TXN_ENTRY.pack(0, *txn), fs.size(path))
 
     def read(self) -> list[AbortedTxn]:
         """Every entry. Raises CorruptIndexError for bytes that cannot be entries of this segment.
@@ -281,31 +289,39 @@ class TransactionIndex:
         if self._is_known_empty:
             return []
         try:
-            data = read_file(self._fs, self.path)
+            return read_txns(self._files.fs, self.path, self._files.base_offset)
         except FileNotFoundError:
             self._is_known_empty = True
             return []
-        except FileTooLargeError as error:
-            raise CorruptIndexError(str(error)) from error
-        if len(data) % TXN_ENTRY.size:
-            raise CorruptIndexError(f"{self.path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")
-        txns: list[AbortedTxn] = []
-        for version, *fields in TXN_ENTRY.iter_unpack(data):
-            txn = AbortedTxn(*fields)
-            if version != 0 or txn.last_offset < self._base_offset or not 0 <= txn.first_offset < txn.last_offset:
-                raise CorruptIndexError(f"{self.path} has an entry that cannot be: version {version}, {txn}")
-            txns.append(txn)
-        return txns
 
     def truncate_to(self, offset: int) -> None:
         """Drop the transactions whose marker is at or above `offset`."""
         kept = sum(1 for txn in self.read() if txn.last_offset < offset)
-        if self._fs.exists(self.path):
-            File(self._fs, self.path).truncate(kept * TXN_ENTRY.size)
+        fs, path = self._files.fs, self.path
+        if fs.exists(path):
+            File(fs, path).truncate(kept * TXN_ENTRY.size)
 
     def reset(self) -> None:
-        remove_if_exists(self._fs, self.path)
+        remove_if_exists(self._files.fs, self.path)
 
     def sync(self) -> None:
-        if self._fs.exists(self.path):
-            File(self._fs, self.path).sync()
+        fs, path = self._files.fs, self.path
+        if fs.exists(path):
+            File(fs, path).sync()
+
+
+def read_txns(fs: Fs, path: str, base_offset: int) -> list[AbortedTxn]:
+    """Every entry of a transaction index. Raises FileNotFoundError and CorruptIndexError."""
+    try:
+        data = read_file(fs, path)
+    except FileTooLargeError as error:
+        raise CorruptIndexError(str(error)) from error
+    if len(data) % TXN_ENTRY.size:
+        raise CorruptIndexError(f"{path} has {len(data)} bytes, not a multiple of {TXN_ENTRY.size}")
+    txns: list[AbortedTxn] = []
+    for version, *fields in TXN_ENTRY.iter_unpack(data):
+        txn = AbortedTxn(*fields)
+        if version != 0 or txn.last_offset < base_offset or not 0 <= txn.first_offset < txn.last_offset:
+            raise CorruptIndexError(f"{path} has an entry that cannot be: version {version}, {txn}")
+        txns.append(txn)
+    return txns

@@ -8,10 +8,9 @@ takes away can then be read again from the batches above the recovery point.
 """
 
 import logging
-import os
 from bisect import bisect_right
 
-from kpy.storage.checkpoints import read_epochs, write_epochs
+from kpy.storage.checkpoints import LEADER_EPOCHS, read_epochs, write_epochs
 from kpy.storage.fs import File, Fs
 
 UNDEFINED_EPOCH = -1
@@ -23,13 +22,13 @@ _log = logging.getLogger(__name__)
 
 
 class LeaderEpochs:
-    """The epochs of one log, backed by its leader-epoch-checkpoint file."""
+    """The epochs of the log in one directory, backed by its leader-epoch-checkpoint file."""
 
-    __slots__ = ("_entries", "_fs", "_path", "_unsynced", "latest_epoch", "saved_epoch")
+    __slots__ = ("_directory", "_entries", "_fs", "_unsynced", "latest_epoch", "saved_epoch")
 
-    def __init__(self, fs: Fs, path: str) -> None:
+    def __init__(self, fs: Fs, directory: str) -> None:
         self._fs = fs
-        self._path = path
+        self._directory = directory
         self._entries: list[tuple[int, int]] = []
         self._unsynced = False
         self.latest_epoch = UNDEFINED_EPOCH
@@ -53,10 +52,14 @@ class LeaderEpochs:
         if self._unsynced:
             self._unsynced = False
             File(self._fs, self._path).sync()
-            self._fs.sync_dir(os.path.dirname(self._path))
+            self._fs.sync_dir(self._directory)
 
-    def moved_to(self, path: str) -> None:
-        self._path = path
+    def moved_to(self, directory: str) -> None:
+        self._directory = directory
+
+    @property
+    def _path(self) -> str:
+        return f"{self._directory}/{LEADER_EPOCHS}"
 
     def entries(self) -> list[tuple[int, int]]:
         """(epoch, start offset) pairs, oldest first."""

@@ -9,6 +9,7 @@ A Log belongs to one thread. Only a `FlushJob` and the planning of a compaction 
 
 import os
 import random
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from kpy.errors import ApiError, ErrorCode
 from kpy.ids import ZERO_ID
 from kpy.records.batch import BatchHeader, read_header
 from kpy.records.validate import ValidBatch
-from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, TopicPartition, write_topic_id
+from kpy.storage.checkpoints import PARTITION_METADATA, TopicPartition, write_topic_id
 from kpy.storage.disk_guard import DiskGuard
 from kpy.storage.flush import FlushJob, Unsynced
 from kpy.storage.fs import Buffer, FileRegion, Fs
@@ -30,7 +31,8 @@ from kpy.storage.producer_state import ProducedBatch, parse_marker
 from kpy.storage.recovery import LoadedLog, account, replay_producers
 from kpy.storage.retention import LogBounds, expired_count
 from kpy.storage.scan import CorruptBatchError
-from kpy.storage.segment import DELETED_SUFFIX, Segment
+from kpy.storage.segment import Segment
+from kpy.storage.segment_files import DELETED_SUFFIX
 from kpy.storage.timestamps import TimestampOffset, first_at_or_after, with_max_timestamp
 
 _STAMP = Struct(">qii")
@@ -63,7 +65,7 @@ class Log:
     ) -> None:
         self._fs = fs
         self._directory = directory
-        self.data_dir = os.path.dirname(directory)
+        self.data_dir = sys.intern(os.path.dirname(directory))  # One text for all logs in it.
         self.topic, self.partition = topic_partition
         self.topic_id = topic_id
         self.config = config
@@ -81,11 +83,11 @@ class Log:
         self._active = loaded.segments[-1]
         self._snapshots = loaded.snapshots
         self._rng = rng
-        self.disk = DiskGuard(f"{self.topic}-{self.partition}", on_disk_error)
-        self._unsynced = Unsynced(fs, [directory, self.data_dir])
+        self.disk = DiskGuard(topic_partition, on_disk_error)
+        self._unsynced = Unsynced()
         if topic_id != ZERO_ID:
-            self._unsynced.note_file(f"{directory}/{PARTITION_METADATA}")
-        self._deleted: list[tuple[int, list[str]]] = []
+            self._unsynced.note_metadata()
+        self._deleted: tuple[tuple[int, list[str]], ...] = ()
         self._roll_jitter_ms = self._new_jitter()
 
     @property
@@ -121,11 +123,10 @@ class Log:
 
     def assign_topic_id(self, topic_id: bytes) -> None:
         """Give an id to a log that has none: its partition.metadata was lost, or it is older than topic ids."""
-        path = f"{self._directory}/{PARTITION_METADATA}"
         with self.disk:
-            write_topic_id(self._fs, path, topic_id)
+            write_topic_id(self._fs, f"{self._directory}/{PARTITION_METADATA}", topic_id)
         self.topic_id = topic_id
-        self._unsynced.note_file(path)
+        self._unsynced.note_metadata()
 
     def start_leader_epoch(self, epoch: int) -> None:
         """Note that a new leader begins at the log end, even if it never appends. ApiError KAFKA_STORAGE_ERROR."""
@@ -334,7 +335,7 @@ class Log:
         self._segments.append(segment)
         self._bases.append(base_offset)
         self._active, self._roll_jitter_ms = segment, self._new_jitter()
-        self._unsynced.note_names_in(self._directory)
+        self._unsynced.note_names()
         return segment
 
     def _new_segment(self, base_offset: int) -> Segment:
@@ -357,11 +358,11 @@ class Log:
             if count == len(self._segments):
                 self._roll(self.log_end_offset)
             paths = [path for segment in self._segments[:count] for path in segment.rename(DELETED_SUFFIX)]
-            self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
+            self._deleted += ((now_ms + self.config.file_delete_delay_ms, paths),)
             del self._segments[:count], self._bases[:count]
             self._snapshots.keep_only(self._bases)
             self._move_log_start(max(self.log_start_offset, self._bases[0]))
-            self._unsynced.note_names_in(self._directory)
+            self._unsynced.note_names()
             return paths
 
     def replace_segments(self, cleaned: Segment, original_bases: list[int], now_ms: int) -> None:
@@ -373,14 +374,14 @@ class Log:
             self._fs.sync_dir(self._directory)
             cleaned.rename("")
             self._fs.sync_dir(self._directory)
-        self._deleted.append((now_ms + self.config.file_delete_delay_ms, paths))
+        self._deleted += ((now_ms + self.config.file_delete_delay_ms, paths),)
         self._segments[slot : slot + len(originals)] = [cleaned]
         self._bases[slot : slot + len(originals)] = [cleaned.base_offset]
 
     def take_due_files(self, now_ms: int) -> list[str]:
         """The files that were renamed to .deleted at least file.delete.delay.ms ago: the caller removes them."""
         due = [path for due_ms, paths in self._deleted if due_ms <= now_ms for path in paths]
-        self._deleted = [each for each in self._deleted if each[0] > now_ms]
+        self._deleted = tuple(each for each in self._deleted if each[0] > now_ms)
         return due
 
     def advance_log_start_offset(self, offset: int) -> None:
@@ -441,7 +442,7 @@ class Log:
             self.high_watermark = offset
             self.leader_epochs.clear()
             self.producer_state.clear(offset)
-            self._unsynced.note_names_in(self._directory)
+            self._unsynced.note_names()
 
     # Durability and the end.
 
@@ -452,7 +453,15 @@ class Log:
             return None
         found = [segment for segment, _ in self.segments_from(self.recovery_point)]
         segments = found if include_active else found[:-1]
-        return self._unsynced.job(segments, self.leader_epochs, end_offset, include_active, lambda: self.is_offline)
+        return self._unsynced.job(
+            self._fs,
+            self._directory,
+            segments,
+            self.leader_epochs,
+            end_offset,
+            include_active,
+            is_gone=lambda: self.is_offline,
+        )
 
     def flushed(self, job: FlushJob) -> None:
         """The job has run: what it was about is on disk, and recovery need not look at most of it."""
@@ -483,9 +492,9 @@ class Log:
 
     def moved_to(self, directory: str) -> None:
         """The directory has another name now, on the same disk; open descriptors stay good."""
-        self._unsynced.moved(self._directory, directory)
-        self._directory, self.data_dir = directory, os.path.dirname(directory)
-        self.leader_epochs.moved_to(f"{directory}/{LEADER_EPOCHS}")
+        self._unsynced.moved()
+        self._directory, self.data_dir = directory, sys.intern(os.path.dirname(directory))
+        self.leader_epochs.moved_to(directory)
         self._snapshots.moved_to(directory)
         for segment in self._segments:
             segment.moved_to(directory, "")

@@ -9,8 +9,9 @@ nobody knows: it is never read again and never removed either.
 import logging
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -116,7 +117,7 @@ class LogDirectory:
             if not self.fs.is_dir(f"{self.path}/{name}"):
                 continue
             if match := PARTITION_DIR.fullmatch(name):
-                found.current[match[1], int(match[2])] = name
+                found.current[sys.intern(match[1]), int(match[2])] = name
             elif match := _FUTURE_NAME.fullmatch(name):
                 found.future.append(((match[1], int(match[2])), name))
             elif name.endswith(DELETE_SUFFIX):
@@ -127,15 +128,20 @@ class LogDirectory:
                 _log.warning("%s/%s is no partition's directory; leaving it alone", self.path, name)
         return found
 
-    def read_state(self) -> None:
-        """Whether the last stop was clean, and the checkpoints. The marker is gone then, so that a crash is none."""
+    def read_state(self, partitions: Iterable[TopicPartition]) -> None:
+        """Whether the last stop was clean, and the checkpoints. The marker is gone then, so that a crash is none.
+
+        What the checkpoints say of these partitions is kept under the very tuples that are given: of thousands, each
+        file's own would take some 100 bytes a partition.
+        """
         marker = f"{self.path}/{CLEAN_SHUTDOWN}"
         self.was_clean = self.fs.exists(marker)
         if self.was_clean:
             self.fs.remove(marker)
             self.fs.sync_dir(self.path)
+        keys = {key: key for key in partitions}
         for name in (RECOVERY_POINTS, LOG_START_OFFSETS, HIGH_WATERMARKS, CLEANER_OFFSETS):
-            self.found[name] = self._read_checkpoint(name)
+            self.found[name] = self._read_checkpoint(name, keys)
         self.cleaner_offsets = dict(self.found[CLEANER_OFFSETS] or {})
 
     def found_offset(self, checkpoint: str, key: TopicPartition) -> int:
@@ -181,11 +187,13 @@ class LogDirectory:
 
     # Checkpoints.
 
-    def _read_checkpoint(self, name: str) -> dict[TopicPartition, int] | None:
+    def _read_checkpoint(
+        self, name: str, keys: Mapping[TopicPartition, TopicPartition]
+    ) -> dict[TopicPartition, int] | None:
         """A checkpoint's offsets; None when it is missing or damaged: the logs are then read instead."""
         try:
-            offsets = read_offsets(self.fs, f"{self.path}/{name}")
-            self._written[name] = dict(offsets)
+            read = read_offsets(self.fs, f"{self.path}/{name}")
+            self._written[name] = offsets = {keys.get(key, key): offset for key, offset in read.items()}
             return offsets
         except StorageError as error:
             _log.warning("ignoring a checkpoint: %s", error)

@@ -157,8 +157,8 @@ class LogDirs:
             self._try(directory, partial(directory.write_meta, Meta(broker_id, self.cluster_id)))
 
     def _load(self, directory: LogDirectory, config_for: Callable[[str], LogConfig], now_ms: int) -> None:
-        directory.read_state()
         found = directory.find()
+        directory.read_state(found.current)
         directory.doomed = [(now_ms, f"{directory.path}/{name}") for name in found.doomed]
         directory.found_futures = found.future
         for key in found.current:

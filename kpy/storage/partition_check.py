@@ -11,7 +11,8 @@ from kpy.storage.checkpoints import LEADER_EPOCHS, PARTITION_METADATA, read_topi
 from kpy.storage.findings import Finding, Severity
 from kpy.storage.fs import Fs
 from kpy.storage.log_config import LONG_MAX, LogConfig
-from kpy.storage.segment import (
+from kpy.storage.segment_check import SegmentWalk, WalkOptions
+from kpy.storage.segment_files import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
     LOG_SUFFIX,
@@ -19,7 +20,6 @@ from kpy.storage.segment import (
     SWAP_SUFFIX,
     parse_base_offset,
 )
-from kpy.storage.segment_check import SegmentWalk, WalkOptions
 from kpy.storage.snapshots import SNAPSHOT_SUFFIX
 
 _TEMPORARY_SUFFIX = ".tmp"

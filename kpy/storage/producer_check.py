@@ -55,12 +55,12 @@ class ProducerCheck:
 
     # Transaction indexes.
 
-    def finish_segment(self, path: str, base_offset: int, is_damaged: bool) -> Iterator[Finding]:
+    def finish_segment(self, index: TransactionIndex, is_damaged: bool) -> Iterator[Finding]:
         """Compare the segment's transaction index with the aborts that were met since the last call."""
-        expected, self._aborted = self._aborted, []
-        repair = None if is_damaged else partial(self._rebuild_txn_index, path, expected)
+        path, (expected, self._aborted) = index.path, (self._aborted, [])
+        repair = None if is_damaged else partial(_rebuild_txn_index, index, expected)
         try:
-            found = TransactionIndex(self._fs, path, base_offset).read()
+            found = index.read()
         except CorruptIndexError as error:
             what = str(error).removeprefix(path).strip()
             yield Finding(Severity.WARNING, path, None, what, _RECOVERED, repair)
@@ -79,13 +79,6 @@ class ProducerCheck:
             what = f"lacks {_named(txn)}"
             yield Finding(Severity.WARNING, path, None, what, _MISLED_COMMITTED, repair)
             return
-
-    def _rebuild_txn_index(self, path: str, txns: list[AbortedTxn]) -> str:
-        index = TransactionIndex(self._fs, path, 0)
-        index.reset()
-        for txn in txns:
-            index.append(txn)
-        return f"rebuilt from the markers, {len(txns)} aborted transactions"
 
     # Snapshots.
 
@@ -152,3 +145,10 @@ def _copied(producer: Producer) -> Producer:
 
 def _named(txn: AbortedTxn) -> str:
     return f"the aborted transaction of producer {txn.producer_id} from offset {txn.first_offset} to {txn.last_offset}"
+
+
+def _rebuild_txn_index(index: TransactionIndex, txns: list[AbortedTxn]) -> str:
+    index.reset()
+    for txn in txns:
+        index.append(txn)
+    return f"rebuilt from the markers, {len(txns)} aborted transactions"

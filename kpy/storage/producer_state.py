@@ -94,6 +94,26 @@ class Watch:
         self.has_ended = False
 
 
+class _Transactions:
+    """The transactions of one partition. Most partitions have none, so this is only there where there was one."""
+
+    __slots__ = ("ongoing", "unreplicated", "watched")
+
+    def __init__(self) -> None:
+        self.ongoing: list[tuple[int, int]] = []
+        """(first offset, producer id), by offset."""
+        self.unreplicated: list[tuple[int, int]] = []
+        """(first offset, offset of the marker), by the first."""
+        self.watched: dict[Watch, None] = {}
+
+    def first_unstable_offset(self) -> int | None:
+        ongoing = self.ongoing[0][0] if self.ongoing else None
+        unreplicated = self.unreplicated[0][0] if self.unreplicated else None
+        if ongoing is None or unreplicated is None:
+            return unreplicated if ongoing is None else ongoing
+        return min(ongoing, unreplicated)
+
+
 class ProducerState:
     """All producers of one partition.
 
@@ -105,9 +125,7 @@ class ProducerState:
         self.expiration_ms = expiration_ms
         self.producers: dict[int, Producer] = {}
         self.map_end_offset = 0
-        self._ongoing: list[tuple[int, int]] = []
-        self._unreplicated: list[tuple[int, int]] = []
-        self._watched: dict[Watch, None] = {}
+        self._transactions: _Transactions | None = None
 
     # What an append asks and tells.
 
@@ -190,7 +208,7 @@ class ProducerState:
         producer.last_timestamp = header.max_timestamp
         if header.is_transactional and producer.current_txn_first_offset == NO_OFFSET:
             producer.current_txn_first_offset = base_offset
-            insort(self._ongoing, (base_offset, header.producer_id))
+            insort(self._have_transactions().ongoing, (base_offset, header.producer_id))
         self.map_end_offset = base_offset + delta + 1
 
     def update_marker(self, header: BatchHeader, marker: EndMarker, offset: int) -> AbortedTxn | None:
@@ -206,16 +224,17 @@ class ProducerState:
         producer.coordinator_epoch = marker.coordinator_epoch
         producer.last_timestamp = header.max_timestamp
         self.map_end_offset = offset + 1
-        for watch in self._watched:
+        transactions = self._have_transactions()
+        for watch in transactions.watched:
             if watch.producer_id == header.producer_id:
                 watch.has_ended = True
         if first_offset == NO_OFFSET:
             return None
-        self._ongoing.remove((first_offset, header.producer_id))
-        insort(self._unreplicated, (first_offset, offset))
+        transactions.ongoing.remove((first_offset, header.producer_id))
+        insort(transactions.unreplicated, (first_offset, offset))
         if not marker.is_abort:
             return None
-        last_stable_offset = self._ongoing[0][0] if self._ongoing else offset + 1
+        last_stable_offset = transactions.ongoing[0][0] if transactions.ongoing else offset + 1
         return AbortedTxn(header.producer_id, first_offset, offset, last_stable_offset)
 
     def _remember(self, producer: Producer) -> Producer:
@@ -240,27 +259,24 @@ class ProducerState:
     def watch(self, producer_id: int) -> "Watch":
         """Watch for the end of a transaction, while its coordinator is asked about it, until `unwatch`."""
         watch = Watch(producer_id)
-        self._watched[watch] = None
+        self._have_transactions().watched[watch] = None
         return watch
 
     def unwatch(self, watch: "Watch") -> bool:
         """Whether no transaction of the producer has ended meanwhile: then the coordinator's answer still holds."""
-        del self._watched[watch]
+        del self._have_transactions().watched[watch]
         return not watch.has_ended
 
     # The last stable offset.
 
     def first_unstable_offset(self) -> int | None:
         """Where the oldest transaction begins that is open, or whose marker the high watermark has not passed."""
-        ongoing = self._ongoing[0][0] if self._ongoing else None
-        unreplicated = self._unreplicated[0][0] if self._unreplicated else None
-        if ongoing is None or unreplicated is None:
-            return unreplicated if ongoing is None else ongoing
-        return min(ongoing, unreplicated)
+        return None if self._transactions is None else self._transactions.first_unstable_offset()
 
     def high_watermark_moved(self, high_watermark: int) -> None:
-        if self._unreplicated:
-            self._unreplicated = [txn for txn in self._unreplicated if txn[1] >= high_watermark]
+        transactions = self._transactions
+        if transactions is not None and transactions.unreplicated:
+            transactions.unreplicated = [txn for txn in transactions.unreplicated if txn[1] >= high_watermark]
 
     # Time, truncation and snapshots.
 
@@ -276,8 +292,9 @@ class ProducerState:
 
     def clear(self, map_end_offset: int) -> None:
         self.producers.clear()
-        self._ongoing.clear()
-        self._unreplicated.clear()
+        if self._transactions is not None:
+            self._transactions.ongoing.clear()
+            self._transactions.unreplicated.clear()
         self.map_end_offset = map_end_offset
 
     def load(self, producers: Iterable[Producer], map_end_offset: int) -> None:
@@ -286,7 +303,12 @@ class ProducerState:
         for producer in producers:
             self.producers[producer.producer_id] = producer
             if producer.current_txn_first_offset != NO_OFFSET:
-                insort(self._ongoing, (producer.current_txn_first_offset, producer.producer_id))
+                insort(self._have_transactions().ongoing, (producer.current_txn_first_offset, producer.producer_id))
+
+    def _have_transactions(self) -> _Transactions:
+        if self._transactions is None:
+            self._transactions = _Transactions()
+        return self._transactions
 
 
 def marker_record(marker: EndMarker, timestamp_ms: int) -> NewRecord:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 from kpy.errors import StorageError
 from kpy.records.batch import BatchHeader, check_crc
-from kpy.storage.checkpoints import LEADER_EPOCHS
 from kpy.storage.fs import Fs, remove_if_exists
 from kpy.storage.index import CorruptIndexError
 from kpy.storage.leader_epochs import EpochRecovery, LeaderEpochs
@@ -27,14 +26,14 @@ from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.preallocation import preallocate
 from kpy.storage.producer_state import NO_PRODUCER_ID, ProducerState, parse_marker
 from kpy.storage.scan import CorruptBatchError, magic_of_message
-from kpy.storage.segment import (
+from kpy.storage.segment import Segment
+from kpy.storage.segment_files import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
     LOG_SUFFIX,
     SUFFIXES,
     SWAP_SUFFIX,
     TXN_INDEX_SUFFIX,
-    Segment,
     parse_base_offset,
 )
 from kpy.storage.snapshots import Snapshots
@@ -81,7 +80,7 @@ def load_log(request: LoadRequest) -> LoadedLog:
     bases = sorted(base for name in names if (base := _base_of_log(name)) is not None)
     loaded = LoadedLog(
         segments=[Segment.attach(fs, directory, base, interval) for base in bases],
-        leader_epochs=LeaderEpochs(fs, f"{directory}/{LEADER_EPOCHS}"),
+        leader_epochs=LeaderEpochs(fs, directory),
         producer_state=ProducerState(request.producer_expiration_ms),
         snapshots=Snapshots(fs, directory, names),
         log_start_offset=max(request.log_start_offset, bases[0] if bases else 0),

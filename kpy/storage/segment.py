@@ -26,15 +26,7 @@ from kpy.storage.index import (
 from kpy.storage.log_config import LONG_MAX
 from kpy.storage.preallocation import trim
 from kpy.storage.scan import CorruptBatchError, Found, end_of_fitting, header_at, scan_batches, scan_headers
-
-LOG_SUFFIX = ".log"
-OFFSET_INDEX_SUFFIX = ".index"
-TIME_INDEX_SUFFIX = ".timeindex"
-TXN_INDEX_SUFFIX = ".txnindex"
-SUFFIXES = (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
-DELETED_SUFFIX = ".deleted"
-CLEANED_SUFFIX = ".cleaned"
-SWAP_SUFFIX = ".swap"
+from kpy.storage.segment_files import LOG_SUFFIX, SUFFIXES, SegmentFiles
 
 MAX_REMEMBERED_POSITIONS = 64
 """Per segment: about as many sequential readers can follow it without index lookups."""
@@ -56,9 +48,8 @@ class Segment:
         "_max_timestamp",
         "_offset_of_max_timestamp",
         "_pwritev",
-        "_suffix",
         "base_offset",
-        "directory",
+        "files",
         "fs",
         "header_order",
         "index_interval_bytes",
@@ -75,17 +66,16 @@ class Segment:
     def __init__(self, fs: Fs, directory: str, base_offset: int, index_interval_bytes: int, suffix: str = "") -> None:
         self.fs = fs
         self._pwritev = fs.pwritev
-        self.directory = directory
-        self._suffix = suffix
+        self.files = files = SegmentFiles(fs, directory, base_offset, suffix)
         self.open_file: File | None = None
         self.base_offset = base_offset
         self.index_interval_bytes = index_interval_bytes
         self.size = 0
         self._first_append_ms: int | None = None
         self.was_used = False
-        self.offset_index = OffsetIndex(fs, self.path(OFFSET_INDEX_SUFFIX), base_offset)
-        self.time_index = TimeIndex(fs, self.path(TIME_INDEX_SUFFIX), base_offset)
-        self.txn_index = TransactionIndex(fs, self.path(TXN_INDEX_SUFFIX), base_offset)
+        self.offset_index = OffsetIndex(files)
+        self.time_index = TimeIndex(files)
+        self.txn_index = TransactionIndex(files)
         self.header_order = HeaderOrder(base_offset, self.offset_index)
         self.index_is_sound = False
         self._bytes_since_index_entry = 0
@@ -111,7 +101,7 @@ class Segment:
         return segment
 
     def path(self, kind: str = LOG_SUFFIX) -> str:
-        return f"{self.directory}/{self.base_offset:020d}{kind}{self._suffix}"
+        return self.files.path(kind)
 
     @property
     def file(self) -> File:
@@ -169,8 +159,8 @@ class Segment:
         """Complete the indexes and leave them to their files."""
         trim(self.fs, self.path(), self.size)
         self._close_time_index()
-        self.offset_index.entries.release()
-        self.time_index.entries.release()
+        self.offset_index.release()
+        self.time_index.release()
 
     def become_active(self) -> None:
         """Bring the indexes into memory, rebuilt if they are damaged."""
@@ -178,12 +168,12 @@ class Segment:
 
     def _close_time_index(self) -> None:
         if self._max_timestamp is not None and self._max_timestamp >= 0:
-            self.time_index.entries.load()
+            self.time_index.load()
             self.time_index.append_if_later(self._max_timestamp, self._offset_of_max_timestamp)
 
     def save_indexes(self) -> None:
-        self.offset_index.entries.save()
-        self.time_index.entries.save()
+        self.offset_index.save()
+        self.time_index.save()
 
     def flush(self) -> None:
         """Make the segment durable. May run in a worker thread.
@@ -192,40 +182,37 @@ class Segment:
         """
         self.file.sync()
         self.txn_index.sync()
-        if not self.offset_index.entries.in_memory:
-            self.offset_index.entries.sync()
-            self.time_index.entries.sync()
+        if not self.offset_index.in_memory:
+            self.offset_index.sync()
+            self.time_index.sync()
 
     def close(self) -> None:
         """Complete the indexes of the active segment, durably, as a clean shutdown needs it."""
         trim(self.fs, self.path(), self.size, sync=True)
         self._close_time_index()
-        self.offset_index.entries.save(sync=True)
-        self.time_index.entries.save(sync=True)
+        self.offset_index.save(sync=True)
+        self.time_index.save(sync=True)
         self.open_file = None
 
     def drop_idle_file(self) -> None:
         """Let go of descriptor and index entries if the segment has not been used since the last call."""
         if not self.was_used:
             self.open_file = None
-            self.offset_index.entries.forget_run()
-            self.time_index.entries.forget_run()
+            self.offset_index.forget_run()
+            self.time_index.forget_run()
         self.was_used = False
 
     # Files.
 
     def moved_to(self, directory: str, suffix: str) -> None:
         """The files have been renamed; open descriptors stay good."""
-        self.directory = directory
-        self._suffix = suffix
-        self.offset_index.entries.path = self.path(OFFSET_INDEX_SUFFIX)
-        self.time_index.entries.path = self.path(TIME_INDEX_SUFFIX)
-        self.txn_index.path = self.path(TXN_INDEX_SUFFIX)
+        self.files.directory = directory
+        self.files.suffix = suffix
 
     def rename(self, suffix: str) -> list[str]:
         """Rename all files to end in `suffix`; returns the new paths."""
         old_paths = [self.path(kind) for kind in SUFFIXES]
-        self.moved_to(self.directory, suffix)
+        self.moved_to(self.files.directory, suffix)
         renamed: list[str] = []
         for old_path, kind in zip(old_paths, SUFFIXES, strict=True):
             try:
@@ -287,7 +274,7 @@ class Segment:
         timestamp, offset = self.time_index.floor(timestamp_ms)
         is_entry = (timestamp, offset) != (NO_TIMESTAMP, self.base_offset)
         if is_entry and not self._has_max_timestamp(offset, timestamp):
-            self.rebuild_indexes(keep_in_memory=self.time_index.entries.in_memory)
+            self.rebuild_indexes(keep_in_memory=self.time_index.in_memory)
             timestamp, offset = self.time_index.floor(timestamp_ms)
         for header, batch in self.batches(self._trusted_position_for(max(offset, start_offset))):
             if header.max_timestamp >= timestamp_ms:
@@ -382,7 +369,7 @@ class Segment:
             self._check_or_rebuild_indexes()
         position = self.offset_index.position_for(offset)
         if position and not self._holds_batch_at(position, offset):
-            self.rebuild_indexes(keep_in_memory=self.offset_index.entries.in_memory)
+            self.rebuild_indexes(keep_in_memory=self.offset_index.in_memory)
             position = self.offset_index.position_for(offset)
         return position
 
@@ -406,8 +393,8 @@ class Segment:
 
     def reset_indexes(self) -> None:
         """Start both indexes anew, in memory."""
-        self.offset_index.entries.create()
-        self.time_index.entries.create()
+        self.offset_index.create()
+        self.time_index.create()
         self.index_is_sound = True
         self._bytes_since_index_entry = 0
         self._first_timestamp = None
@@ -445,11 +432,11 @@ class Segment:
     def _check_or_rebuild_indexes(self, load: bool = False) -> None:
         try:
             if not self.index_is_sound:
-                self.offset_index.entries.attach()
-                self.time_index.entries.attach()
+                self.offset_index.attach()
+                self.time_index.attach()
             if load:
-                self.offset_index.entries.load()
-                self.time_index.entries.load()
+                self.offset_index.load()
+                self.time_index.load()
             if not self.index_is_sound:
                 self._check_last_entries()
         except CorruptIndexError:
@@ -458,13 +445,13 @@ class Segment:
     def _check_last_entries(self) -> None:
         """Compare the last entries, which matter most, with the log. Raises CorruptIndexError."""
         last_offset, position = self.offset_index.last()
-        if self.offset_index.entries.count and not self._holds_batch_at(position, last_offset):
-            raise CorruptIndexError(f"{self.offset_index.entries.path} does not fit its log")
+        if self.offset_index.count and not self._holds_batch_at(position, last_offset):
+            raise CorruptIndexError(f"{self.offset_index.path} does not fit its log")
         self.index_is_sound = True
         timestamp, offset = self.time_index.last()
         if self.size and not self._has_max_timestamp(offset, timestamp):
             self.index_is_sound = False
-            raise CorruptIndexError(f"{self.time_index.entries.path} does not fit its log")
+            raise CorruptIndexError(f"{self.time_index.path} does not fit its log")
 
     def truncate_file(self, size: int) -> None:
         """Cut the .log file, durably: a later recovery may begin right behind the cut and trust what is before it."""
@@ -492,9 +479,3 @@ class Segment:
                 self._max_timestamp, self._offset_of_max_timestamp = header.max_timestamp, header.last_offset
             self._bytes_since_index_entry += header.size_bytes
         return offset if found is None else min(offset, found.header.base_offset)
-
-
-def parse_base_offset(name: str) -> int | None:
-    """The base offset in the name of a segment's file, whatever its suffixes; None for other files."""
-    digits, _, _ = name.partition(".")
-    return int(digits) if len(digits) == 20 and digits.isascii() and digits.isdigit() else None

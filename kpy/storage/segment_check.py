@@ -27,7 +27,8 @@ from kpy.storage.scan import (
     magic_of_message,
     scan_checked,
 )
-from kpy.storage.segment import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, Segment
+from kpy.storage.segment import Segment
+from kpy.storage.segment_files import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX
 
 PROGRESS_BYTES = 8 << 20
 """How often the progress of a walk is told."""
@@ -71,7 +72,7 @@ class SegmentWalk:
         self._fs = fs
         self._directory = directory
         self._options = options
-        self.epochs = EpochCheck(fs, f"{directory}/leader-epoch-checkpoint")
+        self.epochs = EpochCheck(fs, directory)
         self.producers = ProducerCheck(fs, directory, names, start_offset)
         self.next_offset = start_offset
         self.batches = 0
@@ -114,7 +115,7 @@ class SegmentWalk:
         yield from self._end_segment(path, limit)
         yield from self._indexes(segment, offsets, times, is_last=limit is None)
         self.is_damaged = self.is_damaged or was_damaged
-        yield from self.producers.finish_segment(segment.path(TXN_INDEX_SUFFIX), base_offset, self.is_damaged)
+        yield from self.producers.finish_segment(segment.txn_index, self.is_damaged)
 
     # Batches.
 

@@ -12,14 +12,14 @@ LOG_END = 100
 
 @pytest.fixture
 def epochs(tmp_path: Path) -> LeaderEpochs:
-    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs = LeaderEpochs(OsFs(), str(tmp_path))
     for epoch, start_offset in ((2, 0), (4, 30), (7, 60)):
         epochs.assign(epoch, start_offset)
     return epochs
 
 
 def reloaded(tmp_path: Path) -> list[tuple[int, int]]:
-    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs = LeaderEpochs(OsFs(), str(tmp_path))
     epochs.load()
     return epochs.entries()
 
@@ -72,7 +72,7 @@ def test_end_offset_is_that_of_the_largest_epoch_up_to_the_one_asked_for(
 
 
 def test_nothing_is_known_of_any_epoch_in_an_empty_history(tmp_path: Path) -> None:
-    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs = LeaderEpochs(OsFs(), str(tmp_path))
     epochs.load()
     assert epochs.end_offset_for(0, LOG_END) == (-1, -1)
     assert epochs.epoch_for(0) == -1
@@ -145,7 +145,7 @@ def test_an_epoch_that_recovery_forgot_is_written_anew_when_it_comes_again(
 def test_recovery_passes_over_single_epochs_that_cannot_be(
     tmp_path: Path, batches: list[int], recovered: list[tuple[int, int]]
 ) -> None:
-    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs = LeaderEpochs(OsFs(), str(tmp_path))
     recovery = EpochRecovery(epochs)
     for offset, epoch in enumerate(batches, start=50):
         recovery.meet(epoch, offset)
@@ -175,7 +175,7 @@ def test_recovery_asks_the_checkpoint_about_a_batch_that_is_unlike_the_others(
 
 def test_recovery_believes_batches_before_the_first_offset_in_the_checkpoint(tmp_path: Path) -> None:
     """A log start that a crash has taken back: the checkpoint begins within the first batch."""
-    epochs = LeaderEpochs(OsFs(), f"{tmp_path}/leader-epoch-checkpoint")
+    epochs = LeaderEpochs(OsFs(), str(tmp_path))
     epochs.assign(0, 2)
     epochs.assign(1, 4)
     recovery = EpochRecovery(epochs)

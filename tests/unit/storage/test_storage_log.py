@@ -179,7 +179,7 @@ def test_segment_rolls_when_its_index_is_full(dirs: LogDirs) -> None:
     for timestamp in range(10):
         append(log, timestamp)
     assert len(log.segment_base_offsets()) > 2
-    assert all(segment.offset_index.entries.count <= 3 for segment in log.segments())
+    assert all(segment.offset_index.count <= 3 for segment in log.segments())
 
 
 def test_segment_rolls_before_an_offset_that_its_index_cannot_express(log: Log) -> None:
