@@ -64,8 +64,9 @@ METADATA_FILE = "kpy-metadata.sqlite"
 """In the first data directory, beside the partitions: without that one a broker does not start, without others it does.
 """
 
-CLOSING_THREADS = 8
-"""A stop syncs half a dozen files of each log that was written to: on ext4 fourteen times as fast as in one thread."""
+SYNCING_THREADS = 8
+"""A stop syncs half a dozen files of each log that was written to: on ext4 fourteen times as fast as in one thread. A
+start after a crash syncs their directories."""
 
 MOVE_CHECK_MS = 200
 IDLE_CHECK_MS = 10_000
@@ -249,7 +250,7 @@ async def opened(
             rng=rng,
             fs=fs,
             producer_expiration_ms=config.producer_id_expiration_ms,
-            closing_threads=CLOSING_THREADS,
+            syncing_threads=SYNCING_THREADS,
         )
         try:
             member = None if membership is None else _new_member(configs.current, cluster, membership, clock)

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from kpy import ids
 from kpy.errors import ApiError, ErrorCode, StorageError
@@ -47,13 +48,15 @@ from kpy.storage.retention import is_kept_by_future_timestamp
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 
 class LogDirs:
     """The broker's logs by (topic, partition), wherever they lie."""
 
-    def __init__(self, fs: Fs, rng: random.Random, producer_expiration_ms: int, closing_threads: int) -> None:
+    def __init__(self, fs: Fs, rng: random.Random, producer_expiration_ms: int, syncing_threads: int) -> None:
         self.fs = fs
-        self._closing_threads = closing_threads
+        self._syncing_threads = syncing_threads
         self._rng = rng
         self._producer_expiration_ms = producer_expiration_ms
         self.directories: list[LogDirectory] = []
@@ -79,14 +82,14 @@ class LogDirs:
         rng: random.Random,
         fs: Fs | None = None,
         producer_expiration_ms: int = DAY_MS,
-        closing_threads: int = 1,
+        syncing_threads: int = 1,
     ) -> "LogDirs":
         """Lock the directories, check that they belong to this broker, and load every log, recovering where needed.
 
-        Without `cluster_id` the one in meta.properties counts, or a new one is made. `closing_threads` close the logs
-        in the end. Raises StorageError.
+        Without `cluster_id` the one in meta.properties counts, or a new one is made. `syncing_threads` sync many logs
+        or directories at once. Raises StorageError.
         """
-        dirs = cls(fs or OsFs(), rng, producer_expiration_ms, closing_threads)
+        dirs = cls(fs or OsFs(), rng, producer_expiration_ms, syncing_threads)
         try:
             dirs._open_directories([os.path.abspath(path) for path in paths])
             dirs._check_owner(broker_id, cluster_id)
@@ -161,6 +164,9 @@ class LogDirs:
         directory.read_state(found.current)
         directory.doomed = [(now_ms, f"{directory.path}/{name}") for name in found.doomed]
         directory.found_futures = found.future
+        if not directory.was_clean:
+            names = (*found.current.values(), *(name for _, name in found.future))
+            self._in_threads(self.fs.sync_dir, [f"{directory.path}/{name}" for name in names])
         for key in found.current:
             self.was_clean = self.was_clean and directory.was_clean
             log = self.load(directory, key, f"{directory.path}/{partition_name(key)}", config_for(key[0]), now_ms)
@@ -449,7 +455,7 @@ class LogDirs:
         """
         for directory in self.online() if clean else []:
             try:
-                self._close_logs([*directory.logs.values(), *directory.futures.values()])
+                self._in_threads(Log.close, [*directory.logs.values(), *directory.futures.values()])
                 directory.write_checkpoints()
                 directory.write_clean_marker()
             except OSError as error:
@@ -460,16 +466,16 @@ class LogDirs:
         self._unlock()
         self.directories.clear()
 
-    def _close_logs(self, logs: list[Log]) -> None:
-        """In several threads, because a journal commits the syncs of many files as fast as that of one."""
-        if self._closing_threads == 1 or len(logs) <= 1:
-            for log in logs:
-                log.close()
+    def _in_threads(self, sync: Callable[[_T], None], items: Sequence[_T]) -> None:
+        """Syncs all of them in several threads: a journal commits the syncs of many files as fast as that of one."""
+        if self._syncing_threads == 1 or len(items) <= 1:
+            for item in items:
+                sync(item)
             return
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(self._closing_threads) as threads:
-            for _ in threads.map(Log.close, logs):
+        with ThreadPoolExecutor(self._syncing_threads) as threads:
+            for _ in threads.map(sync, items):
                 pass  # Each result is asked for, so that the first failure is raised.
 
     def _unlock(self) -> None:

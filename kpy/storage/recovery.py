@@ -69,11 +69,12 @@ class LoadRequest:
 
 
 def load_log(request: LoadRequest) -> LoadedLog:
-    """Open or recover the log in one directory. Raises StorageError for what kpy cannot read, OSError from the disk."""
+    """Open or recover the log in one directory. Raises StorageError for what kpy cannot read, OSError from the disk.
+
+    Much is decided by names here, none of which may be another one after a power cut: where the last shutdown was
+    unclean, the directory has been synced.
+    """
     fs, directory = request.fs, request.directory
-    if not request.is_clean:
-        # What is decided here is decided by names; none of them may be another one after a power cut.
-        fs.sync_dir(directory)
     names = _finish_interrupted_work(fs, directory, fs.list(directory))
     _remove_orphaned_indexes(fs, directory, names)
     interval = request.config.index_interval_bytes

@@ -41,7 +41,7 @@ def test_logs_closed_in_several_threads_are_clean(tmp_path: Path) -> None:
         now_ms=0,
         config_for=lambda topic: CONFIG,
         rng=random.Random(1),
-        closing_threads=4,
+        syncing_threads=4,
     )
     for partition in range(20):
         append(dirs.create_log("t", partition, TOPIC_ID, CONFIG))
