@@ -1,6 +1,7 @@
 """The data directories: identity, locks, checkpoints, and logs that come and go."""
 
 import gc
+import os
 import random
 import re
 import weakref
@@ -13,6 +14,7 @@ from kpy.errors import StorageError
 from kpy.ids import ZERO_ID
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
+from kpy.storage.fs import OsFs
 from kpy.storage.log import Log
 from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.log_dirs import LogDirs
@@ -50,6 +52,42 @@ def test_logs_closed_in_several_threads_are_clean(tmp_path: Path) -> None:
     assert dirs.was_clean
     assert {log.log_end_offset for log in dirs.logs.values()} == {1}
     assert all(log.recovery_point == 1 for log in dirs.logs.values())
+    dirs.close()
+
+
+class OrderedFs(OsFs):
+    """Notes in which order directories are synced and looked into."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def sync_dir(self, path: str) -> None:
+        super().sync_dir(path)
+        self.seen.append(("synced", os.path.basename(path)))
+
+    def list(self, path: str) -> list[str]:  # type: ignore[override]  # OsFs binds os.listdir
+        self.seen.append(("listed", os.path.basename(path)))
+        return os.listdir(path)
+
+
+def test_after_a_crash_directories_are_synced_before_anything_is_decided_by_what_is_in_them(tmp_path: Path) -> None:
+    dirs = open_dirs(tmp_path)
+    for partition in range(6):
+        append(dirs.create_log("t", partition, TOPIC_ID, CONFIG))
+    dirs.close(clean=False)
+    fs = OrderedFs()
+    dirs = LogDirs.open(
+        [tmp_path],
+        broker_id=1,
+        cluster_id=None,
+        now_ms=0,
+        config_for=lambda topic: CONFIG,
+        rng=random.Random(1),
+        fs=fs,
+        syncing_threads=4,
+    )
+    for partition in range(6):
+        assert fs.seen.index(("synced", f"t-{partition}")) < fs.seen.index(("listed", f"t-{partition}"))
     dirs.close()
 
 
