@@ -45,7 +45,6 @@ class Channel:
         "connection",
         "fd",
         "last_active",
-        "name",
         "peer_host",
         "sent_long_answer",
         "sock",
@@ -77,7 +76,7 @@ class Channel:
         self._on_answer = on_answer
         self._sender = sender
         self._ticket = 0
-        self.connection = Connection(dispatch, max_request_bytes, shared, self._answer_has_come)
+        self.connection = Connection(dispatch, max_request_bytes, shared, self)
 
     def on_readable(self, now: float) -> None:
         """Reads and answers until the socket is empty, the connection waits, or others deserve a turn."""
@@ -155,7 +154,7 @@ class Channel:
             sender.take_back()
         return self.wants_writable or self.closed
 
-    def _answer_has_come(self) -> None:
+    def answer_has_come(self) -> None:
         self._on_answer(self)
 
     def send_answers(self) -> None:

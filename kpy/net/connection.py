@@ -26,7 +26,7 @@ that the frame declares; it stays for the next large frame until `trim()`.
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from kpy.errors import WireError
 from kpy.pending import Pending
@@ -48,6 +48,13 @@ _read_size = struct.Struct(">i").unpack_from
 _read_key = struct.Struct(">h").unpack_from
 
 
+class Driver(Protocol):
+    """Who sends what a connection has to say."""
+
+    def answer_has_come(self) -> None:
+        """An answer that came later is `outgoing`, or the connection is `broken`."""
+
+
 class _Owed:
     """An answer that is still to come, or that has come and waits for those before it."""
 
@@ -63,9 +70,9 @@ class Connection:
 
     __slots__ = (
         "_dispatch",
+        "_driver",
         "_filled",
         "_max_request_bytes",
-        "_on_answer",
         "_outgoing_bytes",
         "_owed",
         "_owed_api_key",
@@ -76,18 +83,16 @@ class Connection:
         "waiting_for",
     )
 
-    def __init__(
-        self, dispatch: Dispatch, max_request_bytes: int, shared: memoryview, on_answer: Callable[[], None]
-    ) -> None:
+    def __init__(self, dispatch: Dispatch, max_request_bytes: int, shared: memoryview, driver: Driver) -> None:
         self._dispatch = dispatch
         self._max_request_bytes = max_request_bytes
         self._shared = shared
-        self._on_answer = on_answer
+        self._driver = driver
         self._own: bytearray | None = None
         self._filled = 0
         self._outgoing_bytes = 0
-        self._owed: list[_Owed] = []
-        """A list, though it is a queue: one that is empty takes a tenth of a deque, and this is seldom long."""
+        self._owed: tuple[_Owed, ...] = ()
+        """A tuple, though it is a queue: an empty one takes nothing, and this is seldom long."""
         self._owed_api_key = -1
         self.outgoing: Buffers = []
         self.waiting_for: Pending[Buffers | None] | None = None
@@ -120,7 +125,7 @@ class Connection:
         """The socket is gone: whoever prepares an answer is told."""
         self.waiting_for = None
         while self._owed:
-            pending = self._owed.pop(0).pending
+            pending, self._owed = self._owed[0].pending, self._owed[1:]
             if pending is not None:
                 pending.abandon()
 
@@ -153,13 +158,13 @@ class Connection:
                 continue
             if isinstance(answer, Pending):
                 owed = _Owed(answer)
-                self._owed.append(owed)
+                self._owed += (owed,)
                 self._owed_api_key = _read_key(view, start)[0]
                 if not answer.may_be_overtaken:
                     self.waiting_for = answer
                 answer.deliver_to(partial(self._answer_has_come, owed))
             elif self._owed:
-                self._owed.append(_Owed(None, answer))
+                self._owed += (_Owed(None, answer),)
             else:
                 self._queue(answer)
         self._keep(view, position, end)
@@ -188,8 +193,9 @@ class Connection:
         elif owed is not self._owed[0]:
             return
         while self._owed and self._owed[0].answer is not None:
-            self._queue(self._owed.pop(0).answer or [])
+            self._queue(self._owed[0].answer or [])
+            self._owed = self._owed[1:]
         last = self._owed[-1].pending if self._owed else None
         # Whether a request that waits behind what is still owed may be taken up now is seen when it is looked at again.
         self.waiting_for = None if last is None or last.may_be_overtaken else last
-        self._on_answer()
+        self._driver.answer_has_come()

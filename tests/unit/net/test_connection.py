@@ -26,11 +26,9 @@ class Client:
         self.resumed = 0
         self.pending: list[Pending[Buffers | None]] = []
         self.park_next = 0
-        self.connection = Connection(
-            self._dispatch, MAX_REQUEST_BYTES, memoryview(bytearray(SHARED_BYTES)), self._on_answer
-        )
+        self.connection = Connection(self._dispatch, MAX_REQUEST_BYTES, memoryview(bytearray(SHARED_BYTES)), self)
 
-    def _on_answer(self) -> None:
+    def answer_has_come(self) -> None:
         self.resumed += 1
 
     def _dispatch(self, buf: memoryview, start: int, end: int) -> Buffers | Pending[Buffers | None] | None:
