@@ -24,9 +24,14 @@ class LoopDisk:
     """
 
     def __init__(self, work_dir: Path) -> None:
-        self.path = work_dir / "mounted"
+        # A network namespace gets a copy of all mounts, in which one whose power was cut would live on for as long as
+        # the namespace does, and be mounted again as it is. A copy of what lies in a shared mount goes with it.
+        self._shared = work_dir / "shared"
+        self.path = self._shared / "mounted"
         image = work_dir / "disk.img"
-        self.path.mkdir()
+        self.path.mkdir(parents=True)
+        _run("mount", "--bind", str(self._shared), str(self._shared))
+        _run("mount", "--make-shared", str(self._shared))
         with image.open("wb") as file:
             file.truncate(SIZE_BYTES)
         _run(require_tool("mkfs.ext4"), "-q", str(image))
@@ -45,9 +50,7 @@ class LoopDisk:
             os.close(fd)
 
     def unmount(self) -> None:
-        """Returns once the file system is gone everywhere. A network namespace that was entered meanwhile has a copy of
-        all mounts, in which one whose power was cut would live on, and be mounted again as it is.
-        """
+        """Returns once the file system is gone everywhere."""
         _run("umount", str(self.path))
         wait_until(self._is_nowhere_mounted, f"{self._device} is free", timeout_s=60)
 
@@ -63,6 +66,7 @@ class LoopDisk:
     def close(self) -> None:
         """Gives the loop device back."""
         self.unmount()
+        _run("umount", str(self._shared))
         _run("losetup", "--detach", self._device)
 
 
