@@ -132,8 +132,8 @@ def test_time_index_takes_only_later_timestamps(time_index: TimeIndex) -> None:
 def test_empty_indexes_answer_with_the_start(tmp_path: Path) -> None:
     files = SegmentFiles(FS, str(tmp_path), BASE)
     offset_index, time_index = OffsetIndex(files), TimeIndex(files)
-    for entries in (offset_index, time_index):
-        entries.create()
+    for index in (offset_index, time_index):
+        index.create()
     assert (offset_index.last(), offset_index.position_for(BASE + 5)) == ((BASE, 0), 0)
     assert (time_index.last(), time_index.floor(5)) == ((-1, BASE), (-1, BASE))
 

@@ -14,7 +14,7 @@ from kpy.errors import StorageError
 from kpy.ids import ZERO_ID
 from kpy.records.batch import NewRecord, build_batch, read_header
 from kpy.records.validate import ValidBatch
-from kpy.storage.fs import OsFs
+from kpy.storage.fs import Fs, OsFs
 from kpy.storage.log import Log
 from kpy.storage.log_config import LONG_MAX, LogConfig
 from kpy.storage.log_dirs import LogDirs
@@ -24,7 +24,14 @@ TOPIC_ID = bytes(range(16))
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
-def open_dirs(*paths: Path, broker_id: int = 1, cluster_id: str | None = None, config: LogConfig = CONFIG) -> LogDirs:
+def open_dirs(
+    *paths: Path,
+    broker_id: int = 1,
+    cluster_id: str | None = None,
+    config: LogConfig = CONFIG,
+    fs: Fs | None = None,
+    syncing_threads: int = 1,
+) -> LogDirs:
     return LogDirs.open(
         paths,
         broker_id=broker_id,
@@ -32,19 +39,13 @@ def open_dirs(*paths: Path, broker_id: int = 1, cluster_id: str | None = None, c
         now_ms=0,
         config_for=lambda topic: config,
         rng=random.Random(1),
+        fs=fs,
+        syncing_threads=syncing_threads,
     )
 
 
 def test_logs_closed_in_several_threads_are_clean(tmp_path: Path) -> None:
-    dirs = LogDirs.open(
-        [tmp_path],
-        broker_id=1,
-        cluster_id=None,
-        now_ms=0,
-        config_for=lambda topic: CONFIG,
-        rng=random.Random(1),
-        syncing_threads=4,
-    )
+    dirs = open_dirs(tmp_path, syncing_threads=4)
     for partition in range(20):
         append(dirs.create_log("t", partition, TOPIC_ID, CONFIG))
     dirs.close()
@@ -76,16 +77,7 @@ def test_after_a_crash_directories_are_synced_before_anything_is_decided_by_what
         append(dirs.create_log("t", partition, TOPIC_ID, CONFIG))
     dirs.close(clean=False)
     fs = OrderedFs()
-    dirs = LogDirs.open(
-        [tmp_path],
-        broker_id=1,
-        cluster_id=None,
-        now_ms=0,
-        config_for=lambda topic: CONFIG,
-        rng=random.Random(1),
-        fs=fs,
-        syncing_threads=4,
-    )
+    dirs = open_dirs(tmp_path, fs=fs, syncing_threads=4)
     for partition in range(6):
         assert fs.seen.index(("synced", f"t-{partition}")) < fs.seen.index(("listed", f"t-{partition}"))
     dirs.close()
