@@ -8,7 +8,8 @@
  *        rdload latency bootstrap topic payload_file records records_per_second [name=value ...]
  * A payload file holds one record's value a line; they are sent in turn. name=value are librdkafka's own settings, and
  * partitions=n, to which records are sent in turn and of which all are read. Without it there is partition 0. With
- * rate=n no more records than that are produced in a second.
+ * rate=n no more records than that are produced in a second; with waits=1 consume says "ready" when it has connected, and
+ * reads when it is told a line.
  *
  * produce prints the seconds until the last record was acknowledged; consume the seconds until the last one came and
  * the bytes of all values; latency the 50th, 99th and 99.9th percentile in milliseconds, from the call that produces a
@@ -70,6 +71,7 @@ static int payload_count;
 static long undelivered;
 static int partitions = 1;
 static long rate; /* records a second; 0: as fast as it goes */
+static int waits;
 
 static void fail(const char *what, const char *detail) {
     fprintf(stderr, "rdload: %s: %s\n", what, detail);
@@ -130,6 +132,7 @@ static rd_kafka_t *new_client(int type, const char *bootstrap, char **settings, 
         int is_for_both = begins(name, "bootstrap.") || begins(name, "security.") || begins(name, "ssl.");
         if (!strcmp(name, "partitions")) partitions = atoi(equals + 1);
         else if (!strcmp(name, "rate")) rate = atol(equals + 1);
+        else if (!strcmp(name, "waits")) waits = atoi(equals + 1);
         else if (is_for_both || is_for_consumers == (type == RD_KAFKA_CONSUMER)) set(conf, name, equals + 1);
         free(name);
     }
@@ -204,6 +207,11 @@ static int consume(char **argv, int argc) {
     rd_kafka_t *rk = new_client(RD_KAFKA_CONSUMER, argv[0], argv + 3, argc - 3);
     if (end_offset(rk, topic) < wanted) fail("consume", "the topic holds fewer records");
     rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(rk);
+    if (waits) {
+        puts("ready");
+        fflush(stdout);
+        if (getchar() == EOF) fail("consume", "nobody says when");
+    }
     double started = now_s(), deadline = started + TIMEOUT_MS / 1000.0;
     assign(rk, topic, BEGINNING);
     while (records < wanted) {

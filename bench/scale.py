@@ -1,12 +1,12 @@
 """Works with much of something: topics, partitions, consumers; and with codecs, sizes and acks of records."""
 
-import subprocess
 import time
+from contextlib import ExitStack
 from functools import partial
 
 from bench.brokers import BrokerProcess
 from bench.link import CONSUMER, CREATE_TOPICS_VERSION, LATEST, LIST_OFFSETS_VERSION, TIMEOUT_S, Link
-from bench.programs import PROGRAM_TIMEOUT_S, WorkFailedError, rdload, run
+from bench.programs import WorkFailedError, rdload, run, talking
 from bench.requests import LOADS, all_topics_metadata_request, load_rows, send_over_and_over
 from bench.rows import CONSUMER_SETTINGS, PRODUCER_SETTINGS, latency_work, librdkafka_work
 from bench.warm_up import WARM_UP_LIMIT_S, WARM_UP_SCALE, until_no_cheaper
@@ -56,24 +56,18 @@ def fan_out(consumers: int, bench: Bench, broker: BrokerProcess) -> tuple[float,
     """MB/s of all consumers together, each a process that reads the whole of one partition; broker CPU in s/GB."""
     records = max(1000, bench.records(RECORD_BYTES) // consumers)
     payloads = str(bench.payload_file(RECORD_BYTES))
-    with fresh_topic(bench, broker, 2 * records * RECORD_BYTES // MB) as topic:
+    with fresh_topic(bench, broker, 2 * records * RECORD_BYTES // MB) as topic, ExitStack() as programs:
         run([rdload(), "produce", broker.bootstrap, topic, payloads, str(records), "acks=1", *PRODUCER_SETTINGS])
-        command = [rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS]
+        command = [rdload(), "consume", broker.bootstrap, topic, str(records), *CONSUMER_SETTINGS, "waits=1"]
+        readers = [programs.enter_context(talking(command)) for _ in range(consumers)]
+        for reader in readers:
+            reader.hear()  # It has connected.
         cpu_before, started = broker.cpu_seconds(), time.monotonic()
-        readers = [
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(consumers)
-        ]
-        try:
-            exit_codes = [reader.wait(PROGRAM_TIMEOUT_S) for reader in readers]
-        except subprocess.TimeoutExpired:
-            raise WorkFailedError(f"{consumers} consumers are not done within {PROGRAM_TIMEOUT_S:.0f} s") from None
-        finally:
-            for reader in readers:
-                reader.kill()
-                reader.wait()
+        for reader in readers:
+            reader.say()
+        for reader in readers:
+            reader.hear()
         seconds, cpu_s = time.monotonic() - started, broker.cpu_seconds() - cpu_before
-    if any(exit_codes):
-        raise WorkFailedError(f"{sum(map(bool, exit_codes))} of {consumers} consumers failed")
     megabytes = consumers * records * RECORD_BYTES / MB
     return megabytes / seconds, 1000 * cpu_s / megabytes
 

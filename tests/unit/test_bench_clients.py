@@ -4,6 +4,7 @@ import resource
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,6 +170,24 @@ def test_a_producer_keeps_to_its_rate(tmp_path: Path) -> None:
         free_s = float(run([*load, "linger.ms=0"]))
     assert paced_s >= 0.48  # When the last 64 of 1,000 are due.
     assert free_s < paced_s
+
+
+def test_a_consumer_that_waits_reads_when_it_is_told(tmp_path: Path) -> None:
+    require_tool("gcc")
+    require_module("confluent_kafka")
+    payloads = tmp_path / "payloads"
+    payloads.write_text("x" * 100 + "\n")
+    with running_broker(tmp_path / "broker") as broker:
+        with Link(broker.port) as link:
+            link.create_topic("read")
+        run([rdload(), "produce", broker.bootstrap, "read", str(payloads), "1000"])
+        with talking([rdload(), "consume", broker.bootstrap, "read", "1000", "waits=1"]) as consumer:
+            assert consumer.hear() == "ready\n"
+            told = time.monotonic()
+            consumer.say()
+            seconds, size = consumer.hear().split()
+    assert float(seconds) <= time.monotonic() - told
+    assert int(size) == 1000 * 100
 
 
 def test_descriptors_that_the_system_does_not_allow_are_missed() -> None:
