@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import Any, Final
 
-INTERFACE: Final = 4
+INTERFACE: Final = 5
 """What native.h calls KPY_INTERFACE. Beside a checkout there may lie what was compiled from older sources."""
 
 

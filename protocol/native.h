@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* To be raised with each change of what kpy calls: kpy/native.py passes over an accelerator of another number. */
-#define KPY_INTERFACE 4
+#define KPY_INTERFACE 5
 
 extern PyTypeObject Records_Type;
 extern PyTypeObject OffsetTable_Type;
@@ -15,6 +15,9 @@ void choose_crc(void);
 
 /* Where there are eventfds; elsewhere there is no Sender. Less than 0 with an exception. */
 int add_sender(PyObject *module);
+
+/* The same for where there are epolls. */
+int add_send_while_alone(PyObject *module);
 
 /* Whether what stopped C is to be told by the Python function. Running out of memory is not. */
 static inline int is_left_to_python(void)

@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / f"native_{name}.c" for name in ("messages", "records", "offset_map", "batch_runs", "sender"))
+SOURCES = tuple(
+    HERE / f"native_{name}.c" for name in ("messages", "records", "offset_map", "batch_runs", "sender", "lone_reader")
+)
 TARGET = HERE.parent / "kpy" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
 """CPython's own interfaces take parameters that are not used, and tables that end in a row of nothing."""

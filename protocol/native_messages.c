@@ -871,7 +871,7 @@ PyMODINIT_FUNC PyInit__native(void)
     PyObject *self = PyModule_Create(&module);
     if (self == NULL || PyModule_AddType(self, &Layout_Type) < 0 || PyModule_AddType(self, &Reader_Type) < 0 ||
         PyModule_AddType(self, &Writer_Type) < 0 || PyModule_AddType(self, &Records_Type) < 0 ||
-        PyModule_AddType(self, &OffsetTable_Type) < 0 || add_sender(self) < 0 ||
+        PyModule_AddType(self, &OffsetTable_Type) < 0 || add_sender(self) < 0 || add_send_while_alone(self) < 0 ||
         PyModule_AddIntConstant(self, "INTERFACE", KPY_INTERFACE) < 0) {
         Py_XDECREF(self);
         return NULL;

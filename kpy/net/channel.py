@@ -26,6 +26,9 @@ COPY_LIMIT_BYTES = 64 * 1024
 LONG_ANSWER_BYTES = 256 * 1024
 """A client that is sent a file region of this size has to read it, which takes it a while, before it asks again."""
 
+TOO_SHORT = "a segment file is shorter than its index says"
+"""Then the client would wait for bytes that it has been told of."""
+
 READS_IN_A_ROW = 4
 """A busy connection is read this often before the others get their turn."""
 
@@ -102,6 +105,8 @@ class Channel:
 
     def on_writable(self) -> None:
         self.wants_writable = False
+        if not self.connection.outgoing:
+            self._guarded(self.connection.resume)
         self.send()
         if not self.wants_writable:
             self._on_change(self)
@@ -123,6 +128,19 @@ class Channel:
                 self._on_change(self)
                 return
             self._guarded(connection.resume)
+
+    def region_to_send(self) -> FileRegion | None:
+        """What the full socket takes next, if that is of a file; whoever sends of it says so by `region_was_sent`."""
+        if self.wants_writable and not self.closed:
+            first = self.connection.outgoing[0]
+            return first if type(first) is FileRegion else None
+        return None
+
+    def region_was_sent(self, count: int) -> None:
+        """The first `count` bytes of `region_to_send`. If these are all, `on_writable` is to be called next."""
+        outgoing = self.connection.outgoing
+        rest = outgoing[0].after(count)
+        self.connection.outgoing = [rest, *outgoing[1:]] if rest.size else outgoing[1:]
 
     def close(self) -> None:
         """Closes the socket; a wait for an answer is given up."""
@@ -190,7 +208,9 @@ class Channel:
                 plain.append(item)
                 continue
             if len(item) <= COPY_LIMIT_BYTES:
-                plain.append(item.read())
+                plain.append(data := item.read())
+                if len(data) < item.size:
+                    raise OSError(TOO_SHORT)
                 continue
             left = self._send_bytes(b"".join(plain), socket.MSG_MORE) if plain else []
             plain = []
@@ -226,6 +246,6 @@ class Channel:
         except BlockingIOError:
             return [region]
         if sent == 0:
-            raise OSError("a segment file is shorter than its index says")
+            raise OSError(TOO_SHORT)
         # Less than all: the socket is full, which another call would only say again.
-        return [] if sent == region.size else [FileRegion(region.file, region.position + sent, region.size - sent)]
+        return [] if sent == region.size else [region.after(sent)]

@@ -25,7 +25,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from kpy.net.channel import LONG_ANSWER_BYTES, READS_IN_A_ROW, Channel
+from kpy.net.channel import LONG_ANSWER_BYTES, READS_IN_A_ROW, TOO_SHORT, Channel
 from kpy.net.connection import Buffers, Dispatch
 from kpy.net.sender import Sender
 from kpy.storage.fs import Buffer, FileRegion
@@ -110,6 +110,10 @@ class TlsChannel(Channel):
                 self._has_failed(error)
             if self.closed or self.wants_writable or self.connection.waiting_for is not None or count < len(received):
                 return
+
+    def region_to_send(self) -> None:
+        """None: all is encrypted first."""
+        return
 
     def close(self) -> None:
         """Closes the socket; the client is told that this is the end, unless more should have come before."""
@@ -213,7 +217,7 @@ class TlsChannel(Channel):
             rest: Any
             if type(item) is FileRegion:
                 parts.append(self._read(item, size))
-                rest = FileRegion(item.file, item.position + size, item.size - size)
+                rest = item.after(size)
             else:
                 view = memoryview(item)
                 parts.append(view[:size])
@@ -227,5 +231,5 @@ class TlsChannel(Channel):
             self.sent_long_answer = True
         data = region.file.read(size, region.position)
         if len(data) < size:
-            raise OSError("a segment file is shorter than its index says")
+            raise OSError(TOO_SHORT)
         return data

@@ -15,9 +15,16 @@ from typing import Any, Final, Self
 
 import trio
 
+from kpy.native import NATIVE
+from kpy.storage.fs import FileRegion
+
+Events = list[tuple[int, int]]
+"""Descriptors, and what they are ready for, as an epoll gives them."""
+
 MAX_SECONDS: Final = 3600.0
 """Without a deadline: epoll does not take infinity."""
 
+_send_while_alone: Final[Any] = getattr(NATIVE, "send_while_alone", None)
 _is_waited_for: Final = trio.lowlevel.RunVar("kpy.net.trio_loop", default=False)
 
 
@@ -74,6 +81,22 @@ class WaitInPlaceOfTrio:
         ready: list[tuple[int, int]] = self._both.poll(idle_seconds, 2)
         if len(ready) != 1 or ready[0][0] == self._trio_fd:
             await trio.lowlevel.checkpoint()
+
+    def send_while_alone(self, sock_fd: int, region: FileRegion) -> tuple[int, Events]:
+        """Sends of a region as a socket takes it, and waits in between, while nothing else is ready in the descriptor,
+        which is an epoll: how many bytes are sent, and the events that are to be served now.
+
+        The socket is among them when all is sent, or sending has failed. There are none when it is the loop's turn, or
+        only the loop can wait, and without the accelerator.
+        """
+        send, idle_seconds = _send_while_alone, self._idle_seconds()
+        if send is None or idle_seconds <= 0:
+            return 0, []
+        both_fd, file_fd = self._both.fileno(), region.file.fileno()
+        found: tuple[int, Events] = send(
+            both_fd, self._fd, sock_fd, file_fd, region.position, region.size, idle_seconds
+        )
+        return found
 
     def _idle_seconds(self) -> float:
         """How long the loop has nothing to do but to wait for its own epoll; 0 where it must find that out itself."""

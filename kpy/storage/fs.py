@@ -199,6 +199,10 @@ class FileRegion:
     def read(self) -> bytes:
         return self.file.read(self.size, self.position)
 
+    def after(self, count: int) -> "FileRegion":
+        """What is left of it behind its first `count` bytes."""
+        return FileRegion(self.file, self.position + count, self.size - count)
+
 
 class FileTooLargeError(ValueError):
     """A file that would be read whole is larger than any sound one of its kind."""
