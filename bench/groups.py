@@ -243,5 +243,5 @@ def wait_for_groups(port: int, groups: int) -> None:
             if not answer.error_code and len(answer.groups) >= groups:
                 return
             if time.monotonic() > deadline:
-                raise WorkFailedError(f"{len(answer.groups)} of {groups} groups are loaded")
+                raise WorkFailedError(f"{len(answer.groups)} of {groups} groups are listed")
             time.sleep(0.005)

@@ -60,9 +60,9 @@ def family(root: int, everyone: dict[int, Process]) -> Iterator[Process]:
 
 
 def cpu_seconds(root: int) -> float:
-    """
-    CPU time of a process and all below it that live. /proc tells it in ticks of 10 ms, a twentieth of what some works
-    take; the clock of a process tells it in nanoseconds.
+    """CPU time of a process and all below it that live, by the clock of each, which counts nanoseconds.
+
+    /proc tells it in ticks of 10 ms, a twentieth of what some works take.
     """
     return sum(time.clock_gettime(_cpu_clock(process.pid)) for process in family(root, processes()))
 

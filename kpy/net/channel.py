@@ -16,7 +16,7 @@ from collections.abc import Callable
 from kpy.errors import StorageError, WireError
 from kpy.net.connection import Buffers, Connection, Dispatch
 from kpy.net.sender import HANDED_OVER_LIMIT_BYTES, Sender
-from kpy.storage.fs import Buffer, FileRegion
+from kpy.storage.fs import TOO_SHORT, Buffer, FileRegion
 
 log = logging.getLogger("kpy.net")
 
@@ -25,9 +25,6 @@ COPY_LIMIT_BYTES = 64 * 1024
 
 LONG_ANSWER_BYTES = 256 * 1024
 """A client that is sent a file region of this size has to read it, which takes it a while, before it asks again."""
-
-TOO_SHORT = "a segment file is shorter than its index says"
-"""Then the client would wait for bytes that it has been told of."""
 
 READS_IN_A_ROW = 4
 """A busy connection is read this often before the others get their turn."""
@@ -208,9 +205,7 @@ class Channel:
                 plain.append(item)
                 continue
             if len(item) <= COPY_LIMIT_BYTES:
-                plain.append(data := item.read())
-                if len(data) < item.size:
-                    raise OSError(TOO_SHORT)
+                plain.append(item.read_whole())
                 continue
             left = self._send_bytes(b"".join(plain), socket.MSG_MORE) if plain else []
             plain = []

@@ -137,7 +137,7 @@ class Poller:
                 if time.perf_counter() <= sleepless_until:
                     continue
                 if self._full_reader is not None:
-                    events = self._send_while_alone(waiting)
+                    events = self._send_while_alone(self._full_reader, waiting)
                 if not events:
                     await waiting.until_readable()
                     continue
@@ -164,11 +164,10 @@ class Poller:
                     self._somebody_connects = False
                     await trio.lowlevel.checkpoint()
 
-    def _send_while_alone(self, waiting: WaitInPlaceOfTrio) -> Events:
+    def _send_while_alone(self, reader: Channel, waiting: WaitInPlaceOfTrio) -> Events:
         """Goes on with what a reader's socket had no room for, until there is something to do: that is returned."""
-        reader = self._full_reader
-        region = reader.region_to_send() if reader is not None else None
-        if reader is None or region is None:
+        region = reader.region_to_send()
+        if region is None:
             self._full_reader = None
             return []
         sent, events = waiting.send_while_alone(reader.fd, region)

@@ -25,7 +25,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from kpy.net.channel import LONG_ANSWER_BYTES, READS_IN_A_ROW, TOO_SHORT, Channel
+from kpy.net.channel import LONG_ANSWER_BYTES, READS_IN_A_ROW, Channel
 from kpy.net.connection import Buffers, Dispatch
 from kpy.net.sender import Sender
 from kpy.storage.fs import Buffer, FileRegion
@@ -229,7 +229,4 @@ class TlsChannel(Channel):
     def _read(self, region: FileRegion, size: int) -> bytes:
         if region.size >= LONG_ANSWER_BYTES:
             self.sent_long_answer = True
-        data = region.file.read(size, region.position)
-        if len(data) < size:
-            raise OSError(TOO_SHORT)
-        return data
+        return FileRegion(region.file, region.position, size).read_whole()

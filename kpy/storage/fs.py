@@ -180,6 +180,9 @@ class File:
         self._fs.fsync(self._fd)
 
 
+TOO_SHORT = "a segment file is shorter than its index says"
+
+
 class FileRegion:
     """A run of bytes in a file: what a fetch response sends, by sendfile or by `read`.
 
@@ -198,6 +201,13 @@ class FileRegion:
 
     def read(self) -> bytes:
         return self.file.read(self.size, self.position)
+
+    def read_whole(self) -> bytes:
+        """What a client has been told of. Raises OSError where the file is shorter: it would wait for the rest."""
+        data = self.file.read(self.size, self.position)
+        if len(data) < self.size:
+            raise OSError(TOO_SHORT)
+        return data
 
     def after(self, count: int) -> "FileRegion":
         """What is left of it behind its first `count` bytes."""

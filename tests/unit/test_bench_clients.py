@@ -157,36 +157,37 @@ def test_a_client_that_is_silent_is_ended(frame_file: str) -> None:
         client.hear(timeout_s=0.05)
 
 
-def test_a_producer_keeps_to_its_rate(tmp_path: Path) -> None:
+@pytest.fixture
+def thousand(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A broker's address with a topic "bench", and the command that produces 1,000 records of 100 bytes to that."""
     require_tool("gcc")
     require_module("confluent_kafka")
     payloads = tmp_path / "payloads"
     payloads.write_text("x" * 100 + "\n")
     with running_broker(tmp_path / "broker") as broker:
         with Link(broker.port) as link:
-            link.create_topic("paced")
-        load = [rdload(), "produce", broker.bootstrap, "paced", str(payloads), "1000"]
-        paced_s = float(run([*load, "rate=2000"]))
-        free_s = float(run([*load, "linger.ms=0"]))
+            link.create_topic("bench")
+        yield broker.bootstrap, [rdload(), "produce", broker.bootstrap, "bench", str(payloads), "1000"]
+
+
+def test_a_producer_keeps_to_its_rate(thousand: tuple[str, list[str]]) -> None:
+    _, produce = thousand
+    paced_s = float(run([*produce, "rate=2000"]))
+    free_s = float(run([*produce, "linger.ms=0"]))
     assert paced_s >= 0.48  # When the last 64 of 1,000 are due.
     assert free_s < paced_s
 
 
-def test_a_consumer_that_waits_reads_when_it_is_told(tmp_path: Path) -> None:
-    require_tool("gcc")
-    require_module("confluent_kafka")
-    payloads = tmp_path / "payloads"
-    payloads.write_text("x" * 100 + "\n")
-    with running_broker(tmp_path / "broker") as broker:
-        with Link(broker.port) as link:
-            link.create_topic("read")
-        run([rdload(), "produce", broker.bootstrap, "read", str(payloads), "1000"])
-        with talking([rdload(), "consume", broker.bootstrap, "read", "1000", "waits=1"]) as consumer:
-            assert consumer.hear() == "ready\n"
-            told = time.monotonic()
-            consumer.say()
-            seconds, size = consumer.hear().split()
-    assert float(seconds) <= time.monotonic() - told
+def test_a_consumer_that_waits_reads_when_it_is_told(thousand: tuple[str, list[str]]) -> None:
+    bootstrap, produce = thousand
+    run(produce)
+    with talking([rdload(), "consume", bootstrap, "bench", "1000", "waits=1"]) as consumer:
+        assert consumer.hear() == "ready\n"
+        told = time.monotonic()
+        consumer.say()
+        seconds, size = consumer.hear().split()
+        waited_s = time.monotonic() - told
+    assert float(seconds) <= waited_s
     assert int(size) == 1000 * 100
 
 

@@ -78,6 +78,16 @@ def full(accelerator: Any, segment: File) -> Generator[Socket]:
     made.close()
 
 
+@pytest.fixture
+def ready() -> Generator[int]:
+    """A descriptor with something to read."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
 def receive(sock: socket.socket, size: int) -> bytes:
     """`size` bytes, or fewer if the other end closes."""
     parts = []
@@ -112,38 +122,26 @@ def test_time_is_up_for_who_does_not_read(full: Socket) -> None:
     assert full.sent == sent
 
 
-def test_another_descriptor_that_is_ready_ends_it(full: Socket) -> None:
-    reader, writer = os.pipe()
-    full.own.register(reader, select.EPOLLIN)
-    os.write(writer, b"x")
-    assert full.send(len(CONTENT)) == [(reader, select.EPOLLIN)]
+def test_another_descriptor_that_is_ready_ends_it(full: Socket, ready: int) -> None:
+    full.own.register(ready, select.EPOLLIN)
+    assert full.send(len(CONTENT)) == [(ready, select.EPOLLIN)]
     receive(full.theirs, full.sent)
-    assert sorted(full.send(len(CONTENT))) == sorted([(reader, select.EPOLLIN), *full.writable])
-    os.close(reader)
-    os.close(writer)
+    assert sorted(full.send(len(CONTENT))) == sorted([(ready, select.EPOLLIN), *full.writable])
 
 
-def test_what_is_told_once_is_told_here(full: Socket) -> None:
+def test_what_is_told_once_is_told_here(full: Socket, ready: int) -> None:
     """The poller would not hear of it any more."""
-    reader, writer = os.pipe()
-    full.own.register(reader, select.EPOLLIN | select.EPOLLET)
-    os.write(writer, b"x")
-    assert full.send(len(CONTENT)) == [(reader, select.EPOLLIN)]
+    full.own.register(ready, select.EPOLLIN | select.EPOLLET)
+    assert full.send(len(CONTENT)) == [(ready, select.EPOLLIN)]
     assert full.own.poll(0) == []
-    os.close(reader)
-    os.close(writer)
 
 
-def test_the_other_epoll_ends_it_without_events(full: Socket) -> None:
-    reader, writer = os.pipe()
-    full.others.register(reader, select.EPOLLIN)
-    os.write(writer, b"x")
+def test_the_other_epoll_ends_it_without_events(full: Socket, ready: int) -> None:
+    full.others.register(ready, select.EPOLLIN)
     receive(full.theirs, full.sent)
     sent = full.sent
     assert full.send(len(CONTENT)) == []
     assert full.sent == sent
-    os.close(reader)
-    os.close(writer)
 
 
 def test_a_peer_that_is_gone_is_left_to_the_event_loop(full: Socket) -> None:
@@ -282,30 +280,14 @@ def test_a_file_that_is_shorter_than_its_index_says_ends_the_connection(segment:
 
 @pytest.mark.usefixtures("either_way")
 def test_deadlines_are_met_while_a_reader_is_slow(segment: File) -> None:
-    async def main() -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.settimeout(PATIENCE_S)
-        poller = Poller(MAX_REQUEST_BYTES, lambda: None, lambda: None)
-        region = FileRegion(segment, 0, len(CONTENT))
-        poller.add(ours, "test", lambda buf, start, end: [region])
-        has_slept = threading.Event()
+    async def wait_for_a_deadline() -> None:
+        with trio.move_on_after(0.05):
+            await trio.sleep_forever()
 
-        def client() -> None:
-            theirs.sendall(frame(b"region 1"))
-            start = receive(theirs, 1)
-            assert has_slept.wait(PATIENCE_S)
-            assert start + receive(theirs, len(CONTENT) - 1) == CONTENT
+    def client(sock: socket.socket, other: socket.socket) -> None:
+        sock.sendall(frame(b"region 1"))
+        start = receive(sock, 1)
+        trio.from_thread.run(wait_for_a_deadline)
+        assert start + receive(sock, len(CONTENT) - 1) == CONTENT
 
-        async def sleep() -> None:
-            await trio.sleep(0.05)
-            has_slept.set()
-
-        with trio.fail_after(PATIENCE_S), theirs:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(poller.run)
-                nursery.start_soon(sleep)
-                await trio.to_thread.run_sync(client)
-                nursery.cancel_scope.cancel()
-
-    trio.run(main)
+    served(region_or_echo(FileRegion(segment, 0, len(CONTENT)), []), client)
