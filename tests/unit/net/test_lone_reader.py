@@ -280,14 +280,21 @@ def test_a_file_that_is_shorter_than_its_index_says_ends_the_connection(segment:
 
 @pytest.mark.usefixtures("either_way")
 def test_deadlines_are_met_while_a_reader_is_slow(segment: File) -> None:
+    is_over = threading.Event()
+
     async def wait_for_a_deadline() -> None:
         with trio.move_on_after(0.05):
             await trio.sleep_forever()
+        is_over.set()
 
     def client(sock: socket.socket, other: socket.socket) -> None:
         sock.sendall(frame(b"region 1"))
         start = receive(sock, 1)
-        trio.from_thread.run(wait_for_a_deadline)
+        trio.from_thread.run_sync(trio.lowlevel.spawn_system_task, wait_for_a_deadline)
+        # Until here the poller waited through trio, because others were to run.
+        other.sendall(frame(b"an echo!"))
+        assert receive(other, 8) == b"an echo!"
+        assert is_over.wait(PATIENCE_S)
         assert start + receive(sock, len(CONTENT) - 1) == CONTENT
 
     served(region_or_echo(FileRegion(segment, 0, len(CONTENT)), []), client)
