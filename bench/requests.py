@@ -137,7 +137,7 @@ def load_rows(request: str, connections: int, in_flight: int) -> tuple[Row, Row]
     return Row(what, "requests/s", "higher"), Row(f"{what}: broker CPU", "us/request", "lower")
 
 
-LOADS = ((1, 1), (1, 5), (10, 1), (10, 5), (50, 1), (50, 5), (1000, 1))
+LOADS = ((1, 1), (1, 5), (10, 1), (10, 5), (50, 1), (50, 5), (1000, 1), (1000, 5))
 """Connections, and requests in flight on each."""
 LOADS_TO_SEE_GROWTH = ((100, 1), (10_000, 1))
 """Only done when asked for: with 10 and 1,000 of LOADS they say how cost grows."""
