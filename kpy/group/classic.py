@@ -110,7 +110,7 @@ def unknown_member_joins(turn: Turn, group: Group, request: Request) -> None:
     elif len(group.pending_members) >= MAX_PENDING_MEMBERS:
         refuse_join(turn, request, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN_MEMBER_ID)
     else:
-        group.pending_members.add(new_member_id)
+        group.expect(new_member_id)
         turn.timers.arm(session_timer(group, new_member_id), turn.now_ms + message.session_timeout_ms)
         refuse_join(turn, request, ErrorCode.MEMBER_ID_REQUIRED, new_member_id)
 

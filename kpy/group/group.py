@@ -6,8 +6,8 @@ the table in kpy/group/classic.py. Kafka classes ClassicGroup and ClassicGroupMe
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from kpy.errors import ErrorCode
 from kpy.group.transitions import TRANSITIONS, Cause, GroupState
@@ -52,35 +52,66 @@ class Member:
         return list(self.protocols.items()) == list(protocols.items())
 
 
-@dataclass(slots=True, eq=False)
-class Group:
-    """One classic group. Times are milliseconds of the broker's clock; None stands for what Kafka leaves empty."""
+_NO_MEMBERS: Final[dict[str, Member]] = {}
+_NO_INSTANCES: Final[dict[str, str]] = {}
+_NO_IDS: Final[set[str]] = set()
+_NO_SUPPORT: Final[Counter[str]] = Counter()
 
-    group_id: str
-    state: GroupState = GroupState.EMPTY
-    state_timestamp_ms: int | None = None
-    """When the state was entered; None for groups of very old logs, which did not keep it."""
-    protocol_type: str | None = None
-    protocol_name: str | None = None
-    generation_id: int = 0
-    leader_id: str | None = None
-    members: dict[str, Member] = field(default_factory=dict[str, Member])
-    static_members: dict[str, str] = field(default_factory=dict[str, str])
-    """group_instance_id -> member_id."""
-    pending_members: set[str] = field(default_factory=set[str])
-    """Ids given out with MEMBER_ID_REQUIRED whose owners have not joined with them yet (KIP-394)."""
-    pending_sync: set[str] = field(default_factory=set[str])
-    """Members of this generation that have not sent SyncGroup yet."""
-    subscribed_topics: frozenset[str] | None = None
-    """What the members of a consumer group subscribe to together; None when that is not known."""
-    initial_delay_left_ms: int | None = None
-    """During the rebalance that starts an empty group: how much longer newcomers may still delay it. None otherwise."""
-    newcomer_during_delay: bool = False
-    in_log: bool = False
-    """A GroupMetadataValue of this group is in the log, so its end needs a tombstone."""
-    awaiting_join: int = 0
-    _support: Counter[str] = field(default_factory=Counter[str])
-    """protocol name -> how many members support it."""
+
+class Group:
+    """One classic group. Times are milliseconds of the broker's clock; None stands for what Kafka leaves empty.
+
+    A group that has never had a member, as simple consumers make them, shares its empty containers with all others like
+    it: they would be 1 kB of its 1.2.
+    """
+
+    __slots__ = (
+        "_support",
+        "awaiting_join",
+        "generation_id",
+        "group_id",
+        "in_log",
+        "initial_delay_left_ms",
+        "leader_id",
+        "members",
+        "newcomer_during_delay",
+        "pending_members",
+        "pending_sync",
+        "protocol_name",
+        "protocol_type",
+        "state",
+        "state_timestamp_ms",
+        "static_members",
+        "subscribed_topics",
+    )
+
+    def __init__(self, group_id: str, state_timestamp_ms: int | None = None) -> None:
+        self.group_id = group_id
+        self.state = GroupState.EMPTY
+        self.state_timestamp_ms = state_timestamp_ms
+        """When the state was entered; None for groups of very old logs, which did not keep it."""
+        self.protocol_type: str | None = None
+        self.protocol_name: str | None = None
+        self.generation_id = 0
+        self.leader_id: str | None = None
+        self.members: dict[str, Member] = _NO_MEMBERS
+        self.static_members: dict[str, str] = _NO_INSTANCES
+        """group_instance_id -> member_id."""
+        self.pending_members: set[str] = _NO_IDS
+        """Ids given out with MEMBER_ID_REQUIRED whose owners have not joined with them yet (KIP-394)."""
+        self.pending_sync: set[str] = _NO_IDS
+        """Members of this generation that have not sent SyncGroup yet."""
+        self.subscribed_topics: frozenset[str] | None = None
+        """What the members of a consumer group subscribe to together; None when that is not known."""
+        self.initial_delay_left_ms: int | None = None
+        """During the rebalance that starts an empty group: how much longer newcomers may still delay it. None
+        otherwise."""
+        self.newcomer_during_delay = False
+        self.in_log = False
+        """A GroupMetadataValue of this group is in the log, so its end needs a tombstone."""
+        self.awaiting_join = 0
+        self._support: Counter[str] = _NO_SUPPORT
+        """protocol name -> how many members support it."""
 
     def enter(self, cause: Cause, now_ms: int) -> None:
         """Change the state as the table of transitions says; KeyError for a move it does not have."""
@@ -91,8 +122,21 @@ class Group:
 
     # -- members -----------------------------------------------------------------------------------------------------
 
+    def _prepare_for_members(self) -> None:
+        """Gives it containers of its own."""
+        if self.members is _NO_MEMBERS:
+            self.members, self.static_members = {}, {}
+            self.pending_members, self.pending_sync = set(), set()
+            self._support = Counter()
+
+    def expect(self, member_id: str) -> None:
+        """An id is given out with MEMBER_ID_REQUIRED."""
+        self._prepare_for_members()
+        self.pending_members.add(member_id)
+
     def add(self, member: Member, protocol_type: str) -> None:
         """Take in a member whose protocols the group supports. The first one leads and decides the protocol type."""
+        self._prepare_for_members()
         if not self.members:
             self.protocol_type = protocol_type
         if self.leader_id is None:

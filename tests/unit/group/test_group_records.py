@@ -77,9 +77,9 @@ def a_member(protocols: dict[str, bytes], member_id: str = "c-1") -> Member:
 
 
 def a_group(*members: Member, protocol_type: str = "consumer") -> Group:
-    group = Group(
-        "grün", GroupState.STABLE, NOW_MS, protocol_type=protocol_type, protocol_name="range", generation_id=3
-    )
+    group = Group("grün", NOW_MS)
+    group.state, group.generation_id = GroupState.STABLE, 3
+    group.protocol_type, group.protocol_name = protocol_type, "range"
     for member in members:
         group.add(member, protocol_type)
     return group

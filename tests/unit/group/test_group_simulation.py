@@ -221,6 +221,9 @@ def described(group: Group) -> object:
 
 
 def check_counters(group: Group) -> None:
+    new = Group("of which nobody has heard")
+    shared = (new.members, new.static_members, new.pending_members, new.pending_sync, new._support)
+    assert not any(shared)
     members = group.members.values()
     assert group.awaiting_join == sum(member.join is not None for member in members)
     assert group.pending_sync <= group.members.keys()
