@@ -62,7 +62,8 @@ class Group:
     """One classic group. Times are milliseconds of the broker's clock; None stands for what Kafka leaves empty.
 
     A group that has never had a member, as simple consumers make them, shares its empty containers with all others like
-    it: they would be 1 kB of its 1.2.
+    it: they would be 1 kB of its 1.2. It is no dataclass because mypyc leaves the `__init__` of one to the interpreter,
+    which was most of the time that a group took to make.
     """
 
     __slots__ = (
@@ -104,8 +105,7 @@ class Group:
         self.subscribed_topics: frozenset[str] | None = None
         """What the members of a consumer group subscribe to together; None when that is not known."""
         self.initial_delay_left_ms: int | None = None
-        """During the rebalance that starts an empty group: how much longer newcomers may still delay it. None
-        otherwise."""
+        """During the rebalance that starts an empty group: how much longer newcomers may delay it. None otherwise."""
         self.newcomer_during_delay = False
         self.in_log = False
         """A GroupMetadataValue of this group is in the log, so its end needs a tombstone."""
